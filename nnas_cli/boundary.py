@@ -1,0 +1,117 @@
+"""The one place where errors become lines on standard error and exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nnas_core.errors import ExitCode, Interrupted, NnasError, UserCodeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["run"]
+
+
+def run(group: click.Group, arguments: Sequence[str]) -> int:
+    """Call ``group`` and report whatever comes out of it."""
+    as_json = "--json" in arguments
+    debug = "--debug" in arguments
+    try:
+        result = group.main(args=list(arguments), prog_name="nnas", standalone_mode=False)
+        sys.stdout.flush()
+    except BaseException as error:  # the boundary: nothing may pass it
+        return int(_report(error, as_json, debug))
+    return int(result) if isinstance(result, int) else int(ExitCode.DONE)
+
+
+def _report(error: BaseException, as_json: bool, debug: bool) -> int:
+    if isinstance(error, BrokenPipeError):
+        _forget_stdout()
+        return ExitCode.CLOSED_PIPE
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    with contextlib.suppress(BrokenPipeError):
+        failure, code = _classify(error)
+        show_traceback = debug or code == ExitCode.BUG
+        _write(failure, code, as_json, "".join(traceback.format_exception(error)) if show_traceback else "")
+        return code
+    return ExitCode.CLOSED_PIPE
+
+
+def _forget_stdout() -> None:
+    """Keep the interpreter from flushing what nobody reads any more, and from complaining about it."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _classify(error: BaseException) -> tuple[NnasError, int]:
+    if isinstance(error, Interrupted):
+        return error, error.code
+    if isinstance(error, NnasError):
+        return error, error.exit_code
+    if isinstance(error, click.ClickException):
+        return _usage(error), ExitCode.USAGE
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return NnasError("interrupted"), ExitCode.INTERRUPTED
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return (
+            NnasError("out of memory", hint="lower --batch-size, or use a smaller model"),
+            ExitCode.ENVIRONMENT,
+        )
+    from nnas_core import loading  # late: most runs never fail
+
+    user = loading.as_user_error(error)
+    if user is not None:
+        return user, user.exit_code
+    if isinstance(error, OSError):
+        from nnas_core.files import environment_failure
+
+        failure = environment_failure(error, error.filename or "standard output", "go on")
+        return failure, failure.exit_code
+    return (
+        NnasError(
+            f"a bug in nnas: {type(error).__name__}: {error}",
+            hint="please report it with the lines above and the output of `nnas info`",
+        ),
+        ExitCode.BUG,
+    )
+
+
+def _usage(error: click.ClickException) -> NnasError:
+    message = error.format_message().rstrip(".")
+    message = message[:1].lower() + message[1:]
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "nnas"
+    return NnasError(message, hint=f"see `{command} --help`")
+
+
+def _write(failure: NnasError, code: int, as_json: bool, trace: str) -> None:
+    user_trace = failure.user_traceback if isinstance(failure, UserCodeError) else ""
+    if as_json:
+        from nnas_core.files import dump_json
+
+        document: dict[str, Any] = {
+            "code": int(code),
+            "kind": ExitCode(code).name.lower().replace("_", "-"),
+            "message": failure.message,
+            "where": failure.where,
+            "hint": failure.hint,
+            "problems": list(failure.problems),
+        }
+        if trace or user_trace:
+            document["traceback"] = trace or user_trace
+        print(dump_json({"error": document}), end="", file=sys.stderr)
+        return
+    print(trace or user_trace, end="", file=sys.stderr)
+    where = f"{failure.where}: " if failure.where else ""
+    print(f"nnas: error: {where}{failure.message}", file=sys.stderr)
+    for problem in failure.problems:
+        print(f"  {problem}", file=sys.stderr)
+    if failure.hint:
+        print(f"hint: {failure.hint}", file=sys.stderr)

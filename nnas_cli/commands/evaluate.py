@@ -1,0 +1,77 @@
+"""``nnas evaluate``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from nnas_cli import options
+from nnas_cli.output import Output
+from nnas_core.files import dump_json, read_json
+
+
+@click.command("evaluate")
+@options.model_argument
+@click.option(
+    "--checkpoint", metavar="FILE", required=True, help="Of the supernet whose weights are inherited."
+)
+@click.option("--architecture", metavar="FILE", required=True, help="In any form; - is standard input.")
+@click.option(
+    "--recalibrate",
+    type=click.IntRange(0),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Training batches for the BatchNorm statistics; 0: those of the supernet.",
+)
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Samples a batch.")
+@click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Loader processes.")
+@click.option(
+    "--valid-fraction",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.2,
+    show_default=True,
+    help="Of the training set, where there is no valid_dataset.",
+)
+@click.option(
+    "--on", type=click.Choice(["valid", "test"]), default="valid", show_default=True, help="Which data."
+)
+@options.with_output("File for the JSON report; - is standard output, as a table unless --json.")
+@options.loads_model
+@options.common
+def command(architecture: str, output: str, out: Output, **values: Any) -> None:
+    """Measure an architecture of MODEL with the weights it inherits.
+
+    What is reported is an estimate: the weights were trained for all architectures at once.
+
+    \b
+    Examples:
+      nnas evaluate model.py --checkpoint run/checkpoint.pt --architecture best.json
+      nnas export run/checkpoint.pt | nnas evaluate model.py --checkpoint run/checkpoint.pt --architecture - --json
+    """
+    from nnas_cli.progress import described
+    from nnas_cli.seeding import seed_globals
+    from nnas_core.tuning import EvaluateSettings, evaluate_once
+
+    document = read_json(architecture)
+    settings = EvaluateSettings(**values)
+    seed_globals(settings.seed)
+    found, evaluation, data = evaluate_once(settings, document)
+    report = {
+        "architecture": found.masks(),
+        "metrics": evaluation.metrics,
+        "before_recalibration": evaluation.before,
+        "measured_on": f"{data} data, inherited weights",
+        "recalibrate": settings.recalibrate,
+        "seconds": evaluation.seconds,
+        "seed": settings.seed,
+    }
+    if out.as_json or output != "-":
+        out.write(output, dump_json(report))
+        return
+    rows = [[f"{data}, inherited weights", described(evaluation.metrics)]]
+    if evaluation.before is not None:
+        rows.append(["before recalibration", described(evaluation.before)])
+    rows.append(["time", f"{evaluation.seconds:.2f} s"])
+    out.table(["", "estimate"], rows, answer=True)

@@ -1,0 +1,59 @@
+"""``nnas export``."""
+
+from __future__ import annotations
+
+import click
+
+from nnas_cli import options
+from nnas_cli.output import Output
+from nnas_core.files import dump_json, read_json
+
+
+@click.command("export")
+@click.argument("checkpoint", metavar="CHECKPOINT")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["masks", "names", "indices", "parameters", "document"]),
+    default="masks",
+    show_default=True,
+    help="Form of the architecture.",
+)
+@click.option("--architecture", metavar="FILE", help="This one, in any form, instead of the checkpoint's.")
+@options.with_output("File to write; - is standard output.")
+@options.common
+def command(
+    checkpoint: str, form: str, architecture: str | None, output: str, seed: int, out: Output
+) -> None:
+    """Write the architecture of CHECKPOINT as JSON.
+
+    Only the checkpoint is read; no code of the model runs. With --architecture another architecture of the same search
+    space is written, for example to change its form.
+
+    \b
+    Examples:
+      nnas export run/checkpoint.pt
+      nnas export run/checkpoint.pt --format names -o arch.json
+      nnas export run/checkpoint.pt --architecture best.json --format document
+    """
+    from nnas_core.architecture import document_of
+    from nnas_core.checkpoint import read_checkpoint
+    from nnas_core.errors import InputError
+    from nnas_core.space import SearchSpace
+
+    header = read_checkpoint(checkpoint)["header"]
+    if "architecture" not in header:
+        raise InputError(
+            "has no architecture: it is of a plain model", where=checkpoint, hint="take one of `nnas search`"
+        )
+    space = SearchSpace.from_json(header["space"], checkpoint)
+    found = space.parse(header["architecture"] if architecture is None else read_json(architecture))
+    if form != "document":
+        out.write(output, dump_json(found.to_form(form)))
+        return
+    names = ("model", "mutator", "seed", "progress")
+    provenance = {name: header[name] for name in names if name in header}
+    provenance["checkpoint"] = checkpoint
+    provenance["nnas_version"] = header["nnas"]
+    # the checkpoint's metrics are of its supernet, not of one architecture: none are claimed here
+    out.write(output, dump_json(document_of(found, space.fingerprint, provenance=provenance)))

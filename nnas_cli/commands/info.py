@@ -1,0 +1,45 @@
+"""``nnas info``."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+
+import click
+
+from nnas_cli import options
+from nnas_cli.output import Output
+from nnas_core import __version__
+from nnas_core.files import dump_json
+
+_PACKAGES = ("torch", "numpy", "click", "rich", "jsonschema", "SQLAlchemy")
+
+
+@click.command("info")
+@options.with_output("File to write; - is standard output.")
+@options.common
+def command(output: str, seed: int, out: Output) -> None:
+    """Print versions and devices for bug reports.
+
+    \b
+    Examples:
+      nnas info
+      nnas info --json
+    """
+    import torch
+
+    document = {
+        "nnas": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "devices": ["cpu", *(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))],
+        "threads": torch.get_num_threads(),
+    }
+    if out.as_json or output != "-":
+        out.write(output, dump_json(document))
+        return
+    rows = [[name, str(document[name])] for name in ("nnas", "python", "platform", "threads")]
+    rows += [[name, importlib.metadata.version(name)] for name in _PACKAGES]
+    rows.append(["devices", ", ".join(document["devices"])])
+    out.table(["what", "value"], rows, answer=True)

@@ -1,0 +1,106 @@
+"""``nnas retrain``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from nnas_cli import options
+from nnas_cli.output import Output
+from nnas_core.files import read_json
+
+
+@click.command("retrain")
+@click.argument("model", metavar="MODEL", required=False)
+@click.option("--architecture", metavar="FILE", help="In any form; - is standard input.  [required]")
+@click.option(
+    "--checkpoint", metavar="FILE", help="Start from the weights of this supernet, not from scratch."
+)
+@click.option("--epochs", type=click.IntRange(1), default=50, show_default=True, help="To train in all.")
+@options.training
+@click.option(
+    "--checkpoint-every",
+    metavar="N",
+    help="Also after N steps, or N seconds (30s) or minutes (5m).  [default: each epoch]",
+)
+@click.option("--resume", metavar="RUN", help="Go on in this run folder; MODEL and options are its own.")
+@click.option("--force", is_flag=True, help="Start over in a run folder that is not empty.")
+@options.with_output(
+    "Run folder; its weights.pt is the trained model.  [default: runs/MODEL-retrain]", default=None
+)
+@options.loads_model
+@options.common
+@click.pass_context
+def command(
+    ctx: click.Context,
+    model: str | None,
+    architecture: str | None,
+    resume: str | None,
+    force: bool,
+    output: str | None,
+    out: Output,
+    **values: Any,
+) -> None:
+    """Train one architecture of MODEL alone and report its test metric.
+
+    The architecture is taken out of the model as a plain module, with no unused weight in it. weights.pt in the run
+    folder is its state_dict. The test data is looked at once, at the end.
+
+    \b
+    Examples:
+      nnas retrain model.py --architecture best.json --epochs 100 -o final
+      nnas tune model.py --checkpoint run/checkpoint.pt | nnas retrain model.py --architecture -
+      nnas retrain --resume final
+    """
+    from nnas_cli.commands.search import stem
+    from nnas_cli.progress import TrainingProgress, described
+    from nnas_cli.seeding import seed_globals
+    from nnas_cli.signals import StopRequest
+    from nnas_core.retraining import RetrainSettings, retrain
+    from nnas_core.run import RunFolder
+
+    values["model"] = model
+    if resume is not None:
+        run, values = options.resumed(ctx, "retrain", resume, values)
+    else:
+        options.require(model=model, architecture=architecture)
+        values["architecture"] = read_json(str(architecture))
+        run = RunFolder.create(output or f"runs/{stem(str(model))}-retrain", force=force)
+    settings = RetrainSettings(**values)
+    progress = TrainingProgress(out)
+    with run, StopRequest() as stop:
+        seed_globals(settings.seed)
+        try:
+            report = retrain(settings, run, callbacks=[progress], should_stop=stop, warn=out.warn)
+        finally:
+            progress.close()
+    if report.tested_on != "test":
+        out.warn("the module has no test_dataset(), so the metric below is of the validation data")
+    if out.as_json:
+        document = {
+            "run": str(run.path),
+            "seed": settings.seed,
+            "epochs": report.epochs,
+            "test": report.test,
+            "tested_on": report.tested_on,
+            "valid": report.valid,
+            "parameters": report.parameters,
+            "samples_per_second": report.samples_per_second,
+            "seconds": report.seconds,
+            "peak_memory_mb": report.peak_memory_mb,
+            "device": report.device,
+            "weights": report.weights,
+        }
+        out.answer_json(document)
+        return
+    rows = [
+        [f"{report.tested_on}", described(report.test)],
+        ["validation" if report.tested_on == "test" else "last epoch", described(report.valid)],
+        ["parameters", f"{report.parameters}"],
+        ["throughput", f"{report.samples_per_second:.0f} samples/s"],
+        ["time", f"{report.seconds:.1f} s"],
+        ["peak memory", f"{report.peak_memory_mb:.0f} MiB"],
+        ["weights", report.weights],
+    ]
+    out.table(["", report.device], rows, answer=True)

@@ -1,0 +1,117 @@
+"""``nnas search``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nnas_cli import options
+from nnas_cli.output import Output
+
+
+@click.command("search")
+@click.argument("model", metavar="MODEL", required=False)
+@click.option(
+    "--mutator", metavar="NAME", help="Algorithm: see `nnas list mutators`, or file.py:Class.  [required]"
+)
+@click.option(
+    "--mutator-arg",
+    type=options.ASSIGNMENT,
+    multiple=True,
+    callback=options.as_dictionary,
+    metavar="KEY=VALUE",
+    help="Argument of the mutator. Repeatable.",
+)
+@click.option("--epochs", type=click.IntRange(1), default=50, show_default=True, help="To train in all.")
+@options.training
+@click.option(
+    "--checkpoint-every",
+    metavar="N",
+    help="Also after N steps, or N seconds (30s) or minutes (5m).  [default: each epoch]",
+)
+@click.option("--resume", metavar="RUN", help="Go on in this run folder; MODEL and options are its own.")
+@click.option("--force", is_flag=True, help="Start over in a run folder that is not empty.")
+@options.with_output("Run folder.  [default: runs/MODEL-MUTATOR]", default=None)
+@options.loads_model
+@options.common
+@click.pass_context
+def command(
+    ctx: click.Context,
+    model: str | None,
+    mutator: str | None,
+    resume: str | None,
+    force: bool,
+    output: str | None,
+    out: Output,
+    **values: Any,
+) -> None:
+    """Train a supernet one-shot on the data of MODEL and find an architecture.
+
+    The run folder gets checkpoint.pt, events.jsonl, config.json, search_space.json and architecture.json. After Ctrl-C
+    or a crash, --resume goes on from the newest checkpoint, to the bit on the same machine.
+
+    \b
+    Examples:
+      nnas search model.py --mutator random --epochs 50 -o run
+      nnas search --resume run
+      nnas search --config run/config.json --seed 1 -o run-1
+      nnas search model.py --mutator mine.py:MyMutator --mutator-arg temperature=5
+    """
+    from nnas_cli.progress import TrainingProgress, described
+    from nnas_cli.seeding import seed_globals
+    from nnas_cli.signals import StopRequest
+    from nnas_core.run import RunFolder
+    from nnas_core.search import SearchSettings, search
+
+    values.update(model=model, mutator=mutator)
+    if resume is not None:
+        run, values = options.resumed(ctx, "search", resume, values)
+    else:
+        options.require(model=model, mutator=mutator)
+        default = f"runs/{stem(str(model))}-{stem(str(mutator))}"
+        run = RunFolder.create(output or default, force=force)
+    settings = SearchSettings(**values)
+    progress = TrainingProgress(out)
+    with run, StopRequest() as stop:
+        seed_globals(settings.seed)
+        try:
+            report = search(settings, run, callbacks=[progress], should_stop=stop, warn=out.warn)
+        finally:
+            progress.close()
+    document = {
+        "run": str(run.path),
+        "seed": settings.seed,
+        "epochs": report.epochs,
+        "metrics": report.metrics,
+        "measured_on": "validation data, each batch with an architecture that the mutator sampled",
+        "samples_per_second": report.samples_per_second,
+        "seconds": report.seconds,
+        "peak_memory_mb": report.peak_memory_mb,
+        "device": report.device,
+        "space_size": report.space_size,
+        "architecture": report.architecture.masks(),
+    }
+    if out.as_json:
+        out.answer_json(document)
+        return
+    rows = [
+        ["run", str(run.path)],
+        ["validation (sampled architectures)", described(report.metrics)],
+        ["throughput", f"{report.samples_per_second:.0f} samples/s"],
+        ["time", f"{report.seconds:.1f} s"],
+        ["peak memory", f"{report.peak_memory_mb:.0f} MiB"],
+    ]
+    out.table(["", report.device], rows, answer=True)
+    out.note(
+        f"next: nnas export {run.checkpoint}, or nnas tune {settings.model} --checkpoint {run.checkpoint}"
+    )
+
+
+def stem(reference: str) -> str:
+    """A name for folders: ``examples/digits/model.py:Net`` -> ``model``."""
+    source = reference.split(":")[0]
+    name = Path(source).stem if source.endswith(".py") else source.rpartition(".")[2]
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name) or "model"

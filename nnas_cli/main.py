@@ -1,0 +1,85 @@
+"""The group of all commands; a command's module is imported only when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+from nnas_cli import boundary
+from nnas_core import __version__
+
+__all__ = ["COMMANDS", "cli", "entry"]
+
+COMMANDS = {
+    "ss-gen": "Write the search space of a model as JSON.",
+    "search": "Train a supernet one-shot and find an architecture.",
+    "export": "Write the architecture of a checkpoint.",
+    "tune": "Search architectures by trials, one after another.",
+    "retrain": "Train one architecture alone and test it.",
+    "evaluate": "Measure an architecture with inherited weights.",
+    "validate": "Check files against their schemas and a space.",
+    "list": "List mutators or tuners, with their sources.",
+    "info": "Print versions and devices for bug reports.",
+}
+"""Name -> the first line of its help, so that ``nnas --help`` imports no command (a test compares them)."""
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        name = cmd_name.replace("-", "_")
+        module = importlib.import_module(f"nnas_cli.commands.{name}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            raise click.UsageError(
+                f"no command is named {name!r}" + (f", did you mean {near[0]!r}?" if near else ""), ctx
+            )
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "NNAS",
+        "max_content_width": 100,
+    },
+    epilog="Every command has examples: nnas COMMAND --help",
+)
+@click.version_option(__version__, "-V", "--version", prog_name="nnas", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Neural architecture search for ordinary PyTorch modules.
+
+    Mark choices in a model with LayerChoice and InputChoice, then:
+
+    \b
+      nnas ss-gen model.py                        the search space as JSON
+      nnas search model.py --mutator random -o run
+      nnas tune model.py --checkpoint run/checkpoint.pt --tuner evolution -o best.json
+      nnas retrain model.py --architecture best.json
+    """
+
+
+def entry(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code is returned."""
+    return boundary.run(cli, list(sys.argv[1:] if arguments is None else arguments))

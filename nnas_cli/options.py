@@ -1,0 +1,260 @@
+"""Options that several commands share, and the types that they are read with."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from nnas_cli import config
+from nnas_cli.output import Output
+from nnas_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from nnas_core.run import RunFolder
+
+__all__ = [
+    "ASSIGNMENT",
+    "as_dictionary",
+    "common",
+    "given",
+    "loads_model",
+    "model_arg",
+    "model_argument",
+    "require",
+    "resumed",
+    "training",
+    "with_output",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Assignment(click.ParamType):
+    """``KEY=VALUE``; the value is a JSON literal, or a text where it is none."""
+
+    name = "key=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Any]:
+        if isinstance(value, (tuple, list)):
+            return (value[0], value[1])
+        key, equals, text = str(value).partition("=")
+        if not equals or not key.isidentifier():
+            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
+        try:
+            return key, json.loads(text)
+        except ValueError:
+            return key, text
+
+
+ASSIGNMENT = _Assignment()
+
+
+def as_dictionary(
+    ctx: click.Context, param: click.Parameter, value: Iterable[tuple[str, Any]]
+) -> dict[str, Any]:
+    """Callback of repeated ``KEY=VALUE`` options; the last of a key counts."""
+    return dict(value)
+
+
+def model_argument(function: F) -> F:
+    """The MODEL argument."""
+    return click.argument("model", metavar="MODEL")(function)
+
+
+def loads_model(function: F) -> F:
+    """Options of commands that run the user's model."""
+    for decorate in (
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+        click.option(
+            "--task", metavar="FILE", help="Python file with datasets, loss and metrics, if not MODEL's."
+        ),
+        model_arg,
+    ):
+        function = decorate(function)
+    return function
+
+
+def model_arg(function: F) -> F:
+    """Arguments of the user's model."""
+    return click.option(
+        "-a",
+        "--model-arg",
+        type=ASSIGNMENT,
+        multiple=True,
+        callback=as_dictionary,
+        metavar="KEY=VALUE",
+        help="Argument of the model; VALUE is a JSON literal. Repeatable.",
+    )(function)
+
+
+def training(function: F) -> F:
+    """Options of the training loop."""
+    from click import option
+
+    for decorate in reversed(
+        (
+            option(
+                "--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Samples a batch."
+            ),
+            option(
+                "--workers", type=click.IntRange(0), default=0, show_default=True, help="Loader processes."
+            ),
+            option(
+                "--valid-fraction",
+                type=click.FloatRange(0, 1, min_open=True, max_open=True),
+                default=0.2,
+                show_default=True,
+                help="Of the training set, where there is no valid_dataset.",
+            ),
+            option(
+                "--drop-last/--no-drop-last",
+                default=False,
+                help="Leave out an unfull last batch.  [default: no]",
+            ),
+            option(
+                "--clip-grad",
+                type=click.FloatRange(0),
+                default=5.0,
+                show_default=True,
+                help="Largest gradient norm; 0 for no limit.",
+            ),
+            option(
+                "--learning-rate",
+                type=click.FloatRange(0, min_open=True),
+                default=0.025,
+                show_default=True,
+                help="Of the default optimizer (SGD).",
+            ),
+            option(
+                "--momentum", type=click.FloatRange(0, 1), default=0.9, show_default=True, help="Likewise."
+            ),
+            option(
+                "--weight-decay", type=click.FloatRange(0), default=3e-4, show_default=True, help="Likewise."
+            ),
+            option(
+                "--schedule",
+                type=click.Choice(["cosine", "none"]),
+                default="cosine",
+                show_default=True,
+                help="Of the default optimizer's learning rate, step by step.",
+            ),
+            option(
+                "--min-learning-rate",
+                type=click.FloatRange(0),
+                default=1e-3,
+                show_default=True,
+                help="Where the cosine ends.",
+            ),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+def require(**values: Any) -> None:
+    """Refuse arguments that neither the command line nor a configuration gave.
+
+    Raises:
+        UsageError: naming the first that is missing.
+    """
+    for name, value in values.items():
+        if value is None:
+            shown = name.upper() if name == "model" else f"--{name.replace('_', '-')}"
+            raise UsageError(f"{shown} is missing", hint="give it, or a --config that has it")
+
+
+def given(ctx: click.Context, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``values`` that the user gave, and that are not just defaults."""
+    ours = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    return {name: value for name, value in values.items() if ctx.get_parameter_source(name) not in ours}
+
+
+def resumed(
+    ctx: click.Context, command: str, folder: str, values: Mapping[str, Any]
+) -> tuple[RunFolder, dict[str, Any]]:
+    """Open a run to go on with.
+
+    Returns:
+        The locked folder, and the options that it was started with. Where it runs may change.
+
+    Raises:
+        InputError: no run, or options that differ from before.
+    """
+    from nnas_core.run import RunFolder
+
+    elsewhere = ("device", "workers", "checkpoint_every")
+    asked = given(ctx, values)
+    moved = {name: asked.pop(name) for name in elsewhere if name in asked}
+    run = RunFolder.resume(folder, command, asked)
+    return run, {**run.configuration(command), **moved}
+
+
+def with_output(help_text: str, default: str | None = "-") -> Callable[[F], F]:
+    """The -o option with the meaning it has for one command."""
+    return click.option("-o", "--output", metavar="PATH", default=default, help=help_text)
+
+
+def common(function: F) -> F:
+    """Options of every command; the function gets an ``Output`` as ``out`` and the ``seed``."""
+
+    @functools.wraps(function)
+    def wrapped(
+        json_output: bool,
+        quiet: int,
+        verbose: int,
+        color: str,
+        no_progress: bool,
+        debug: bool,
+        **options: Any,
+    ) -> Any:
+        with Output(
+            as_json=json_output,
+            verbosity=1 + verbose - quiet,
+            color=color,
+            progress=not no_progress,
+            debug=debug,
+        ) as out:
+            return function(out=out, **options)
+
+    for decorate in reversed(
+        (
+            click.option("--json", "json_output", is_flag=True, help="One JSON document on standard output."),
+            click.option(
+                "--seed",
+                type=click.IntRange(0),
+                default=0,
+                show_default=True,
+                envvar="NNAS_SEED",
+                help="Of all randomness.",
+            ),
+            click.option(
+                "--config",
+                metavar="FILE",
+                is_eager=True,
+                expose_value=False,
+                callback=config.load,
+                envvar="NNAS_CONFIG",
+                help="Options as TOML or JSON (default: [tool.nnas] of ./pyproject.toml).",
+            ),
+            click.option("-q", "--quiet", count=True, help="Say less; -q leaves errors only."),
+            click.option("-v", "--verbose", count=True, help="Say more."),
+            click.option(
+                "--color",
+                type=click.Choice(["auto", "always", "never"]),
+                default="auto",
+                show_default=True,
+                help="Colours; auto heeds NO_COLOR and FORCE_COLOR.",
+            ),
+            click.option("--no-progress", is_flag=True, help="Plain lines instead of progress bars."),
+            click.option("--debug", is_flag=True, help="Show tracebacks."),
+        )
+    ):
+        wrapped = decorate(wrapped)
+    return wrapped  # type: ignore[return-value]  # the same command with more options

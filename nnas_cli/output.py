@@ -1,0 +1,144 @@
+"""Where output goes: the answer to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from nnas_core.files import atomic_writer, dump_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["Output"]
+
+
+class Output:
+    """The streams of one command.
+
+    While it is entered, ``sys.stdout`` is standard error: what the user's own code prints is no answer.
+
+    Args:
+        as_json: the answer is one document, and standard error carries errors only.
+        verbosity: 0 says nothing but errors, 1 is normal, 2 and more say more.
+        color: ``auto``, ``always`` or ``never``.
+        progress: allow progress bars.
+    """
+
+    def __init__(self, *, as_json: bool, verbosity: int, color: str, progress: bool, debug: bool) -> None:
+        self.as_json = as_json
+        self.verbosity = verbosity
+        self.debug = debug
+        self._color = color
+        self._progress = progress
+        self._stdout = sys.stdout
+        self._stderr = sys.stderr
+
+    def __enter__(self) -> Output:
+        self._stdout = sys.stdout
+        sys.stdout = self._stderr
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.stdout = self._stdout
+
+    # ---- the answer
+
+    def answer(self, text: str) -> None:
+        """Write to standard output, whole."""
+        self._stdout.write(text)
+        self._stdout.flush()
+
+    def answer_json(self, document: Any) -> None:
+        """Write a document to standard output."""
+        self.answer(dump_json(document))
+
+    def write(self, path: str, content: str) -> None:
+        """Write to a file, atomically, or to standard output for ``-``."""
+        if path == "-":
+            self.answer(content)
+            return
+        with atomic_writer(path) as stream:
+            stream.write(content.encode())
+        self.note(f"wrote {path}")
+
+    # ---- everything else
+
+    def note(self, line: str, level: int = 1) -> None:
+        """Tell something on standard error from verbosity ``level`` on."""
+        if self.verbosity >= level and not self.as_json:
+            print(line, file=self._stderr, flush=True)
+
+    def warn(self, line: str) -> None:
+        """Warn on standard error."""
+        self.note(f"nnas: warning: {line}")
+
+    @property
+    def shows_bars(self) -> bool:
+        """Whether both streams are terminals and nothing speaks against progress bars."""
+        return (
+            self._progress
+            and not self.as_json
+            and self.verbosity >= 1
+            and self._stdout.isatty()
+            and self._stderr.isatty()
+            and not os.environ.get("CI")
+            and os.environ.get("TERM") != "dumb"
+        )
+
+    def console(self, stream: TextIO | None = None) -> Console:
+        """A rich console on standard error, or on ``stream``; wide enough to cut nothing where nobody looks."""
+        from rich.console import Console
+
+        stream = stream or self._stderr
+        colors = self._wants_color(stream)
+        return Console(
+            file=stream,
+            force_terminal=True if colors else None if stream.isatty() else False,
+            no_color=not colors,
+            color_system="auto" if colors else None,
+            width=None if stream.isatty() else 10_000,
+            highlight=False,
+        )
+
+    def _wants_color(self, stream: TextIO) -> bool:
+        if self._color != "auto":
+            return self._color == "always"
+        if os.environ.get("NO_COLOR"):
+            return False
+        if os.environ.get("FORCE_COLOR"):
+            return True
+        return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, answer: bool = False) -> None:
+        """Print a table, as the answer or beside it; numbers are aligned to the right."""
+        if not answer and (self.verbosity < 1 or self.as_json):
+            return
+        from rich import box
+        from rich.table import Table
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for position, name in enumerate(columns):
+            numeric = bool(rows) and all(_is_number(row[position]) for row in rows)
+            table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        console = self.console(self._stdout if answer else None)
+        with console.capture() as capture:
+            console.print(table)
+        text = "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+        if answer:
+            self.answer(text)
+        else:
+            self._stderr.write(text)
+            self._stderr.flush()
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.replace(",", "").rstrip("%") or "0")
+    except ValueError:
+        return text == "-"
+    return True

@@ -1,0 +1,65 @@
+"""How far a training or a study is: a bar on a terminal, else one plain line an epoch or trial."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from nnas_cli.output import Output
+from nnas_core.training import Callback
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+__all__ = ["TrainingProgress", "described"]
+
+
+def described(metrics: dict[str, float]) -> str:
+    """``accuracy 0.9312, loss 0.2514``."""
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+
+
+class TrainingProgress(Callback):
+    """Follows a training.
+
+    Args:
+        out: where to.
+        clock: seconds, for the rate at which a bar is drawn.
+    """
+
+    def __init__(self, out: Output, clock: Callable[[], float] = time.monotonic) -> None:
+        self._out = out
+        self._clock = clock
+        self._bar: Progress | None = None
+        self._drawn = 0.0
+
+    def on_epoch_begin(self, epoch: int) -> None:
+        if not self._out.shows_bars:
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=self._out.console(), transient=True, auto_refresh=False)
+        self._bar.start()
+        total = len(self.trainer.train_batches) or None
+        self._bar.add_task(f"epoch {epoch + 1}/{self.trainer.epochs}", total=total)
+
+    def on_batch_end(self, epoch: int) -> None:
+        if self._bar is not None and self._clock() - self._drawn > 0.1:
+            self._drawn = self._clock()
+            self._bar.update(self._bar.task_ids[0], completed=self.trainer.batch + 1, refresh=True)
+
+    def on_epoch_end(self, epoch: int) -> None:
+        self.close()
+        record = self.trainer.history[-1]
+        self._out.note(
+            f"epoch {record.epoch}/{self.trainer.epochs}: train {described(record.train)}; "
+            f"valid {described(record.valid)}; {record.samples_per_second:.0f} samples/s"
+        )
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

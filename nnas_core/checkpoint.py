@@ -1,0 +1,135 @@
+"""Checkpoints hold tensors and plain data, are written whole or not at all, and never run code when they are read."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nnas_core import schema
+from nnas_core.errors import InputError
+from nnas_core.files import atomic_writer, environment_failure
+
+__all__ = ["FORMAT", "read_checkpoint", "write_checkpoint"]
+
+FORMAT = "nnas.checkpoint/1"
+
+_PLAIN = (str, int, float, bool, type(None), bytes)
+
+
+def write_checkpoint(path: str | Path, header: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+    """Write a checkpoint beside ``path`` and rename it: the path always holds a complete one.
+
+    Args:
+        path: where.
+        header: plain data of the schema ``checkpoint-header``, without its format.
+        parts: name -> nested dictionaries, lists and tuples of tensors and plain data.
+
+    Raises:
+        TypeError: something in it could not be read again safely.
+        EnvironmentFailure: the disk refused; the previous file is untouched.
+    """
+    content = {"header": {"format": FORMAT, **header}, **parts}
+    _require_plain(content, "checkpoint")
+    with atomic_writer(path) as stream:
+        torch.save(content, stream)
+
+
+def _require_plain(value: Any, path: str) -> None:
+    """Fail when saving, not when loading in a week; a numpy number in a metric is the usual one."""
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            if type(key) not in _PLAIN:
+                raise TypeError(
+                    f"{path} has the key {key!r} of type {type(key).__name__}, which is not plain data"
+                )
+            _require_plain(entry, f"{path}[{key!r}]")
+    elif type(value) in (list, tuple):
+        for index, entry in enumerate(value):
+            _require_plain(entry, f"{path}[{index}]")
+    elif type(value) not in _PLAIN and not isinstance(value, Tensor):
+        raise TypeError(f"{path} is a {type(value).__name__}; a checkpoint holds tensors and plain data only")
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU, trusting nothing in it.
+
+    Returns:
+        The parts by name, and the ``header``, which its schema has passed.
+
+    Raises:
+        InputError: no such file, not one of ours, truncated, damaged (checksums are compared), of a newer format, or
+            holding anything but dense tensors and plain data.
+    """
+    where = str(path)
+    _check_archive(where)
+    try:
+        with torch.sparse.check_sparse_tensor_invariants():
+            content = torch.load(where, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            "holds more than tensors and plain data: refused, nothing in it was run",
+            where=where,
+            hint="take a checkpoint that nnas wrote",
+        ) from error
+    except (RuntimeError, EOFError, KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"is not a checkpoint of nnas, or it is damaged ({type(error).__name__})", where=where
+        ) from error
+    header = content.get("header") if isinstance(content, dict) else None
+    if not isinstance(header, dict) or not isinstance(header.get("format"), str):
+        raise InputError("is not a checkpoint of nnas (it has no header)", where=where)
+    if header["format"] != FORMAT:
+        raise InputError(
+            f"has the format {header['format']!r}, this nnas reads {FORMAT!r}",
+            where=where,
+            hint="use the version of nnas that wrote it",
+        )
+    schema.check("checkpoint-header", header, where)
+    _require_dense(content, where, "")
+    return content
+
+
+def _check_archive(where: str) -> None:
+    try:
+        with zipfile.ZipFile(where) as archive:
+            size = Path(where).stat().st_size
+            entries = archive.infolist()
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                raise InputError("is not a checkpoint of nnas (it is compressed)", where=where)
+            if sum(entry.file_size for entry in entries) > size:
+                raise InputError("is damaged: it claims to hold more than it does", where=where)
+            broken = archive.testzip()  # torch writes checksums, but does not compare them
+    except zipfile.BadZipFile as error:
+        raise InputError("is not a checkpoint of nnas, or it is truncated", where=where) from error
+    except FileNotFoundError as error:
+        raise InputError("no such file", where=where, hint="check the path") from error
+    except IsADirectoryError as error:
+        hint = f"did you mean {where.rstrip('/')}/checkpoint.pt?"
+        has_one = (Path(where) / "checkpoint.pt").is_file()
+        raise InputError(
+            "is a directory, a checkpoint file is needed", where=where, hint=hint if has_one else None
+        ) from error
+    except OSError as error:
+        raise environment_failure(error, where, "read") from error
+    if broken is not None:
+        raise InputError(f"is damaged: checksum mismatch in {broken}", where=where)
+
+
+def _require_dense(value: Any, where: str, path: str) -> None:
+    if isinstance(value, Tensor):
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise InputError(f"the tensor {path} is not dense", where=where)
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise InputError(f"the tensor {path} claims more elements than are stored", where=where)
+    elif isinstance(value, dict):
+        for key, entry in value.items():
+            _require_dense(entry, where, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, (list, tuple)):
+        for index, entry in enumerate(value):
+            _require_dense(entry, where, f"{path}[{index}]")

@@ -1,0 +1,113 @@
+"""A choice is what can be decided at one key: which candidates there are and how many are taken."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Choice", "Decision", "natural_order"]
+
+Decision = tuple[int, ...]
+"""A hard decision: the sorted indices of the chosen candidates."""
+
+
+def natural_order(text: str) -> list[tuple[int, int, str]]:
+    """Sort key that puts ``LayerChoice2`` before ``LayerChoice10``."""
+    parts = re.findall(r"\d+|\D+", text)
+    return [(0, int(part), part) if part.isdigit() and part.isascii() else (1, 0, part) for part in parts]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What can be decided at one key.
+
+    Attributes:
+        key: the identity of the decision.
+        kind: ``"layer_choice"`` or ``"input_choice"``.
+        candidates: the candidates' names, in the order of their indices.
+        n_chosen: how many candidates a decision takes; None: any number, none included.
+    """
+
+    key: str
+    kind: str
+    candidates: tuple[str, ...]
+    n_chosen: int | None
+
+    @property
+    def size(self) -> int:
+        """The number of different decisions, exact."""
+        count = len(self.candidates)
+        return 2**count if self.n_chosen is None else math.comb(count, self.n_chosen)
+
+    def decision(self, index: int) -> Decision:
+        """Decision number ``index``, ``0 <= index < size``; a bijection."""
+        if not 0 <= index < self.size:
+            raise IndexError(f"decision {index} of {self.size} at {self.key!r}")
+        if self.n_chosen == 1:
+            return (index,)
+        if self.n_chosen is None:
+            return tuple(i for i in range(len(self.candidates)) if index >> i & 1)
+        chosen, low = [], 0
+        for left in range(self.n_chosen, 0, -1):  # combinatorial number system, lexicographic
+            while index >= (block := math.comb(len(self.candidates) - low - 1, left - 1)):
+                index -= block
+                low += 1
+            chosen.append(low)
+            low += 1
+        return tuple(chosen)
+
+    def number(self, decision: Decision) -> int:
+        """The number of a valid decision: the inverse of ``decision``."""
+        if self.n_chosen == 1:
+            return decision[0]
+        if self.n_chosen is None:
+            return sum(1 << index for index in decision)
+        count, number, low = len(self.candidates), 0, 0
+        for left, chosen in zip(range(self.n_chosen, 0, -1), decision, strict=True):
+            number += sum(math.comb(count - skipped - 1, left - 1) for skipped in range(low, chosen))
+            low = chosen + 1
+        return number
+
+    def sample(self, rng: np.random.Generator) -> Decision:
+        """A decision drawn uniformly; among subsets, each subset is equally likely."""
+        count = len(self.candidates)
+        if self.n_chosen == 1:
+            return (int(rng.integers(count)),)
+        if self.n_chosen is None:
+            return tuple(np.flatnonzero(rng.integers(0, 2, count)).tolist())
+        return tuple(sorted(rng.choice(count, self.n_chosen, replace=False).tolist()))
+
+    def sample_other(self, rng: np.random.Generator, than: Decision) -> Decision:
+        """A decision drawn uniformly among all but ``than``; the choice must have at least two."""
+        while (drawn := self.sample(rng)) == than:
+            pass
+        return drawn
+
+    def decisions(self) -> Iterator[Decision]:
+        """Every decision, in the order of their numbers."""
+        return (self.decision(index) for index in range(self.size))
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry of a search-space file."""
+        if self.kind == "layer_choice":
+            return {"_type": "layer_choice", "_value": list(self.candidates)}
+        value = {"candidates": list(self.candidates), "n_chosen": self.n_chosen}
+        return {"_type": "input_choice", "_value": value}
+
+    @classmethod
+    def from_json(cls, key: str, entry: Mapping[str, Any]) -> Choice:
+        """Read an entry that its schema has passed."""
+        value = entry["_value"]
+        if entry["_type"] == "layer_choice":
+            return cls(key, "layer_choice", tuple(value), 1)
+        return cls(key, "input_choice", tuple(value["candidates"]), value["n_chosen"])
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.candidates[:8]) + (", ..." if len(self.candidates) > 8 else "")
+        count = "" if self.kind == "layer_choice" else f" with n_chosen {self.n_chosen}"
+        return f"{self.kind} of [{shown}]{count}"

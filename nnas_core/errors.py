@@ -1,0 +1,168 @@
+"""Every failure that nnas reports on purpose is one of these classes, and each knows its exit code.
+
+    NnasError
+    +-- UsageError          2   the call itself cannot work (options, names, combinations)
+    +-- InputError          3   a file or document is not what it should be
+    |   +-- ArchitectureError   an architecture does not fit its search space
+    +-- UserCodeError       4   the user's module failed to import, build, or run
+    |   +-- SpaceError          the mutables of a model make no search space
+    |   +-- BindingError        a mutator, a model and their mutables are not connected as needed
+    |   +-- DecisionError       a mutator returned masks that do not fit its model
+    +-- NoResultError       5   the work ended without a usable result
+    +-- EnvironmentFailure  6   disk, permissions, memory, storage; a retry may help
+    +-- Interrupted         130 / 143   a signal ended the work, its state is saved
+
+Some are also the built-in class that NNI 1.x raised in the same place, so that programs which catch those go on working.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import ClassVar
+
+__all__ = [
+    "ArchitectureError",
+    "BindingError",
+    "DecisionError",
+    "EnvironmentFailure",
+    "ExitCode",
+    "InputError",
+    "Interrupted",
+    "NnasError",
+    "NnasWarning",
+    "NoResultError",
+    "SpaceError",
+    "UsageError",
+    "UserCodeError",
+]
+
+
+class ExitCode(enum.IntEnum):
+    """What a shell sees when a command ends; part of the public contract."""
+
+    DONE = 0
+    CHECK_FAILED = 1
+    USAGE = 2
+    INPUT = 3
+    USER_CODE = 4
+    NO_RESULT = 5
+    ENVIRONMENT = 6
+    BUG = 70
+    INTERRUPTED = 130
+    CLOSED_PIPE = 141
+    TERMINATED = 143
+
+
+class NnasWarning(UserWarning):
+    """Something was accepted that may not mean what its author thinks."""
+
+
+class NnasError(Exception):
+    """A failure with one line that says what happened, and where.
+
+    Args:
+        message: what was given and what was expected; lower case, no final stop.
+        where: the file, key or path that the message is about.
+        hint: what to do, as an imperative.
+        problems: every single problem when one document has several, sorted by the caller.
+    """
+
+    exit_code: ClassVar[ExitCode] = ExitCode.BUG
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | None = None,
+        hint: str | None = None,
+        problems: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.message}" if self.where else self.message
+        return "\n".join([head, *(f"  {problem}" for problem in self.problems)])
+
+
+class UsageError(NnasError):
+    """The call cannot work as it was made: an unknown name, a missing or contradictory option."""
+
+    exit_code = ExitCode.USAGE
+
+
+class InputError(NnasError):
+    """A file or document is missing, damaged, of another kind, or breaks its schema."""
+
+    exit_code = ExitCode.INPUT
+
+
+class ArchitectureError(InputError, ValueError, RuntimeError):
+    """An architecture does not fit its search space."""
+
+
+class UserCodeError(NnasError):
+    """The user's module failed to import, build, or run.
+
+    ``user_traceback`` holds their traceback from their own first frame on, or is empty.
+    """
+
+    exit_code = ExitCode.USER_CODE
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | None = None,
+        hint: str | None = None,
+        problems: Sequence[str] = (),
+        user_traceback: str = "",
+    ) -> None:
+        super().__init__(message, where=where, hint=hint, problems=problems)
+        self.user_traceback = user_traceback
+
+
+class SpaceError(UserCodeError, RuntimeError):
+    """The mutables of a model do not make a search space."""
+
+
+class BindingError(UserCodeError, RuntimeError, ValueError):
+    """A mutable is called without its mutator, or a model is bound twice."""
+
+
+class DecisionError(UserCodeError, ValueError):
+    """A mutator returned masks that do not fit the model it is bound to."""
+
+
+class NoResultError(NnasError):
+    """The work ended without a usable result: it diverged, or nothing succeeded."""
+
+    exit_code = ExitCode.NO_RESULT
+
+
+class EnvironmentFailure(NnasError):
+    """The machine refused: disk full, no permission, out of memory, storage busy."""
+
+    exit_code = ExitCode.ENVIRONMENT
+
+
+class Interrupted(NnasError):
+    """A signal ended the work after its state was saved.
+
+    Args:
+        signal_number: 2 (SIGINT) or 15 (SIGTERM).
+        message, hint: as in ``NnasError``; the hint says how to resume.
+    """
+
+    def __init__(self, signal_number: int, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.signal_number = signal_number
+
+    @property
+    def code(self) -> ExitCode:
+        """The shell's convention: 128 plus the signal."""
+        return ExitCode.INTERRUPTED if self.signal_number == 2 else ExitCode.TERMINATED

@@ -1,0 +1,248 @@
+"""An architecture is taken out of its supernet as a plain module: nothing of nnas and no unused weight is left.
+
+A LayerChoice that runs one candidate becomes that candidate. Every other choice becomes a ``torch.fx.GraphModule``,
+which carries its own few lines of generated code, so the result can be pickled, exported and loaded where nnas is
+not installed. (A class of the user's that derives from ``MutableScope`` stays what it is, a class of the user's.)
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor, fx
+
+from nnas_core.architecture import Architecture
+from nnas_core.errors import InputError
+from nnas_core.mutables import InputChoice, LayerChoice, MutableScope
+from nnas_core.space import SearchSpace
+from nnas_core.tree import parse
+
+__all__ = ["extract", "transfer_weights"]
+
+
+def extract(model: nn.Module, architecture: Architecture | Mapping[str, Any]) -> nn.Module:
+    """Copy one architecture out of a supernet.
+
+    Outputs are equal to those of the supernet with this architecture to the bit, weights that the model shares
+    stay shared, and the supernet is not touched, bound or not.
+
+    Args:
+        model: the supernet.
+        architecture: an ``Architecture``, or any form of one.
+
+    Returns:
+        The copy, in the same training mode.
+
+    Raises:
+        ArchitectureError: the architecture does not fit the model.
+    """
+    masks = _masks(model, architecture)
+    # A deep copy that finds, in its memo, a replacement for every choice: it reaches each reference to one, in
+    # containers and attributes too, and never copies a candidate that is not used.
+    memo: dict[int, Any] = {}
+    for mutable in parse(model).traverse(deduplicate=False):
+        if isinstance(mutable, LayerChoice | InputChoice):
+            memo[id(mutable)] = _replacement(mutable, masks[mutable.key], memo)
+    child: nn.Module = copy.deepcopy(model, memo)
+    for module in child.modules():
+        if isinstance(module, MutableScope):
+            module.retire()
+    return child
+
+
+def transfer_weights(
+    model: nn.Module, architecture: Architecture | Mapping[str, Any], state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The part of a supernet's weights that an extracted (or fixed) model has, under its names.
+
+    Args:
+        model: a supernet of the same structure; its own weights do not matter.
+        architecture: what was extracted.
+        state: ``state_dict`` of the supernet.
+
+    Returns:
+        What ``load_state_dict`` of ``extract(model, architecture)`` takes; the tensors are not copied.
+
+    Raises:
+        ArchitectureError: the architecture does not fit the model.
+        InputError: ``state`` lacks weights of the model.
+    """
+    masks = _masks(model, architecture)
+    prefixes: list[tuple[str, str | None]] = []
+    for path, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, LayerChoice):
+            mask = masks[module.key]
+            becomes = _only_candidate(module, mask)
+            base = f"{path}." if path else ""
+            for name, value in zip(module.names, mask, strict=True):
+                if becomes == name:
+                    prefixes.append((f"{base}{name}.", base))
+                elif not value:
+                    prefixes.append((f"{base}{name}.", None))
+    result, missing = {}, []
+    for key in model.state_dict():
+        new_key: str | None = key
+        for old, new in prefixes:
+            if key.startswith(old):
+                new_key = None if new is None else new + key[len(old) :]
+                break
+        if new_key is None:
+            continue
+        if key in state:
+            result[new_key] = state[key]
+        else:
+            missing.append(key)
+    if missing:
+        raise InputError(
+            f"the weights lack {len(missing)} of the tensors that the model needs",
+            problems=[f"{key}: missing" for key in missing[:3]],
+            hint="take the checkpoint of this model",
+        )
+    return result
+
+
+def _masks(model: nn.Module, architecture: Architecture | Mapping[str, Any]) -> dict[str, Any]:
+    space = SearchSpace.from_model(model)
+    if not isinstance(architecture, Architecture):
+        architecture = space.parse(architecture)
+    space.validate(architecture)
+    return dict(architecture.masks())
+
+
+def _only_candidate(mutable: LayerChoice, mask: list[Any]) -> str | None:
+    """The name of the candidate that can stand for the whole choice, if there is one."""
+    chosen = [index for index, value in enumerate(mask) if value]
+    if (
+        len(chosen) == 1
+        and mask[chosen[0]] is True
+        and not mutable.return_mask
+        and mutable.reduction != "none"
+    ):
+        return mutable.names[chosen[0]]
+    return None
+
+
+def _replacement(mutable: LayerChoice | InputChoice, mask: list[Any], memo: dict[int, Any]) -> nn.Module:
+    if isinstance(mutable, InputChoice):
+        return _input_module(mutable, mask)
+    only = _only_candidate(mutable, mask)
+    if only is None:
+        return _layer_module(mutable, mask, memo)
+    candidate: nn.Module = copy.deepcopy(mutable[only], memo)
+    candidate.__dict__.setdefault("key", mutable.key)  # forward passes may read it to name their inputs
+    return candidate
+
+
+def _layer_module(mutable: LayerChoice, mask: list[Any], memo: dict[int, Any]) -> fx.GraphModule:
+    chosen = [name for name, value in zip(mutable.names, mask, strict=True) if value]
+    graph, root = fx.Graph(), nn.Module()
+    arguments, keywords = _arguments(graph, mutable[chosen[0]] if chosen else None)
+    outputs = []
+    for name in chosen:
+        root.add_module(name, copy.deepcopy(mutable[name], memo))
+        outputs.append(graph.call_module(name, arguments, keywords))
+    return _finish(graph, root, outputs, mutable, mask)
+
+
+def _arguments(graph: fx.Graph, candidate: nn.Module | None) -> tuple[tuple[fx.Node, ...], dict[str, Any]]:
+    """Placeholders with the names and defaults of the candidate's forward."""
+    if candidate is None:
+        graph.placeholder("input")
+        return (), {}
+    arguments, keywords = [], {}
+    for parameter in inspect.signature(candidate.forward).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue  # generated code cannot hand these on
+        node = graph.placeholder(parameter.name, default_value=parameter.default)
+        if parameter.kind == parameter.KEYWORD_ONLY:
+            keywords[parameter.name] = node
+        else:
+            arguments.append(node)
+    return tuple(arguments), keywords
+
+
+def _input_module(mutable: InputChoice, mask: list[Any]) -> fx.GraphModule:
+    graph = fx.Graph()
+    inputs = graph.placeholder("inputs")
+    outputs = [
+        graph.call_function(operator.getitem, (inputs, _position(graph, mutable, index, inputs)))
+        for index, value in enumerate(mask)
+        if value
+    ]
+    child = _finish(graph, nn.Module(), outputs, mutable, mask)
+    child.__dict__.setdefault("key", mutable.key)
+    return child
+
+
+def _position(graph: fx.Graph, mutable: InputChoice, index: int, inputs: fx.Node) -> Any:
+    """Where an input stands: its index, its tag where the choice was seen to take dictionaries, or both.
+
+    Pickling traces generated code again, and a tracer takes the branch of a list; only a choice that takes
+    dictionaries but was never run before it was extracted and pickled depends on that.
+    """
+    tag = mutable.choose_from[index]
+    if mutable.takes_dictionary:
+        return tag
+    if len(set(mutable.choose_from)) < len(mutable.choose_from) or tag == InputChoice.NO_KEY:
+        return index
+    is_sequence = graph.call_function(hasattr, (inputs, "index"))
+    return graph.call_function(operator.getitem, ((tag, index), is_sequence))
+
+
+def _finish(
+    graph: fx.Graph,
+    root: nn.Module,
+    outputs: list[fx.Node],
+    mutable: LayerChoice | InputChoice,
+    mask: list[Any],
+) -> fx.GraphModule:
+    soft = any(not isinstance(value, bool) for value in mask)
+    weights = [value for value in mask if value]
+    output = _reduced(graph, outputs, mutable.reduction, weights if soft else None)
+    if mutable.return_mask:
+        if outputs:
+            dtype = {} if soft else {"dtype": torch.bool}
+            given: Any = graph.call_method("new_tensor", (outputs[0], mask), dtype)
+        else:
+            given = graph.call_function(torch.tensor, (mask,))
+        output = (output, given)
+    graph.output(output)
+    module = fx.GraphModule(root, graph, type(mutable).__name__)
+    module.train(mutable.training)
+    return module
+
+
+def _reduced(graph: fx.Graph, outputs: list[fx.Node], reduction: str, weights: list[float] | None) -> Any:
+    """The nodes of ``nnas_core.reduction``, operation by operation."""
+    if weights is not None:
+        scalars = [
+            graph.call_method("new_tensor", (output, weight))
+            for output, weight in zip(outputs, weights, strict=True)
+        ]
+        if reduction in ("none", "concat"):
+            outputs = [graph.call_function(operator.mul, pair) for pair in zip(outputs, scalars, strict=True)]
+        elif outputs:
+            total = graph.call_function(operator.mul, (outputs[0], scalars[0]))
+            for output, scalar in zip(outputs[1:], scalars[1:], strict=True):
+                total = graph.call_function(torch.addcmul, (total, output, scalar))
+            return (
+                graph.call_function(operator.truediv, (total, len(outputs))) if reduction == "mean" else total
+            )
+    if reduction == "none":
+        return list(outputs)
+    if not outputs:
+        return None
+    if len(outputs) == 1:
+        return outputs[0]
+    if reduction == "concat":
+        return graph.call_function(torch.cat, (list(outputs),), {"dim": 1})
+    total = outputs[0]
+    for output in outputs[1:]:
+        total = graph.call_function(operator.add, (total, output))
+    return graph.call_function(operator.truediv, (total, len(outputs))) if reduction == "mean" else total

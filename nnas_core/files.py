@@ -1,0 +1,249 @@
+"""Files are written whole or not at all, and read with errors that name the file, the line and the remedy."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from nnas_core.errors import EnvironmentFailure, InputError
+
+__all__ = [
+    "append_json_line",
+    "atomic_writer",
+    "dump_json",
+    "environment_failure",
+    "parse_json",
+    "prepare_folder",
+    "read_bytes",
+    "read_json",
+    "read_json_lines",
+    "sync_folder",
+    "write_json",
+]
+
+_REASONS = {
+    errno.ENOSPC: ("no space left on the device", "free some space and run the command again"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space and run the command again"),
+    errno.EACCES: ("permission denied", "choose a place that you may write to"),
+    errno.EPERM: ("operation not permitted", "choose a place that you may write to"),
+    errno.EROFS: ("the file system is read-only", "choose a place that you may write to"),
+    errno.EISDIR: ("it is a directory", "give the name of a file"),
+    errno.ENOTDIR: ("a part of the path is not a directory", "check the path"),
+    errno.ENOENT: ("no such directory", "create the directory first"),
+    errno.EEXIST: ("a file of that name is in the way", "choose another name"),
+}
+
+
+def environment_failure(error: OSError, path: str | Path, action: str = "write") -> EnvironmentFailure:
+    """Translate an ``OSError`` into one line: what could not be done, to which file, why."""
+    code = error.errno or 0
+    reason, hint = _REASONS.get(code, (error.strerror or str(error), "check the disk and the path"))
+    return EnvironmentFailure(f"cannot {action}: {reason}", where=str(path), hint=hint)
+
+
+# ---- writing
+
+
+@contextlib.contextmanager
+def atomic_writer(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside ``path`` that replaces it only if the block succeeds.
+
+    The data is fsynced before the rename and the folder after it: after a kill or a power cut the path
+    holds the old content or the new one. The mode of an existing file is kept.
+
+    Raises:
+        EnvironmentFailure: the file cannot be written; what was there before is untouched.
+    """
+    target = Path(path)
+    if target.is_symlink():
+        target = Path(os.path.realpath(target))  # replace what the link points to, not the link
+    temporary: str | None = None
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a directory")
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+        with _OpenTemporary(descriptor) as stream:
+            os.fchmod(stream.fileno(), _mode_for(target))
+            try:
+                yield stream
+            except RuntimeError as error:
+                # torch.save reports a full disk as a RuntimeError of its zip writer
+                if stream.failure is not None:
+                    raise stream.failure from error
+                raise
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, target)
+        temporary = None
+        sync_folder(target.parent)
+    except OSError as error:
+        raise environment_failure(error, path) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+
+class _OpenTemporary(io.BufferedWriter):
+    """A binary file that remembers the ``OSError`` a writer in between may have hidden."""
+
+    failure: OSError | None = None
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(io.FileIO(descriptor, "w"), buffer_size=1 << 20)
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+
+def _mode_for(target: Path) -> int:
+    try:
+        return stat.S_IMODE(target.stat().st_mode)
+    except FileNotFoundError:
+        umask = os.umask(0)
+        os.umask(umask)
+        return 0o666 & ~umask
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename or a new name in ``folder`` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def dump_json(document: Any) -> str:
+    """The one JSON form that nnas writes: sorted keys, two-space indent, no NaN, a final newline."""
+    return json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(path: str | Path, document: Any) -> None:
+    """Replace ``path`` by ``document`` as JSON, atomically."""
+    content = dump_json(document).encode()
+    with atomic_writer(path) as stream:
+        stream.write(content)
+
+
+def append_json_line(path: str | Path, record: dict[str, Any]) -> None:
+    """Append one object as one line; a torn line left by a crash is closed first so that it spoils no other."""
+    line = json.dumps(record, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    try:
+        with open(path, "ab+") as stream:
+            end = stream.seek(0, os.SEEK_END)
+            if end and _last_byte(stream, end) != b"\n":
+                line = b"\n" + line
+            stream.write(line)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise environment_failure(error, path) from error
+
+
+def _last_byte(stream: Any, end: int) -> bytes:
+    stream.seek(end - 1)
+    return bytes(stream.read(1))
+
+
+def prepare_folder(path: str | Path) -> Path:
+    """Make ``path`` a folder that can be written to, and prove it before hours of work go into it."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise environment_failure(error, path) from error
+    return folder
+
+
+# ---- reading
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The content of a file, or of standard input for ``-``."""
+    if str(path) == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        _refuse(error, path)
+
+
+def _refuse(error: OSError, path: str | Path) -> NoReturn:
+    if isinstance(error, FileNotFoundError):
+        raise InputError("no such file", where=str(path), hint="check the path") from error
+    if isinstance(error, IsADirectoryError):
+        raise InputError("is a directory, a file is needed", where=str(path)) from error
+    if isinstance(error, PermissionError):
+        raise environment_failure(error, path, "read") from error
+    raise InputError(f"cannot read: {error.strerror}", where=str(path)) from error
+
+
+def read_json(path: str | Path) -> Any:
+    """Parse a JSON file (``-``: standard input).
+
+    Raises:
+        InputError: no such file, not UTF-8, or not JSON (with line and column); ``NaN`` is not JSON.
+    """
+    return parse_json(read_bytes(path), "standard input" if str(path) == "-" else str(path))
+
+
+def parse_json(content: bytes, where: str) -> Any:
+    """Parse JSON from bytes; ``where`` names their source in errors."""
+    try:
+        return json.loads(content.decode("utf-8-sig"), parse_constant=_no_constant, object_pairs_hook=_unique)
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 text (byte {error.start})", where=where) from error
+    except json.JSONDecodeError as error:
+        place = f"{where}:{error.lineno}:{error.colno}"
+        what = "is empty, JSON is needed" if not content.strip() else f"not JSON: {error.msg.lower()}"
+        raise InputError(what, where=place) from error
+    except RecursionError as error:
+        raise InputError("not a document of ours: nested too deeply", where=where) from error
+    except _NotJson as error:
+        raise InputError(f"not JSON: {error}", where=where) from error
+
+
+class _NotJson(ValueError):
+    pass
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise _NotJson(f"{name} is not a number that JSON knows")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise _NotJson(f"the name {repeated!r} stands twice in one object")
+    return result
+
+
+def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
+    """The objects of an append-only file; a torn line (a crash while it was written) is passed over."""
+    records = []
+    for line in read_bytes(path).split(b"\n"):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            records.append(record)
+    return records

@@ -1,0 +1,328 @@
+"""A mutator is bound to one model and decides, at every reset, which architecture the model is."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from nnas_core.architecture import Architecture
+from nnas_core.choice import Decision
+from nnas_core.errors import BindingError
+from nnas_core.mutables import InputChoice, LayerChoice, Mutable, MutableScope
+from nnas_core.resolution import Plan, as_masks, hard_mask, hard_plan, soft_plan
+from nnas_core.space import SearchSpace
+from nnas_core.tree import MutableTree, parse
+
+__all__ = ["BaseMutator", "Mutator"]
+
+# What a mutator knows of its model. It is never registered, so the model's weights are not the mutator's.
+_DERIVED = ("_tree", "_choices", "_shared", "_space", "_current", "_routes_cache")
+
+Direct = tuple[dict[str, Any], list[nn.Module]]
+"""The ``__dict__`` of a LayerChoice and its candidates: storing one of them under ``_run`` decides it."""
+
+
+class BaseMutator(nn.Module):
+    """Finds the mutables of a model and takes over their forward passes.
+
+    A subclass overrides ``on_forward_layer_choice`` and ``on_forward_input_choice``; most algorithms want ``Mutator``.
+
+    Args:
+        model: bound for life, or until ``unbind``.
+
+    Raises:
+        SpaceError: the mutables make no search space; every problem is listed.
+        BindingError: the model is bound to another mutator.
+    """
+
+    model: nn.Module
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._bind(model)
+
+    def _bind(self, model: nn.Module) -> None:
+        tree = parse(model)
+        everything = list(tree.traverse(deduplicate=False))
+        bound = [mutable for mutable in everything if mutable.is_bound]
+        if bound:
+            raise BindingError(
+                f"the model is bound to a {type(bound[0]._mutator).__name__} already; "
+                f"a second mutator ({type(self).__name__}) cannot be bound to it",
+                hint="call unbind() on the first one",
+            )
+        shared: dict[str, list[LayerChoice | InputChoice]] = {}
+        for mutable in everything:
+            if isinstance(mutable, LayerChoice | InputChoice):
+                shared.setdefault(mutable.key, []).append(mutable)
+        state = self.__dict__
+        state["model"] = model
+        state["_tree"] = tree
+        state["_shared"] = shared
+        state["_choices"] = {key: group[0] for key, group in shared.items()}
+        state["_space"] = SearchSpace(group[0].choice for group in shared.values())
+        for mutable in everything:
+            mutable.set_mutator(self)
+            if isinstance(mutable, LayerChoice):
+                mutable.__dict__["_run"] = functools.partial(self._forward_layer_choice, mutable)
+            elif isinstance(mutable, InputChoice):
+                mutable.__dict__["_run"] = functools.partial(self._forward_input_choice, mutable)
+
+    def unbind(self) -> None:
+        """Free the model for another mutator; this one is of no use afterwards."""
+        self._require_bound()
+        for mutable in self._tree.traverse(deduplicate=False):
+            mutable.release()
+        for name in ("model", *_DERIVED):
+            self.__dict__.pop(name, None)
+
+    def _require_bound(self) -> None:
+        if "model" not in self.__dict__:
+            raise BindingError(
+                f"this {type(self).__name__} is bound to no model", hint="make a new mutator for the model"
+            )
+
+    @property
+    def mutables(self) -> MutableTree:
+        """The tree of mutables; iterating gives each key once, scopes included."""
+        self._require_bound()
+        tree: MutableTree = self._tree
+        return tree
+
+    @property
+    def undedup_mutables(self) -> Iterator[Mutable]:
+        """Every mutable, equal keys as often as they occur."""
+        return self.mutables.traverse(deduplicate=False)
+
+    @property
+    def choices(self) -> list[LayerChoice | InputChoice]:
+        """The first LayerChoice or InputChoice of each key, in the order of ``mutables``."""
+        self._require_bound()
+        return list(self._choices.values())
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space of the model."""
+        self._require_bound()
+        space: SearchSpace = self._space
+        return space
+
+    def _forward_layer_choice(self, mutable: LayerChoice, *args: Any, **kwargs: Any) -> Any:
+        output, mask = self.on_forward_layer_choice(mutable, *args, **kwargs)
+        return (output, mask) if mutable.return_mask else output
+
+    def _forward_input_choice(self, mutable: InputChoice, inputs: list[Any]) -> Any:
+        output, mask = self.on_forward_input_choice(mutable, inputs)
+        return (output, mask) if mutable.return_mask else output
+
+    def on_forward_layer_choice(self, mutable: LayerChoice, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """Run a LayerChoice.
+
+        Returns:
+            The output, and the mask that ``return_mask`` hands on.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define on_forward_layer_choice")
+
+    def on_forward_input_choice(self, mutable: InputChoice, tensor_list: list[Any]) -> tuple[Any, Any]:
+        """Run an InputChoice; as ``on_forward_layer_choice``."""
+        raise NotImplementedError(f"{type(self).__name__} must define on_forward_input_choice")
+
+    def enter_mutable_scope(self, mutable_scope: MutableScope) -> None:
+        """Called before the forward pass of a scope."""
+
+    def exit_mutable_scope(self, mutable_scope: MutableScope) -> None:
+        """Called after the forward pass of a scope, also when it failed."""
+
+    def candidates_changed(self, mutable: LayerChoice) -> None:
+        """Called when the candidates of a bound LayerChoice were replaced or deleted."""
+
+    def export(self) -> dict[str, Tensor]:
+        """The final architecture."""
+        raise NotImplementedError(f"{type(self).__name__} must define export")
+
+    def forward(self, *inputs: Any) -> Any:
+        """A mutator has no forward pass."""
+        raise RuntimeError("Forward is undefined for mutators: call the model")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "model":
+            raise AttributeError(
+                "a mutator is bound to one model for life; make another one for another model"
+            )
+        super().__setattr__(name, value)
+
+    # A copy of a mutator comes with a copy of its model, bound to it.
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in _DERIVED}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        model = state.pop("model", None)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if model is not None:
+            self._bind(model)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> BaseMutator:
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return twin
+
+
+class Mutator(BaseMutator):
+    """Decides by masks: ``reset()`` asks ``sample_search()`` once, and the answer holds until the next reset.
+
+    A subclass defines ``sample_search`` and ``sample_final``; both return key -> mask, one entry a candidate:
+    bool (true: chosen) or floating (the candidate's weight; zero: it is not run). Tensors, arrays, lists and
+    tuples are accepted.
+    """
+
+    def sample_search(self) -> Mapping[str, Any]:
+        """The masks for the next training steps."""
+        raise NotImplementedError(f"{type(self).__name__} must define sample_search")
+
+    def sample_final(self) -> Mapping[str, Any]:
+        """The masks of the architecture to keep."""
+        raise NotImplementedError(f"{type(self).__name__} must define sample_final")
+
+    def reset(self) -> None:
+        """Decide anew.
+
+        Raises:
+            DecisionError: ``sample_search`` returned what does not fit the model; the old decision stays.
+        """
+        self._require_bound()
+        self._apply_masks(self.sample_search(), f"{type(self).__name__}.sample_search")
+
+    def apply_architecture(self, architecture: Architecture) -> None:
+        """Make the model ``architecture``, hard or weighted, until the next reset."""
+        if architecture.is_hard:
+            self.decide(architecture.indices())
+        else:
+            self._require_bound()
+            self._apply_masks(architecture.masks(), "the architecture")
+
+    def _apply_masks(self, decisions: Mapping[str, Any], source: str) -> None:
+        masks, values = as_masks(decisions, self._choices, source)
+        device = self._device()
+        for key, mask in masks.items():
+            on_device = mask.to(device)
+            for mutable in self._shared[key]:
+                if mask.dtype == torch.bool:
+                    chosen = tuple(index for index, value in enumerate(values[key]) if value)
+                    plan = hard_plan(mutable, chosen, on_device)
+                else:
+                    plan = soft_plan(mutable, values[key], on_device)
+                self._install(mutable, plan)
+        self.__dict__["_current"] = {key: mask.to(device) for key, mask in masks.items()}
+
+    def decide(self, decisions: Mapping[str, Decision]) -> None:
+        """Make the model one hard architecture; no tensor is made unless a mutable returns its mask.
+
+        Args:
+            decisions: key -> indices of the chosen candidates, as ``Architecture.indices`` gives them.
+        """
+        self._require_bound()
+        direct, indirect = self._routes()
+        for key, decision in decisions.items():
+            if len(decision) == 1:
+                index = decision[0]
+                for state, candidates in direct[key]:
+                    state["_run"] = candidates[index]
+                rest = indirect[key]
+            else:
+                rest = self._shared[key]
+            for mutable in rest:
+                mask = hard_mask(decision, len(mutable), self._device())
+                self._install(mutable, hard_plan(mutable, decision, mask))
+        self.__dict__["_current"] = decisions
+
+    def _routes(self) -> tuple[dict[str, list[Direct]], dict[str, list[LayerChoice | InputChoice]]]:
+        """For each key: where one chosen candidate can be stored as it is, and where it takes a plan."""
+        if "_routes_cache" not in self.__dict__:
+            direct: dict[str, list[Direct]] = {key: [] for key in self._shared}
+            indirect: dict[str, list[LayerChoice | InputChoice]] = {key: [] for key in self._shared}
+            for key, group in self._shared.items():
+                for mutable in group:
+                    plain = isinstance(mutable, LayerChoice) and None not in mutable.candidates
+                    special = mutable.return_mask or mutable.reduction == "none"
+                    if plain and not special and not self._overrides_forward(mutable):
+                        direct[key].append((mutable.__dict__, mutable.candidates))
+                    else:
+                        indirect[key].append(mutable)
+            self.__dict__["_routes_cache"] = (direct, indirect)
+        routes: tuple[dict[str, list[Direct]], dict[str, list[LayerChoice | InputChoice]]]
+        routes = self.__dict__["_routes_cache"]
+        return routes
+
+    def candidates_changed(self, mutable: LayerChoice) -> None:
+        super().candidates_changed(mutable)
+        self.__dict__.pop("_routes_cache", None)
+        if not self._overrides_forward(mutable):  # what it would run may be gone; the next reset decides anew
+            mutable.__dict__["_run"] = functools.partial(self._forward_layer_choice, mutable)
+        mutable.__dict__.pop("_plan", None)
+
+    def _install(self, mutable: LayerChoice | InputChoice, plan: Plan) -> None:
+        state = mutable.__dict__
+        state["_plan"] = plan
+        if not self._overrides_forward(mutable):
+            state["_run"] = plan.run_with_mask if mutable.return_mask else plan.run
+
+    def _overrides_forward(self, mutable: LayerChoice | InputChoice) -> bool:
+        own = type(self)
+        if isinstance(mutable, LayerChoice):
+            return own.on_forward_layer_choice is not Mutator.on_forward_layer_choice
+        return own.on_forward_input_choice is not Mutator.on_forward_input_choice
+
+    def _device(self) -> torch.device:
+        for tensor in self.model.parameters():
+            return tensor.device
+        for tensor in self.model.buffers():
+            return tensor.device
+        return torch.device("cpu")
+
+    def on_forward_layer_choice(self, mutable: LayerChoice, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        return self._plan_of(mutable).run_with_mask(*args, **kwargs)
+
+    def on_forward_input_choice(self, mutable: InputChoice, tensor_list: list[Any]) -> tuple[Any, Any]:
+        return self._plan_of(mutable).run_with_mask(tensor_list)
+
+    def _plan_of(self, mutable: LayerChoice | InputChoice) -> Plan:
+        plan: Plan | None = mutable.__dict__.get("_plan")
+        if plan is None:
+            raise mutable._unready()
+        return plan
+
+    @property
+    def _cache(self) -> dict[str, Tensor]:
+        """The current decision as masks on the model's device; NNI's subclasses read it under this name."""
+        current = self.__dict__.get("_current", {})
+        device = self._device()
+        return {
+            key: mask if isinstance(mask, Tensor) else hard_mask(mask, len(self._choices[key]), device)
+            for key, mask in current.items()
+        }
+
+    def status(self) -> dict[str, list[float]]:
+        """The current decision as numbers, one a candidate."""
+        return {key: mask.float().tolist() for key, mask in self._cache.items()}
+
+    def export(self) -> dict[str, Tensor]:
+        """The final architecture: key -> mask; the model stays as it is.
+
+        Raises:
+            DecisionError: ``sample_final`` returned what does not fit the model.
+        """
+        self._require_bound()
+        return as_masks(self.sample_final(), self._choices, f"{type(self).__name__}.sample_final")[0]
+
+    def final_architecture(self) -> Architecture:
+        """``export()`` as an ``Architecture``: plain data that can be written to a file."""
+        return self.space.parse({key: mask.tolist() for key, mask in self.export().items()})

@@ -1,0 +1,141 @@
+"""Sample every architecture with equal probability: a single path a step, as the supernets of SPOS are trained.
+
+Source: Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling",
+arXiv:1904.00420 (section 3.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from nnas_core.choice import Choice, Decision
+from nnas_core.mutator import Direct, Mutator
+from nnas_core.resolution import hard_mask
+
+__all__ = ["RandomMutator"]
+
+
+class RandomMutator(Mutator):
+    """Uniform sampling: one candidate of a LayerChoice, a subset of an InputChoice (each equally likely).
+
+    All random numbers of a reset come from one call, and a decision that takes one candidate is stored without
+    making a tensor, so a reset of 1,000 mutables costs about as much as 25 calls of ``torch.randint``.
+
+    Args:
+        model: to be bound.
+        generator: source of randomness, on the CPU; torch's default generator if None.
+    """
+
+    def __init__(self, model: nn.Module, generator: torch.Generator | None = None) -> None:
+        super().__init__(model)
+        self._generator = generator
+
+    def sample_search(self) -> Mapping[str, Tensor]:
+        """key -> bool mask."""
+        cpu = torch.device("cpu")
+        return {
+            key: hard_mask(decision, len(self._choices[key]), cpu) for key, decision in self._draw().items()
+        }
+
+    def sample_final(self) -> Mapping[str, Tensor]:
+        """Another sample; a uniform distribution has no best architecture."""
+        return self.sample_search()
+
+    def reset(self) -> None:
+        """Decide anew."""
+        if type(self).sample_search is not RandomMutator.sample_search:
+            super().reset()  # a subclass samples in its own way
+            return
+        self._require_bound()
+        plan = self._single_path()
+        if plan is None:
+            self.decide(self._draw())
+            return
+        positions = plan.draw(self._generator)
+        for state, candidates, position in zip(
+            plan.states, plan.candidates, plan.spread(positions), strict=True
+        ):
+            state["_run"] = candidates[position]
+        self.__dict__["_current"] = _LazyDecisions(self._choices, positions)
+
+    def _draw(self) -> dict[str, Decision]:
+        count = sum(len(mutable) for mutable in self._choices.values())
+        numbers = iter(torch.rand(count, generator=self._generator, dtype=torch.float64).tolist())
+        return {
+            key: _decide(mutable.choice, [next(numbers) for _ in range(len(mutable))])
+            for key, mutable in self._choices.items()
+        }
+
+    def _single_path(self) -> _SinglePath | None:
+        """How to decide everything with one draw; None where a mutable takes more than one candidate or a mask."""
+        direct, indirect = self._routes()
+        cached: tuple[Any, _SinglePath | None] = self.__dict__.get("_single_path_cache", (None, None))
+        if cached[0] is not direct:
+            possible = all(mutable.choice.n_chosen == 1 for mutable in self._choices.values())
+            possible = possible and not any(indirect.values()) and bool(direct)
+            cached = (direct, _SinglePath(direct) if possible else None)
+            self.__dict__["_single_path_cache"] = cached
+        return cached[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        state.pop("_single_path_cache", None)
+        return state
+
+
+def _decide(choice: Choice, numbers: list[float]) -> Decision:
+    """A uniform decision from one uniform number a candidate."""
+    if choice.n_chosen is None:
+        return tuple(index for index, number in enumerate(numbers) if number < 0.5)
+    order = sorted(range(len(numbers)), key=numbers.__getitem__)
+    return tuple(sorted(order[: choice.n_chosen]))
+
+
+class _SinglePath:
+    """The LayerChoices of a model, flat, for a draw of one candidate each."""
+
+    def __init__(self, direct: Mapping[str, list[Direct]]) -> None:
+        groups = list(direct.values())
+        flat = [(number, slot) for number, group in enumerate(groups) for slot in group]
+        self.states = [slot[0] for _, slot in flat]
+        self.candidates = [slot[1] for _, slot in flat]
+        # float64: in float32 a number just below 1 times a count above 512 rounds up to the count
+        self._sizes = torch.tensor([len(group[0][1]) for group in groups], dtype=torch.float64)
+        shares_keys = len(flat) > len(groups)
+        self._spread = torch.tensor([number for number, _ in flat]) if shares_keys else None
+
+    def draw(self, generator: torch.Generator | None) -> Tensor:
+        """One position a key ``[K]``."""
+        numbers = torch.rand(len(self._sizes), generator=generator, dtype=torch.float64)
+        return numbers.mul_(self._sizes).long()
+
+    def spread(self, positions: Tensor) -> list[int]:
+        """One position a mutable, from one a key."""
+        spread: list[int] = (positions if self._spread is None else positions[self._spread]).tolist()
+        return spread
+
+
+class _LazyDecisions(Mapping[str, Decision]):
+    """The positions of a draw as decisions by key; made into Python numbers only if somebody looks."""
+
+    def __init__(self, keys: Mapping[str, Any], positions: Tensor) -> None:
+        self._keys = keys
+        self._positions = positions
+
+    def __getitem__(self, key: str) -> Decision:
+        return (int(self._positions[list(self._keys).index(key)]),)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def items(self) -> ItemsView[str, Decision]:
+        positions = self._positions.tolist()
+        return {key: (position,) for key, position in zip(self._keys, positions, strict=True)}.items()

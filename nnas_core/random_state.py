@@ -1,0 +1,50 @@
+"""torch's side of randomness: generators for each purpose, and the global states that a checkpoint must keep."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from nnas_core.randomness import derive_seed
+
+__all__ = ["capture", "restore", "torch_generator"]
+
+
+def torch_generator(seed: int, *names: str | int) -> torch.Generator:
+    """A private CPU generator for the purpose ``names``."""
+    return torch.Generator().manual_seed(derive_seed(seed, *names))
+
+
+def capture() -> dict[str, Any]:
+    """The global random states of torch (all devices), Python and numpy, as tensors and plain data."""
+    version, state, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    captured: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "python": [version, torch.tensor(state, dtype=torch.int64), gauss],
+        "numpy": [
+            name,
+            torch.from_numpy(keys.astype(np.int64)),
+            int(position),
+            int(has_gauss),
+            float(cached),
+        ],
+    }
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        captured["cuda"] = torch.cuda.get_rng_state_all()
+    return captured
+
+
+def restore(captured: Mapping[str, Any]) -> None:
+    """Set the global random states to what ``capture`` saw."""
+    torch.set_rng_state(captured["torch"])
+    version, state, gauss = captured["python"]
+    random.setstate((version, tuple(state.tolist()), gauss))
+    name, keys, position, has_gauss, cached = captured["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    if "cuda" in captured and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(captured["cuda"])

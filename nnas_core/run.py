@@ -1,0 +1,165 @@
+"""A run folder holds everything of one training: configuration, events, newest checkpoint, results.
+
+config.json         every option as it was resolved; ``--config`` takes it back
+events.jsonl        one object a line, append-only
+checkpoint.pt       the newest; complete at every moment
+search_space.json   of the model, if it has one
+architecture.json   the final architecture so far
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from nnas_core.errors import EnvironmentFailure, InputError, UsageError
+from nnas_core.files import append_json_line, environment_failure, prepare_folder, read_json, write_json
+
+__all__ = ["RunFolder"]
+
+
+class RunFolder:
+    """A folder that one process works in at a time.
+
+    Use ``RunFolder.create`` or ``RunFolder.resume``; both lock it until ``close``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: TextIO | None = None
+
+    @classmethod
+    def create(cls, path: str | Path, *, force: bool = False) -> RunFolder:
+        """Start in a new or empty folder.
+
+        Raises:
+            UsageError: it holds something and ``force`` is false.
+            EnvironmentFailure: it cannot be written, or another process works in it.
+        """
+        run = cls(prepare_folder(path))
+        if not force and any(entry.name != _LOCK for entry in run.path.iterdir()):
+            raise UsageError(
+                "the folder is not empty",
+                where=str(path),
+                hint="go on with --resume, start over with --force, or choose another -o",
+            )
+        run._acquire()
+        for name in (
+            "checkpoint.pt",
+            "events.jsonl",
+            "config.json",
+            "search_space.json",
+            "architecture.json",
+        ):
+            (run.path / name).unlink(missing_ok=True)
+        return run
+
+    @classmethod
+    def resume(cls, path: str | Path, command: str, options: Mapping[str, Any]) -> RunFolder:
+        """Go on in the folder of an interrupted or finished run.
+
+        Args:
+            path: the folder.
+            command: the one that made it.
+            options: the options given now; those that the run's configuration has must be equal.
+
+        Raises:
+            InputError: no run of that command, or options that differ (each is named).
+            EnvironmentFailure: another process works in it.
+        """
+        run = cls(Path(path))
+        if not (run.path / "config.json").is_file():
+            raise InputError(f"holds no run of `nnas {command}`", where=str(path), hint="check the path")
+        before = run.configuration(command)
+        different = [
+            f"{name}: {before[name]!r} before, {value!r} now"
+            for name, value in sorted(options.items())
+            if name in before and before[name] != value
+        ]
+        if different:
+            raise InputError(
+                "the run was started with other options",
+                where=str(path),
+                problems=different,
+                hint="leave them out to resume, or start a new run",
+            )
+        prepare_folder(path)
+        run._acquire()
+        for leftover in run.path.glob(".*.tmp"):  # of a process that was killed while it wrote
+            leftover.unlink(missing_ok=True)
+        return run
+
+    def configuration(self, command: str) -> dict[str, Any]:
+        """The options that the run was started with."""
+        document = read_json(self.path / "config.json")
+        options = document.get(command) if isinstance(document, dict) else None
+        if not isinstance(options, dict):
+            raise InputError(f"is no configuration of `nnas {command}`", where=str(self.path / "config.json"))
+        return options
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the newest checkpoint is."""
+        return self.path / "checkpoint.pt"
+
+    def write(self, name: str, document: Any) -> None:
+        """Replace a JSON file of the folder."""
+        write_json(self.path / name, document)
+
+    def log(self, event: str, **values: Any) -> None:
+        """Append to ``events.jsonl``; ``time`` is seconds since 1970."""
+        append_json_line(self.path / "events.jsonl", {"event": event, "time": time.time(), **values})
+
+    # ---- one process at a time
+
+    def _acquire(self) -> None:
+        # lockf, not flock: a loader process that outlives a killed run must not keep the lock
+        try:
+            lock = open(self.path / _LOCK, "a+", encoding="utf-8")  # noqa: SIM115  (held until close)
+        except OSError as error:
+            raise environment_failure(error, self.path) from error
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = _holder(lock)
+            lock.close()
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise environment_failure(error, self.path) from error
+            raise EnvironmentFailure(
+                f"in use by {holder}", where=str(self.path), hint="wait for it, or choose another -o"
+            ) from error
+        lock.truncate(0)
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        lock.write(json.dumps({"pid": os.getpid(), "since": started}))
+        lock.flush()
+        self._lock = lock
+
+    def close(self) -> None:
+        """Let others work in the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_LOCK = ".lock"
+
+
+def _holder(lock: TextIO) -> str:
+    lock.seek(0)
+    try:
+        content = json.loads(lock.read())
+        return f"process {content['pid']} since {content['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"

@@ -1,0 +1,66 @@
+"""Every JSON document is checked here against its schema in ``schemas/``, installed as ``nnas_core.schemas``, all problems at once."""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import json
+from typing import TYPE_CHECKING, Any
+
+from nnas_core.errors import InputError
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import ValidationError
+
+__all__ = ["check", "kinds", "load", "problems"]
+
+
+def kinds() -> tuple[str, ...]:
+    """The names of all schemas, sorted."""
+    files = importlib.resources.files("nnas_core.schemas").iterdir()
+    return tuple(sorted(file.name.removesuffix(".json") for file in files if file.name.endswith(".json")))
+
+
+@functools.cache
+def load(kind: str) -> dict[str, Any]:
+    """The schema of one kind of document, as a dictionary."""
+    text = importlib.resources.files("nnas_core.schemas").joinpath(f"{kind}.json").read_text(encoding="utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+@functools.cache
+def _validator(kind: str) -> Draft202012Validator:
+    from jsonschema import Draft202012Validator  # late: 90 ms that most commands never need
+
+    return Draft202012Validator(load(kind))
+
+
+def problems(kind: str, document: Any) -> list[str]:
+    """What is wrong with ``document``, one line a problem with its JSON path, sorted; empty if valid."""
+    return sorted({_line(_most_useful(error)) for error in _validator(kind).iter_errors(document)})
+
+
+def check(kind: str, document: Any, where: str) -> None:
+    """Refuse a document that breaks its schema.
+
+    Raises:
+        InputError: with every problem listed.
+    """
+    found = problems(kind, document)
+    if found:
+        article = "an" if kind[0] in "aeiou" else "a"
+        raise InputError(f"not {article} {kind.replace('-', ' ')}", where=where, problems=found)
+
+
+def _most_useful(error: ValidationError) -> ValidationError:
+    """The branch of a failed ``oneOf`` that came nearest, instead of "is not valid under any of the schemas"."""
+    while error.context:
+        error = max(error.context, key=lambda inner: (len(inner.absolute_path), inner.validator != "const"))
+    return error
+
+
+def _line(error: ValidationError) -> str:
+    message = error.message if len(error.message) <= 200 else error.message[:197] + "..."
+    return f"{error.json_path}: {message}"

@@ -1,0 +1,173 @@
+"""``nnas search``: train a supernet one-shot, and keep everything in a run folder."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+import torch.nn as nn
+
+from nnas_core import registry
+from nnas_core.architecture import Architecture
+from nnas_core.data import build_batches
+from nnas_core.errors import UsageError, UserCodeError
+from nnas_core.loading import load
+from nnas_core.model import build_model
+from nnas_core.mutator import Mutator
+from nnas_core.random_state import torch_generator
+from nnas_core.run import RunFolder
+from nnas_core.session import CheckpointCadence, Recorder, StopSignal, choose_device, peak_memory_mb
+from nnas_core.settings import TrainingSettings
+from nnas_core.task import Task
+from nnas_core.training import Callback, EpochRecord, Trainer
+
+__all__ = ["SearchReport", "SearchSettings", "build_mutator", "search"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings(TrainingSettings):
+    """Every option of a search, resolved.
+
+    Attributes:
+        mutator: a registered name, or ``file.py:Class``.
+        mutator_arg: for its constructor.
+    """
+
+    mutator: str
+    mutator_arg: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SearchReport:
+    """What a search measured.
+
+    Attributes:
+        metrics: of the last epoch on the validation data, each batch with an architecture of its own.
+        architecture: the final one, as the mutator exports it.
+        seconds: wall time of this process.
+        samples_per_second: training throughput of the last epoch.
+        peak_memory_mb: of the GPU, or of the process.
+        epochs: finished in all.
+    """
+
+    metrics: dict[str, float]
+    architecture: Architecture
+    seconds: float
+    samples_per_second: float
+    peak_memory_mb: float
+    epochs: int
+    space_size: int
+    device: str
+
+
+def build_mutator(
+    name: str, model: nn.Module, arguments: Mapping[str, Any], generator: torch.Generator
+) -> Mutator:
+    """Make the mutator ``name`` (registered, or ``file.py:Class``) for ``model``.
+
+    Args:
+        generator: handed over if the class takes one.
+
+    Raises:
+        UsageError: no such mutator, or arguments that it does not take.
+        UserCodeError: the class is no mutator.
+    """
+    cls = registry.find("mutators", name)
+    if not issubclass(cls, Mutator):
+        raise UserCodeError(
+            f"{cls.__name__} is no Mutator", where=name, hint="derive it from nnas_core.Mutator"
+        )
+    parameters = inspect.signature(cls).parameters
+    given = dict(arguments)
+    if "generator" in parameters:
+        given["generator"] = generator
+    open_ended = any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values())
+    unknown = [] if open_ended else sorted(set(given) - set(parameters))
+    if unknown:
+        takes = [one for one in list(parameters)[1:] if one != "generator"]
+        raise UsageError(
+            f"the mutator {name!r} takes no argument {unknown[0]!r}",
+            hint=f"it takes {', '.join(takes)}" if takes else "it takes none",
+        )
+    return cls(model, **given)  # type: ignore[no-any-return]
+
+
+def search(
+    settings: SearchSettings,
+    run: RunFolder,
+    *,
+    callbacks: Sequence[Callback] = (),
+    should_stop: StopSignal = lambda: None,
+    warn: Callable[[str], None] = lambda line: None,
+) -> SearchReport:
+    """Train a supernet in a run folder, from its newest checkpoint if it has one.
+
+    Args:
+        settings: what to do.
+        run: where; locked by the caller.
+        callbacks: more hooks of the loop.
+        should_stop: asked between steps.
+        warn: told, in one line, what may not be as the user thinks.
+
+    Raises:
+        Interrupted: after the checkpoint was written.
+        NoResultError: the loss was not finite; the last good checkpoint stays.
+    """
+    started = time.perf_counter()
+    device = choose_device(settings.device)
+    cadence = CheckpointCadence(settings.checkpoint_every)
+    model, user = build_model(settings.model, settings.model_arg)
+    model.to(device)
+    generator = torch_generator(settings.seed, "mutator")
+    mutator = build_mutator(settings.mutator, model, settings.mutator_arg, generator)
+    mutator.to(device)
+    space = mutator.space
+    task = Task(load(settings.task) if settings.task else user, settings.optimizer())
+    train_batches, valid_batches = build_batches(task, settings.data())
+    facts = {
+        "command": "search",
+        "model": settings.model,
+        "model_arg": dict(settings.model_arg),
+        "mutator": settings.mutator,
+        "seed": settings.seed,
+    }
+    recorder = Recorder(run, facts, space, cadence, should_stop)
+    trainer = Trainer(
+        model,
+        task,
+        train_batches,
+        valid_batches,
+        settings.epochs,
+        mutator=mutator,
+        clip_grad=settings.clip_grad,
+        device=device,
+        callbacks=[*callbacks, recorder],
+        generators={"mutator": generator},
+    )
+    if run.checkpoint.exists():
+        for difference in recorder.restore():
+            warn(f"resume differs: {difference}; the result may differ in its last bits")
+        run.log("resumed", step=trainer.step)
+    else:
+        run.write("config.json", {"search": asdict(settings)})
+        run.write("search_space.json", space.to_json())
+        run.log("started", model=settings.model, mutator=settings.mutator, seed=settings.seed)
+    trainer.train()
+    architecture = recorder.final_architecture()
+    if architecture is None:
+        raise UserCodeError("the mutator has no final architecture", where=settings.mutator)
+    last: EpochRecord = trainer.history[-1]
+    return SearchReport(
+        metrics=last.valid,
+        architecture=architecture,
+        seconds=time.perf_counter() - started,
+        samples_per_second=last.samples_per_second,
+        peak_memory_mb=peak_memory_mb(device),
+        epochs=len(trainer.history),
+        space_size=space.size,
+        device=str(device),
+    )

@@ -1,0 +1,264 @@
+"""A training in a run folder: checkpoints at the cadence asked for, events, interruption, and going on."""
+
+from __future__ import annotations
+
+import re
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn as nn
+
+import nnas_core
+from nnas_core import random_state
+from nnas_core.architecture import Architecture
+from nnas_core.checkpoint import read_checkpoint, write_checkpoint
+from nnas_core.errors import EnvironmentFailure, InputError, Interrupted, UsageError
+from nnas_core.run import RunFolder
+from nnas_core.space import SearchSpace
+from nnas_core.training import Callback, Trainer
+
+__all__ = ["CheckpointCadence", "Recorder", "StopSignal", "choose_device", "load_weights", "peak_memory_mb"]
+
+StopSignal = Callable[[], int | None]
+"""Asked between steps: the number of the signal that asks to stop, or None."""
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        EnvironmentFailure: the machine has no such device.
+        UsageError: no such name.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UsageError(f"no device is named {name!r}", hint="use auto, cpu, cuda or cuda:N")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise EnvironmentFailure(
+            f"the device {name} is not there ({torch.cuda.device_count()} GPUs found)",
+            hint="use --device cpu or auto",
+        )
+    return device
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory used so far, in MiB: of the GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+class CheckpointCadence:
+    """When to write a checkpoint besides the end of each epoch.
+
+    Args:
+        text: steps (``"500"``), seconds (``"30s"``), minutes (``"5m"``), or None for epochs only.
+
+    Raises:
+        UsageError: something else.
+    """
+
+    def __init__(self, text: str | None) -> None:
+        match = re.fullmatch(r"(\d+)([smh]?)", text) if text else None
+        if text and (match is None or int(match[1]) == 0):
+            raise UsageError(
+                f"--checkpoint-every {text!r} is no cadence", hint="give steps (500) or time (30s, 5m, 1h)"
+            )
+        self._steps = int(match[1]) if match and not match[2] else None
+        self._seconds = int(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match and match[2] else None
+        self._last = time.monotonic()
+
+    def is_due(self, step: int) -> bool:
+        """Whether to write one after ``step`` steps."""
+        if self._steps is not None:
+            return step % self._steps == 0
+        return self._seconds is not None and time.monotonic() - self._last >= self._seconds
+
+    def written(self) -> None:
+        """Start the clock again."""
+        self._last = time.monotonic()
+
+
+class Recorder(Callback):
+    """Writes the events and checkpoints of a training, and stops it when asked.
+
+    Args:
+        run: the folder.
+        facts: plain data for the header of each checkpoint: command, model, seed, ...
+        space: of the model, None where there is nothing to decide.
+        cadence: when to write besides epochs.
+        should_stop: asked after every step.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        facts: Mapping[str, Any],
+        space: SearchSpace | None,
+        cadence: CheckpointCadence,
+        should_stop: StopSignal,
+    ) -> None:
+        self._run = run
+        self._facts = facts
+        self._space = space
+        self._cadence = cadence
+        self._should_stop = should_stop
+
+    def on_batch_end(self, epoch: int) -> None:
+        number = self._should_stop()
+        if number is not None or self._cadence.is_due(self.trainer.step):
+            self.save()
+        if number is not None:
+            self._run.log("interrupted", step=self.trainer.step, signal=number)
+            raise Interrupted(
+                number,
+                f"interrupted; checkpoint at step {self.trainer.step}: {self._run.checkpoint}",
+                hint=f"nnas {self._facts['command']} --resume {self._run.path}",
+            )
+
+    def on_epoch_end(self, epoch: int) -> None:
+        record = self.trainer.history[-1]
+        self.save()
+        self._run.log(
+            "epoch",
+            epoch=record.epoch,
+            step=self.trainer.step,
+            train=record.train,
+            valid=record.valid,
+            samples_per_second=record.samples_per_second,
+        )
+
+    def final_architecture(self) -> Architecture | None:
+        """What the mutator would export now; drawing it leaves all random states as they are."""
+        if self.mutator is None or self._space is None:
+            return None
+        with _untouched_randomness(self.trainer.generators):
+            return self.mutator.final_architecture()
+
+    def save(self) -> None:
+        """Write the checkpoint, and the architecture beside it."""
+        architecture = self.final_architecture()
+        header = {
+            "nnas": nnas_core.__version__,
+            "torch": torch.__version__.split("+")[0],
+            "threads": torch.get_num_threads(),
+            **self._facts,
+            "progress": {
+                "epoch": self.trainer.epoch,
+                "epochs": self.trainer.epochs,
+                "batch": self.trainer.batch,
+                "step": self.trainer.step,
+            },
+            "metrics": self.trainer.history[-1].valid if self.trainer.history else {},
+        }
+        if self._space is not None:
+            header["space"] = self._space.to_json()
+            header["fingerprint"] = self._space.fingerprint
+        if architecture is not None:
+            header["architecture"] = architecture.masks()
+        write_checkpoint(self._run.checkpoint, header, {"state": self.trainer.state_dict()})
+        if architecture is not None:
+            self._run.write("architecture.json", architecture.masks())
+        self._cadence.written()
+
+    def restore(self) -> list[str]:
+        """Load the newest checkpoint, if one was written, into the trainer.
+
+        Returns:
+            What is not as it was and may change the bits of the result.
+
+        Raises:
+            InputError: it is damaged or of another model.
+        """
+        if not self._run.checkpoint.exists():
+            return []
+        content = read_checkpoint(self._run.checkpoint)
+        header = content["header"]
+        if self._space is not None:
+            check_space(header, self._space, str(self._run.checkpoint))
+        check_weights(self.trainer.model, content["state"]["model"], str(self._run.checkpoint))
+        self.trainer.load_state_dict(content["state"])
+        now = {"threads": torch.get_num_threads(), "torch": torch.__version__.split("+")[0]}
+        return [f"{name} {header[name]} -> {value}" for name, value in now.items() if header[name] != value]
+
+
+@contextmanager
+def _untouched_randomness(generators: Mapping[str, torch.Generator]) -> Iterator[None]:
+    before = random_state.capture()
+    private = {name: generator.get_state() for name, generator in generators.items()}
+    try:
+        yield
+    finally:
+        random_state.restore(before)
+        for name, generator in generators.items():
+            generator.set_state(private[name])
+
+
+def check_space(header: Mapping[str, Any], space: SearchSpace, where: str) -> None:
+    """Refuse a checkpoint of another search space.
+
+    Raises:
+        InputError: with a line for each key that differs.
+    """
+    if "space" not in header:
+        raise InputError(
+            "is no checkpoint of a supernet, it has no search space",
+            where=where,
+            hint="take one of `nnas search`",
+        )
+    theirs = SearchSpace.from_json(header["space"], where)
+    if theirs != space:
+        raise InputError(
+            "belongs to another search space",
+            where=where,
+            problems=space.differences(theirs, ("the model", "the checkpoint")),
+            hint="take the checkpoint of this model, and the same --model-arg as then",
+        )
+
+
+def check_weights(model: nn.Module, weights: Mapping[str, Any], where: str) -> None:
+    """Refuse weights of another model, before anything is loaded.
+
+    Raises:
+        InputError: with the first differences of names and shapes.
+    """
+    own = model.state_dict()
+    problems = [f"{name}: missing in the checkpoint" for name in own if name not in weights]
+    problems += [f"{name}: not in the model" for name in weights if name not in own]
+    problems += [
+        f"{name}: shape {list(weights[name].shape)} in the checkpoint, {list(tensor.shape)} in the model"
+        for name, tensor in own.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    if problems:
+        more = [f"and {len(problems) - 3} more"] if len(problems) > 3 else []
+        raise InputError(
+            f"the weights are of another model ({len(problems)} differences)",
+            where=where,
+            problems=problems[:3] + more,
+            hint="give the --model-arg that the checkpoint was made with",
+        )
+
+
+def load_weights(model: nn.Module, path: str | Path, space: SearchSpace) -> dict[str, Any]:
+    """Load a supernet's weights from a checkpoint of ``nnas search``.
+
+    Returns:
+        The checkpoint's header.
+
+    Raises:
+        InputError: it cannot be read, or is of another space or model.
+    """
+    content = read_checkpoint(path)
+    check_space(content["header"], space, str(path))
+    check_weights(model, content["state"]["model"], str(path))
+    model.load_state_dict(content["state"]["model"])
+    header: dict[str, Any] = content["header"]
+    return header

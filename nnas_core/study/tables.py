@@ -1,0 +1,89 @@
+"""The tables of a study database, version 1, in terms that every SQL database understands."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+__all__ = ["VERSION", "metadata", "owners", "repeats", "studies", "trials"]
+
+VERSION = 1
+"""Grows with every change below; a database says which it has."""
+
+metadata = MetaData()
+
+studies = Table(
+    "studies",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(100), nullable=False, unique=True),
+    Column("state", String(16), nullable=False),
+    Column("search_space", JSON, nullable=False),
+    Column("fingerprint", String(80), nullable=False),
+    Column("tuner", Text, nullable=False),
+    Column("tuner_args", JSON, nullable=False),
+    Column("seed", Text, nullable=False),  # of any size, so not an SQL integer
+    Column("optimize_mode", String(8), nullable=False),
+    Column("config", JSON, nullable=False),
+    Column("created", String(40), nullable=False),
+    Column("nnas_version", String(40), nullable=False),
+)
+
+# ``token`` is the fence: it grows with every owner, and every write of an owner must find its own
+owners = Table(
+    "owners",
+    metadata,
+    Column("study_id", Integer, ForeignKey("studies.id"), primary_key=True),
+    Column("token", Integer, nullable=False),
+    Column("claim", String(40), nullable=True),  # null: nobody owns the study
+    Column("host", Text, nullable=False),
+    Column("boot", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("pid_start", String(40), nullable=False),
+    Column("since", String(40), nullable=False),
+    Column("expires", String(40), nullable=False),
+)
+
+# ``proposed_order`` and ``told_order`` number all calls of the tuner, so that they can be repeated in order
+trials = Table(
+    "trials",
+    metadata,
+    Column("study_id", Integer, ForeignKey("studies.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("architecture", Text, nullable=False),
+    Column("value", Float(53), nullable=True),
+    Column("metrics", JSON, nullable=False),
+    Column("cost", JSON, nullable=False),
+    Column("error", Text, nullable=True),
+    Column("seconds", Float(53), nullable=True),
+    Column("started", String(40), nullable=True),
+    Column("finished", String(40), nullable=True),
+    Column("proposed_order", Integer, nullable=False),
+    Column("told_order", Integer, nullable=True),
+    UniqueConstraint("study_id", "digest"),
+    Index("trials_by_value", "study_id", "state", "value"),
+)
+
+# proposals of an architecture that had a result: the tuner was told that result again
+repeats = Table(
+    "repeats",
+    metadata,
+    Column("study_id", Integer, ForeignKey("studies.id"), primary_key=True),
+    Column("proposed_order", Integer, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("told_order", Integer, nullable=False),
+)

@@ -1,0 +1,84 @@
+"""A tuner proposes the architecture of each trial and learns from the results.
+
+The methods are those of NNI 1.x, with the same search-space and parameters JSON, so that a tuner written
+for it needs only another import.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+__all__ = ["NoMoreTrials", "Tuner"]
+
+
+class NoMoreTrials(Exception):
+    """Raised by ``generate_parameters`` when there is nothing left to propose; ends the study, not an error."""
+
+
+class Tuner(ABC):
+    """Base of all tuners; a subclass in one file of your own is used as ``--tuner file.py:Class``.
+
+    A tuner keeps no files. A resumed study builds a fresh one with the same arguments and repeats all calls
+    in their old order, so whatever is drawn at random must come from a generator made from ``seed``.
+
+    Args:
+        seed: of the study; make your generator from it.
+        optimize_mode: ``"maximize"`` or ``"minimize"``: which values of a trial are better.
+
+    A subclass that has its own ``__init__`` gets ``seed`` and ``optimize_mode`` only if it names them.
+    """
+
+    def __init__(self, seed: int = 0, optimize_mode: str = "maximize") -> None:
+        self.seed = seed
+        self.optimize_mode = optimize_mode
+
+    @abstractmethod
+    def update_search_space(self, search_space: dict[str, Any]) -> None:
+        """Receive the search-space JSON; called once, before anything is proposed.
+
+        Args:
+            search_space: key -> ``{"_type": "layer_choice", "_value": [names]}`` or
+                ``{"_type": "input_choice", "_value": {"candidates": [...], "n_chosen": int | None}}``.
+        """
+
+    @abstractmethod
+    def generate_parameters(self, parameter_id: int, **kwargs: Any) -> dict[str, Any]:
+        """Propose trial ``parameter_id`` (0, 1, 2, ...).
+
+        Returns:
+            key -> ``{"_value": name, "_idx": index}`` for a layer choice, lists of both for an input choice.
+
+        Raises:
+            NoMoreTrials: there is nothing left to propose, now or ever.
+        """
+
+    def generate_multiple_parameters(
+        self, parameter_id_list: list[int], **kwargs: Any
+    ) -> list[dict[str, Any]]:
+        """Propose several trials; fewer than asked for when ``NoMoreTrials`` comes in between."""
+        proposals: list[dict[str, Any]] = []
+        for parameter_id in parameter_id_list:
+            try:
+                proposals.append(self.generate_parameters(parameter_id, **kwargs))
+            except NoMoreTrials:
+                break
+        return proposals
+
+    @abstractmethod
+    def receive_trial_result(
+        self, parameter_id: int, parameters: dict[str, Any], value: float, **kwargs: Any
+    ) -> None:
+        """Learn the final metric of a trial that succeeded.
+
+        Args:
+            parameter_id: as given to ``generate_parameters``.
+            parameters: what was proposed.
+            value: finite; larger is better unless ``optimize_mode`` is ``"minimize"``.
+        """
+
+    def trial_end(self, parameter_id: int, success: bool, **kwargs: Any) -> None:
+        """Learn that a trial ended; after ``receive_trial_result`` when it succeeded."""
+
+    def import_data(self, data: list[dict[str, Any]]) -> None:
+        """Learn from trials of elsewhere: objects with ``parameter`` and ``value``."""

@@ -1,0 +1,256 @@
+"""``nnas tune`` with a model: what one trial is, and a study of many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch.nn as nn
+
+from nnas_core import random_state, registry
+from nnas_core.architecture import Architecture
+from nnas_core.data import build_batches, held_out_batches
+from nnas_core.errors import Interrupted, NoResultError, UserCodeError
+from nnas_core.evaluation import Evaluation, InheritedWeights
+from nnas_core.extraction import extract
+from nnas_core.loading import load
+from nnas_core.model import build_model
+from nnas_core.mutator import Mutator
+from nnas_core.session import StopSignal, choose_device, load_weights
+from nnas_core.settings import TrainingSettings
+from nnas_core.space import SearchSpace
+from nnas_core.study.coordinator import StudyResult, run_study
+from nnas_core.study.records import StudySettings, TrialFailed, TrialRecord, TrialResult
+from nnas_core.study.setup import create_study, create_tuner, resume_study
+from nnas_core.study.store import StudyStore
+from nnas_core.task import Task
+from nnas_core.training import Callback, Trainer
+from nnas_core.tuner import Tuner
+
+__all__ = ["EvaluateSettings", "TuneSettings", "evaluate_once", "tune"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings(TrainingSettings):
+    """Every option that decides what an evaluation with inherited weights measures.
+
+    Attributes:
+        checkpoint: of the supernet.
+        recalibrate: training batches for the BatchNorm statistics; 0: off.
+        on: ``"valid"`` or ``"test"``: the data to measure on.
+    """
+
+    epochs: int = 0
+    checkpoint: str
+    recalibrate: int = 10
+    on: str = "valid"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneSettings(TrainingSettings):
+    """Every option that decides which trials a study makes and what they measure.
+
+    Attributes:
+        study: its name.
+        tuner: a registered name, or ``file.py:Class``.
+        tuner_arg: for its constructor.
+        epochs: of a trial that trains from scratch; 0 with a checkpoint.
+        checkpoint: whose weights a trial inherits; None trains from scratch.
+        recalibrate: as for ``EvaluateSettings``.
+    """
+
+    study: str
+    tuner: str
+    tuner_arg: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: str | None = None
+    recalibrate: int = 10
+
+    def config(self) -> dict[str, Any]:
+        """What a resumed study must have again besides space, tuner and seed; where it runs does not matter."""
+        kept = ["model", "model_arg", "task", "batch_size", "valid_fraction", "checkpoint"]
+        if self.checkpoint is not None:
+            kept.append("recalibrate")
+        else:
+            kept += ["epochs", "drop_last", "clip_grad", "learning_rate", "momentum"]
+            kept += ["weight_decay", "schedule", "min_learning_rate"]
+        return {name: getattr(self, name) for name in kept}
+
+
+class _Setting:
+    """The supernet, its data and its device: what all trials of a study share."""
+
+    def __init__(self, settings: TrainingSettings, checkpoint: str | None) -> None:
+        self.settings = settings
+        self.device = choose_device(settings.device)
+        model, user = build_model(settings.model, settings.model_arg)
+        self.space = SearchSpace.from_model(model)
+        if checkpoint is not None:
+            load_weights(model, checkpoint, self.space)
+        self.model: nn.Module = model.to(self.device)
+        self.task = Task(load(settings.task) if settings.task else user, settings.optimizer())
+        self.train_batches, self.valid_batches = build_batches(self.task, settings.data())
+
+    def inherited(self, recalibrate: int) -> InheritedWeights:
+        return InheritedWeights(
+            Mutator(self.model), self.task, self.train_batches, self.valid_batches, self.device, recalibrate
+        )
+
+
+def evaluate_once(settings: EvaluateSettings, document: Any) -> tuple[Architecture, Evaluation, str]:
+    """Measure one architecture with inherited weights.
+
+    Args:
+        settings: of what, on what.
+        document: the architecture, in any form.
+
+    Returns:
+        The architecture, what was measured, and on which data: ``"validation"`` or ``"test"``.
+
+    Raises:
+        InputError: checkpoint and model do not belong together.
+        ArchitectureError: the architecture does not fit the model.
+    """
+    setting = _Setting(settings, settings.checkpoint)
+    architecture = setting.space.parse(document)
+    data = "validation"
+    if settings.on == "test":
+        setting.valid_batches, data = held_out_batches(setting.task, settings.data())
+    return architecture, setting.inherited(settings.recalibrate).evaluate(architecture), data
+
+
+def tune(
+    settings: TuneSettings,
+    store: StudyStore,
+    *,
+    trials: int | None,
+    duration_s: float | None = None,
+    resume: bool = False,
+    should_stop: StopSignal = lambda: None,
+    on_start: Callable[[int, int], None] = lambda finished, recovered: None,
+    on_trial: Callable[[TrialRecord], None] = lambda trial: None,
+) -> StudyResult:
+    """Run a study of a model.
+
+    Args:
+        settings: what a trial is.
+        store: where the study is, or will be.
+        trials, duration_s: when it ends, see ``run_study``.
+        resume: go on with a study of that name.
+        should_stop: asked before every batch; the trial at hand then waits for the next run.
+        on_start, on_trial: told how it goes, see ``run_study``.
+
+    Raises:
+        UsageError, InputError: the study exists, does not exist, or was made with other settings.
+        NoResultError: no trial succeeded.
+        Interrupted: everything is stored.
+    """
+    setting = _Setting(settings, settings.checkpoint)
+    minimize = setting.task.metric_mode == "min"
+    study_settings = StudySettings(
+        name=settings.study,
+        space=setting.space,
+        tuner=settings.tuner,
+        tuner_args=settings.tuner_arg,
+        seed=settings.seed,
+        optimize_mode="minimize" if minimize else "maximize",
+        config=settings.config(),
+    )
+    kind = registry.find("tuners", settings.tuner)
+    if not issubclass(kind, Tuner):
+        raise UserCodeError(
+            f"{kind.__name__} is no Tuner", where=settings.tuner, hint="derive it from nnas_core.Tuner"
+        )
+    tuner = create_tuner(
+        kind,
+        settings.tuner_arg,
+        name=settings.tuner,
+        seed=settings.seed,
+        optimize_mode=study_settings.optimize_mode,
+    )
+    study = (resume_study if resume else create_study)(store, study_settings)
+    evaluate = _InheritedTrial(setting, settings) if settings.checkpoint else _ScratchTrial(setting)
+    evaluate.should_stop = should_stop
+    return run_study(
+        store,
+        study,
+        tuner,
+        evaluate,
+        trials=trials,
+        duration_s=duration_s,
+        should_stop=should_stop,
+        on_start=on_start,
+        on_trial=on_trial,
+    )
+
+
+class _Trial:
+    """One evaluation; between batches it looks whether it should stop."""
+
+    should_stop: StopSignal = staticmethod(lambda: None)
+
+    def poll(self) -> None:
+        number = self.should_stop()
+        if number is not None:
+            raise Interrupted(
+                number, "interrupted; all finished trials are stored", hint="go on with --resume"
+            )
+
+    def __call__(self, architecture: Architecture) -> TrialResult:
+        raise NotImplementedError
+
+
+def _first(metrics: Mapping[str, float]) -> float:
+    """*The* metric: the first that is not the loss."""
+    return next((value for name, value in metrics.items() if name != "loss"), metrics["loss"])
+
+
+class _InheritedTrial(_Trial):
+    def __init__(self, setting: _Setting, settings: TuneSettings) -> None:
+        self._inherited = setting.inherited(settings.recalibrate)
+
+    def __call__(self, architecture: Architecture) -> TrialResult:
+        found = self._inherited.evaluate(architecture, self.poll)
+        metrics = dict(found.metrics)
+        for name, value in (found.before or {}).items():
+            metrics[f"{name}_before_recalibration"] = value
+        return TrialResult(_first(found.metrics), metrics, {"seconds": found.seconds})
+
+
+class _ScratchTrial(_Trial):
+    """Train an extracted model; every trial starts from the same weights and the same random state."""
+
+    def __init__(self, setting: _Setting) -> None:
+        self._setting = setting
+        self._random = random_state.capture()
+
+    def __call__(self, architecture: Architecture) -> TrialResult:
+        setting = self._setting
+        random_state.restore(self._random)
+        child = extract(setting.model, architecture)
+        trainer = Trainer(
+            child,
+            setting.task,
+            setting.train_batches,
+            setting.valid_batches,
+            setting.settings.epochs,
+            clip_grad=setting.settings.clip_grad,
+            device=setting.device,
+            callbacks=[_Polling(self.poll)],
+        )
+        try:
+            trainer.train()
+        except NoResultError as error:
+            raise TrialFailed(error.message) from error
+        last = trainer.history[-1]
+        parameters = sum(p.numel() for p in child.parameters() if p.requires_grad)
+        seconds = sum(record.seconds for record in trainer.history)
+        return TrialResult(_first(last.valid), last.valid, {"seconds": seconds, "parameters": parameters})
+
+
+class _Polling(Callback):
+    def __init__(self, poll: Callable[[], None]) -> None:
+        self._poll = poll
+
+    def on_batch_end(self, epoch: int) -> None:
+        self._poll()

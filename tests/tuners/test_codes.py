@@ -1,0 +1,91 @@
+"""Codes name every architecture once, and are drawn and changed uniformly."""
+
+from __future__ import annotations
+
+import collections
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nnas_core.codes import Code, Codes, Unseen, below
+from nnas_core.errors import ArchitectureError
+from nnas_core.space import SearchSpace
+from tests.tuners.spaces import ALL_KINDS, inputs, layers
+
+
+@pytest.fixture
+def codes() -> Codes:
+    return Codes(SearchSpace.from_json(ALL_KINDS))
+
+
+def test_codes_are_the_architectures_in_the_order_of_the_space(codes: Codes) -> None:
+    every = list(codes.all())
+    assert len(every) == codes.size == len(set(every))
+    for number, code in enumerate(every):
+        parameters = codes.parameters(code)
+        assert parameters == codes.space.at(number).parameters()
+        assert codes.read(parameters) == code
+        assert codes.parse(codes.space.at(number).masks()) == code
+
+
+def test_a_mutation_changes_one_key_and_reaches_every_neighbour(codes: Codes) -> None:
+    rng = np.random.default_rng(0)
+    for start in codes.all():
+        before = codes.space.parse(codes.parameters(start)).indices()
+        for _ in range(20):
+            after = codes.space.parse(codes.parameters(codes.mutate(start, rng))).indices()
+            changed = [key for key in before if before[key] != after[key]]
+            assert len(changed) == 1
+            assert changed[0] not in ("only", "none")  # which have one decision
+    start = codes.sample(rng)
+    reached = {codes.mutate(start, rng) for _ in range(2000)}
+    neighbours = codes.space.neighbours(codes.space.parse(codes.parameters(start)))
+    assert reached == {codes.parse(one.masks()) for one in neighbours}
+
+
+def test_a_space_of_one_architecture_has_no_mutation() -> None:
+    codes = Codes(SearchSpace.from_json({"a": layers(1), "b": inputs(3, 0)}))
+    assert codes.mutate((0, 0), np.random.default_rng(0)) == (0, 0)
+
+
+def test_choices_beyond_64_bits_are_drawn_and_changed(space_json: dict[str, Any] | None = None) -> None:
+    codes = Codes(
+        SearchSpace.from_json({"huge": inputs(100, None), "half": inputs(80, 40), "small": layers(2)})
+    )
+    rng = np.random.default_rng(0)
+    drawn = [codes.sample(rng) for _ in range(400)]
+    often = np.mean([len(codes.parameters(code)["huge"]["_idx"]) for code in drawn])
+    assert abs(often - 50) < 4 * 5 / 400**0.5  # binomial: 100 coins
+    for code in drawn[:50]:
+        assert codes.read(codes.parameters(code)) == code
+        assert sum(a != b for a, b in zip(code, codes.mutate(code, rng), strict=True)) == 1
+
+
+def test_large_numbers_are_drawn_uniformly() -> None:
+    rng = np.random.default_rng(0)
+    limit = 3 * 2**70
+    thirds = collections.Counter(below(rng, limit) * 3 // limit for _ in range(3000))
+    assert sorted(thirds) == [0, 1, 2]
+    assert all(abs(count - 1000) < 4 * (3000 * 2 / 9) ** 0.5 for count in thirds.values())
+
+
+def test_everything_unseen_is_drawn_once_and_what_was_seen_never(codes: Codes) -> None:
+    unseen = Unseen(codes)
+    rng = np.random.default_rng(0)
+    every = list(codes.all())
+    given: list[Code] = []
+    for code in every[::3]:
+        unseen.see(code)
+    while (code := unseen.draw(rng)) is not None:
+        given.append(code)
+        if len(given) == codes.size // 2:  # also what is seen while the rest is a list
+            unseen.see(next(left for left in every[1::3] if left in unseen))
+    assert len(given) == len(set(given)) == codes.size - len(every[::3]) - 1
+    assert not set(given) & set(every[::3])
+    assert not unseen
+
+
+def test_architectures_of_strangers_are_checked(codes: Codes) -> None:
+    with pytest.raises(ArchitectureError, match="chooses 1 candidates, n_chosen is 2"):
+        codes.parse({**codes.parameters(next(iter(codes.all()))), "two": [0]})

@@ -25,7 +25,7 @@ def run(group: click.Group, arguments: Sequence[str]) -> int:
     try:
         result = group.main(args=list(arguments), prog_name="nnas", standalone_mode=False)
         sys.stdout.flush()
-    except BaseException as error:  # the boundary: nothing may pass it
+    except BaseException as error:  # noqa: BLE001  (the boundary: nothing may pass it)
         return int(_report(error, as_json, debug))
     return int(result) if isinstance(result, int) else int(ExitCode.DONE)
 
@@ -106,12 +106,10 @@ def _write(failure: NnasError, code: int, as_json: bool, trace: str) -> None:
         }
         if trace or user_trace:
             document["traceback"] = trace or user_trace
-        print(dump_json({"error": document}), end="", file=sys.stderr)
+        sys.stderr.write(dump_json({"error": document}))
         return
-    print(trace or user_trace, end="", file=sys.stderr)
     where = f"{failure.where}: " if failure.where else ""
-    print(f"nnas: error: {where}{failure.message}", file=sys.stderr)
-    for problem in failure.problems:
-        print(f"  {problem}", file=sys.stderr)
+    lines = [f"nnas: error: {where}{failure.message}", *(f"  {problem}" for problem in failure.problems)]
     if failure.hint:
-        print(f"hint: {failure.hint}", file=sys.stderr)
+        lines.append(f"hint: {failure.hint}")
+    sys.stderr.write((trace or user_trace) + "\n".join(lines) + "\n")

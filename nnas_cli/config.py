@@ -60,17 +60,15 @@ def _toml(content: bytes, where: str) -> dict[str, Any]:
 
 
 def _for_command(table: dict[str, Any], ctx: click.Context, where: str) -> dict[str, Any]:
-    from nnas_cli.main import COMMANDS
-
+    root = ctx.find_root().command
+    commands = root.list_commands(ctx) if isinstance(root, click.Group) else []
     command = ctx.info_name or ""
-    if not isinstance(table, dict):
-        raise InputError("[tool.nnas] is no table", where=where)
-    parameters = {p.name: p for p in ctx.command.params if p.name is not None and p.name != "config"}
-    shared = {_name(key): value for key, value in table.items() if key not in COMMANDS}
+    parameters = {p.name: p for p in ctx.command.params if p.name != "config"}
+    shared = {_name(key): value for key, value in table.items() if key not in commands}
     own = table.get(command, {})
     if not isinstance(own, dict):
         raise InputError(f"{command} is no table of options", where=where)
-    _refuse_unknown(shared, {*parameters, *_ANY_COMMAND}, COMMANDS, where)
+    _refuse_unknown(shared, {*parameters, *_ANY_COMMAND}, commands, where)
     options = {_name(key): value for key, value in own.items()}
     _refuse_unknown(options, set(parameters), (), f"{where}: [{command}]")
     merged = {**{key: value for key, value in shared.items() if key in parameters}, **options}

@@ -34,14 +34,12 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class _Assignment(click.ParamType):
+class _Assignment(click.ParamType[tuple[str, Any]]):
     """``KEY=VALUE``; the value is a JSON literal, or a text where it is none."""
 
     name = "key=value"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, Any]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
         if isinstance(value, (tuple, list)):
             return (value[0], value[1])
         key, equals, text = str(value).partition("=")
@@ -56,9 +54,7 @@ class _Assignment(click.ParamType):
 ASSIGNMENT = _Assignment()
 
 
-def as_dictionary(
-    ctx: click.Context, param: click.Parameter, value: Iterable[tuple[str, Any]]
-) -> dict[str, Any]:
+def as_dictionary(ctx: click.Context, param: click.Parameter, value: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Callback of repeated ``KEY=VALUE`` options; the last of a key counts."""
     return dict(value)
 
@@ -72,9 +68,7 @@ def loads_model(function: F) -> F:
     """Options of commands that run the user's model."""
     for decorate in (
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
-        click.option(
-            "--task", metavar="FILE", help="Python file with datasets, loss and metrics, if not MODEL's."
-        ),
+        click.option("--task", metavar="FILE", help="Python file with datasets, loss and metrics, if not MODEL's."),
         model_arg,
     ):
         function = decorate(function)
@@ -100,12 +94,8 @@ def training(function: F) -> F:
 
     for decorate in reversed(
         (
-            option(
-                "--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Samples a batch."
-            ),
-            option(
-                "--workers", type=click.IntRange(0), default=0, show_default=True, help="Loader processes."
-            ),
+            option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Samples a batch."),
+            option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Loader processes."),
             option(
                 "--valid-fraction",
                 type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -132,12 +122,8 @@ def training(function: F) -> F:
                 show_default=True,
                 help="Of the default optimizer (SGD).",
             ),
-            option(
-                "--momentum", type=click.FloatRange(0, 1), default=0.9, show_default=True, help="Likewise."
-            ),
-            option(
-                "--weight-decay", type=click.FloatRange(0), default=3e-4, show_default=True, help="Likewise."
-            ),
+            option("--momentum", type=click.FloatRange(0, 1), default=0.9, show_default=True, help="Likewise."),
+            option("--weight-decay", type=click.FloatRange(0), default=3e-4, show_default=True, help="Likewise."),
             option(
                 "--schedule",
                 type=click.Choice(["cosine", "none"]),
@@ -170,15 +156,14 @@ def require(**values: Any) -> None:
             raise UsageError(f"{shown} is missing", hint="give it, or a --config that has it")
 
 
-def given(ctx: click.Context, values: Mapping[str, Any]) -> dict[str, Any]:
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
     """Those of ``values`` that the user gave, and that are not just defaults."""
+    ctx = click.get_current_context()
     ours = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
     return {name: value for name, value in values.items() if ctx.get_parameter_source(name) not in ours}
 
 
-def resumed(
-    ctx: click.Context, command: str, folder: str, values: Mapping[str, Any]
-) -> tuple[RunFolder, dict[str, Any]]:
+def resumed(command: str, folder: str, values: Mapping[str, Any]) -> tuple[RunFolder, dict[str, Any]]:
     """Open a run to go on with.
 
     Returns:
@@ -190,7 +175,7 @@ def resumed(
     from nnas_core.run import RunFolder
 
     elsewhere = ("device", "workers", "checkpoint_every")
-    asked = given(ctx, values)
+    asked = given(values)
     moved = {name: asked.pop(name) for name in elsewhere if name in asked}
     run = RunFolder.resume(folder, command, asked)
     return run, {**run.configuration(command), **moved}

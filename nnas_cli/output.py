@@ -69,7 +69,8 @@ class Output:
     def note(self, line: str, level: int = 1) -> None:
         """Tell something on standard error from verbosity ``level`` on."""
         if self.verbosity >= level and not self.as_json:
-            print(line, file=self._stderr, flush=True)
+            self._stderr.write(line + "\n")
+            self._stderr.flush()
 
     def warn(self, line: str) -> None:
         """Warn on standard error."""

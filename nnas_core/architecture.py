@@ -190,7 +190,7 @@ class Architecture:
     # ---- a mapping of key -> mask, compared by value
 
     def __getitem__(self, key: str) -> Mask:
-        return tuple(self._mask(key))  # type: ignore[return-value]  # a tuple of a union, not a union of tuples
+        return tuple(self._mask(key))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._decisions)
@@ -330,9 +330,7 @@ def _from_parameters(choice: Choice, value: Mapping[str, Any]) -> Decision:
         raise _Unreadable("_value and _idx must be lists of one length")
     for name, index in zip(names, position, strict=True):
         if choice.candidates[_index_of(choice, index)] != name or isinstance(index, str):
-            raise _Unreadable(
-                f"_idx {index!r} is {choice.candidates[_index_of(choice, index)]!r}, not {name!r}"
-            )
+            raise _Unreadable(f"_idx {index!r} is {choice.candidates[_index_of(choice, index)]!r}, not {name!r}")
     if len(set(position)) != len(position):
         raise _Unreadable(f"_idx {position} chooses a candidate twice")
     if choice.n_chosen is not None and len(position) != choice.n_chosen:

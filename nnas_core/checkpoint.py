@@ -45,9 +45,7 @@ def _require_plain(value: Any, path: str) -> None:
     if isinstance(value, Mapping):
         for key, entry in value.items():
             if type(key) not in _PLAIN:
-                raise TypeError(
-                    f"{path} has the key {key!r} of type {type(key).__name__}, which is not plain data"
-                )
+                raise TypeError(f"{path} has the key {key!r} of type {type(key).__name__}, which is not plain data")
             _require_plain(entry, f"{path}[{key!r}]")
     elif type(value) in (list, tuple):
         for index, entry in enumerate(value):
@@ -69,7 +67,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     where = str(path)
     _check_archive(where)
     try:
-        with torch.sparse.check_sparse_tensor_invariants():
+        with torch.sparse.check_sparse_tensor_invariants():  # type: ignore[no-untyped-call]
             content = torch.load(where, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
@@ -81,7 +79,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise InputError(
             f"is not a checkpoint of nnas, or it is damaged ({type(error).__name__})", where=where
         ) from error
-    header = content.get("header") if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        raise InputError("is not a checkpoint of nnas (it holds no dictionary)", where=where)
+    header = content.get("header")
     if not isinstance(header, dict) or not isinstance(header.get("format"), str):
         raise InputError("is not a checkpoint of nnas (it has no header)", where=where)
     if header["format"] != FORMAT:

@@ -146,9 +146,7 @@ def held_out_batches(task: Task, settings: DataSettings) -> tuple[Batches, str]:
 def _dataset(task: Task, name: str) -> Dataset[Any]:
     dataset = task.call(name)
     if not hasattr(dataset, "__getitem__") and not hasattr(dataset, "__iter__"):
-        raise UserCodeError(
-            f"{name}() returned a {type(dataset).__name__}, not a dataset", where=task.user.reference
-        )
+        raise UserCodeError(f"{name}() returned a {type(dataset).__name__}, not a dataset", where=task.user.reference)
     if isinstance(dataset, Sized) and len(dataset) == 0:
         raise UserCodeError(
             f"{name}() returned an empty dataset",
@@ -186,9 +184,7 @@ def _batches(dataset: Dataset[Any], settings: DataSettings, shuffle: bool, purpo
         )
         return Batches(loader, None)
     order = _EpochOrder(len(dataset), settings, shuffle, purpose)
-    loader = DataLoader(
-        dataset, batch_sampler=order, num_workers=settings.workers, generator=order.worker_seeds
-    )
+    loader = DataLoader(dataset, batch_sampler=order, num_workers=settings.workers, generator=order.worker_seeds)
     return Batches(loader, order)
 
 

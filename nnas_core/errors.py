@@ -6,13 +6,13 @@
     |   +-- ArchitectureError   an architecture does not fit its search space
     +-- UserCodeError       4   the user's module failed to import, build, or run
     |   +-- SpaceError          the mutables of a model make no search space
-    |   +-- BindingError        a mutator, a model and their mutables are not connected as needed
+    |   +-- BindingError        a mutator and a model are not connected as needed
     |   +-- DecisionError       a mutator returned masks that do not fit its model
     +-- NoResultError       5   the work ended without a usable result
     +-- EnvironmentFailure  6   disk, permissions, memory, storage; a retry may help
     +-- Interrupted         130 / 143   a signal ended the work, its state is saved
 
-Some are also the built-in class that NNI 1.x raised in the same place, so that programs which catch those go on working.
+Some are also the built-in class that NNI 1.x raised in the same place, for programs which catch those.
 """
 
 from __future__ import annotations

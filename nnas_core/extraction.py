@@ -118,12 +118,7 @@ def _masks(model: nn.Module, architecture: Architecture | Mapping[str, Any]) -> 
 def _only_candidate(mutable: LayerChoice, mask: list[Any]) -> str | None:
     """The name of the candidate that can stand for the whole choice, if there is one."""
     chosen = [index for index, value in enumerate(mask) if value]
-    if (
-        len(chosen) == 1
-        and mask[chosen[0]] is True
-        and not mutable.return_mask
-        and mutable.reduction != "none"
-    ):
+    if len(chosen) == 1 and mask[chosen[0]] is True and not mutable.return_mask and mutable.reduction != "none":
         return mutable.names[chosen[0]]
     return None
 
@@ -207,7 +202,7 @@ def _finish(
     output = _reduced(graph, outputs, mutable.reduction, weights if soft else None)
     if mutable.return_mask:
         if outputs:
-            dtype = {} if soft else {"dtype": torch.bool}
+            dtype: dict[str, Any] = {} if soft else {"dtype": torch.bool}
             given: Any = graph.call_method("new_tensor", (outputs[0], mask), dtype)
         else:
             given = graph.call_function(torch.tensor, (mask,))
@@ -222,8 +217,7 @@ def _reduced(graph: fx.Graph, outputs: list[fx.Node], reduction: str, weights: l
     """The nodes of ``nnas_core.reduction``, operation by operation."""
     if weights is not None:
         scalars = [
-            graph.call_method("new_tensor", (output, weight))
-            for output, weight in zip(outputs, weights, strict=True)
+            graph.call_method("new_tensor", (output, weight)) for output, weight in zip(outputs, weights, strict=True)
         ]
         if reduction in ("none", "concat"):
             outputs = [graph.call_function(operator.mul, pair) for pair in zip(outputs, scalars, strict=True)]
@@ -231,9 +225,7 @@ def _reduced(graph: fx.Graph, outputs: list[fx.Node], reduction: str, weights: l
             total = graph.call_function(operator.mul, (outputs[0], scalars[0]))
             for output, scalar in zip(outputs[1:], scalars[1:], strict=True):
                 total = graph.call_function(torch.addcmul, (total, output, scalar))
-            return (
-                graph.call_function(operator.truediv, (total, len(outputs))) if reduction == "mean" else total
-            )
+            return graph.call_function(operator.truediv, (total, len(outputs))) if reduction == "mean" else total
     if reduction == "none":
         return list(outputs)
     if not outputs:

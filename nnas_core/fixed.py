@@ -31,9 +31,7 @@ class FixedArchitecture(Mutator):
         ArchitectureError: it does not fit the model.
     """
 
-    def __init__(
-        self, model: nn.Module, fixed_arc: Mapping[str, Any] | Architecture, strict: bool = True
-    ) -> None:
+    def __init__(self, model: nn.Module, fixed_arc: Mapping[str, Any] | Architecture, strict: bool = True) -> None:
         super().__init__(model)
         if isinstance(fixed_arc, Architecture):
             fixed_arc = fixed_arc.masks()

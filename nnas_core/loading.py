@@ -123,9 +123,7 @@ def _load_file(source: str) -> UserModule:
     if path.is_dir():
         raise InputError("is a directory, a Python file is needed", where=source)
     if not path.exists():
-        raise InputError(
-            "no such file", where=source, hint="give the path of a Python file, or package.module"
-        )
+        raise InputError("no such file", where=source, hint="give the path of a Python file, or package.module")
     if path.suffix != ".py":
         raise InputError("is no Python file (its name must end in .py)", where=source)
     name = f"nnas_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"

@@ -73,7 +73,7 @@ def build_on_meta(
             return build_model(reference, arguments, **options)
     except NnasError:
         raise
-    except Exception:  # whatever user code may raise when its tensors have no values
+    except Exception:  # noqa: BLE001  (whatever user code may raise when its tensors have no values)
         return build_model(reference, arguments, **options)
 
 
@@ -98,9 +98,7 @@ def _default_factory(user: UserModule, arguments: Mapping[str, Any], needs_mutab
     own = [
         value
         for value in vars(user.module).values()
-        if isinstance(value, type)
-        and issubclass(value, nn.Module)
-        and value.__module__ == user.module.__name__
+        if isinstance(value, type) and issubclass(value, nn.Module) and value.__module__ == user.module.__name__
     ]
     if len(own) == 1:
         return own[0]
@@ -115,11 +113,7 @@ def _default_factory(user: UserModule, arguments: Mapping[str, Any], needs_mutab
             hint=f"name one: {user.reference}:{names[-1]}",
         )
     names = [cls.__name__ for cls in own]
-    what = (
-        f"none of its classes contains mutables and can be built: {', '.join(names)}"
-        if names
-        else "no model in it"
-    )
+    what = f"none of its classes contains mutables and can be built: {', '.join(names)}" if names else "no model in it"
     raise UserCodeError(
         what,
         where=user.reference,

@@ -67,6 +67,8 @@ class Mutable(nn.Module):
     # Class-level defaults let instances that were copied or unpickled start unbound.
     _mutator: Owner | None = None
     _name: str | None = None
+    _given_key: str
+    _key: str
 
     def __init__(self, key: Any = None) -> None:
         super().__init__()
@@ -82,8 +84,7 @@ class Mutable(nn.Module):
     @property
     def key(self) -> str:
         """The identity of the decision."""
-        key: str = self._key
-        return key
+        return self._key
 
     @property
     def name(self) -> str:
@@ -103,8 +104,7 @@ class Mutable(nn.Module):
         """
         if self._mutator is not None:
             raise BindingError(
-                f"`set_mutator` is called more than once: {self.key!r} is bound to "
-                f"{type(self._mutator).__name__}",
+                f"`set_mutator` is called more than once: {self.key!r} is bound to {type(self._mutator).__name__}",
                 hint="call unbind() on the first mutator, or build the model anew",
             )
         self.__dict__["_mutator"] = mutator
@@ -187,9 +187,7 @@ class _Choosing(Mutable):
 
     def _hooked(self) -> bool:
         """Whether the user hung a hook on this module, which only ``nn.Module.__call__`` would run."""
-        return bool(
-            self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks
-        )
+        return bool(self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks)
 
 
 class LayerChoice(_Choosing):
@@ -234,9 +232,7 @@ class LayerChoice(_Choosing):
         self.names: list[str] = []
         for name, module in named:
             if name in self._RESERVED or "." in name or name == "" or hasattr(self, name):
-                raise ValueError(
-                    f"a candidate of a LayerChoice cannot be named {name!r}, choose another name"
-                )
+                raise ValueError(f"a candidate of a LayerChoice cannot be named {name!r}, choose another name")
             self.add_module(name, module)
             self.names.append(name)
 
@@ -348,16 +344,14 @@ class InputChoice(_Choosing):
                 raise ValueError("an InputChoice needs n_candidates or choose_from")
             choose_from = [self.NO_KEY] * n_candidates
         if n_candidates is not None and n_candidates != len(choose_from):
-            raise ValueError(
-                f"n_candidates is {n_candidates}, but choose_from has {len(choose_from)} entries"
-            )
+            raise ValueError(f"n_candidates is {n_candidates}, but choose_from has {len(choose_from)} entries")
         if not choose_from:
             raise ValueError("an InputChoice needs at least one candidate")
         if n_chosen is not None and not 0 <= n_chosen <= len(choose_from):
             raise ValueError(f"n_chosen is {n_chosen}, it must be None or in 0..{len(choose_from)}")
         self.n_chosen = n_chosen
         self._tags_given = list(choose_from)
-        self.choose_from: list[str] = [str(tag) if tag is None else tag for tag in choose_from]
+        self.choose_from: list[str] = list(choose_from)
 
     @property
     def n_candidates(self) -> int:
@@ -393,9 +387,7 @@ class InputChoice(_Choosing):
         if type(inputs) is not list:
             inputs = self._as_list(inputs)
         if len(inputs) != len(self.choose_from):
-            raise ValueError(
-                f"{self.key!r} chooses among {len(self.choose_from)} inputs, {len(inputs)} given"
-            )
+            raise ValueError(f"{self.key!r} chooses among {len(self.choose_from)} inputs, {len(inputs)} given")
         return run(inputs)
 
     def _as_list(self, inputs: Any) -> list[Any]:
@@ -403,9 +395,7 @@ class InputChoice(_Choosing):
             return list(inputs)
         self.__dict__["takes_dictionary"] = True
         if len(inputs) != len(self.choose_from):
-            raise ValueError(
-                f"{self.key!r} chooses among the inputs {self.choose_from}, given are {sorted(inputs)}"
-            )
+            raise ValueError(f"{self.key!r} chooses among the inputs {self.choose_from}, given are {sorted(inputs)}")
         # a model may have stored the keys that it read before they were numbered
         pairs = zip(self.choose_from, self._tags_given, strict=True)
         return [inputs[tag] if tag in inputs else inputs[given] for tag, given in pairs]

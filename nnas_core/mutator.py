@@ -42,6 +42,10 @@ class BaseMutator(nn.Module):
     """
 
     model: nn.Module
+    _tree: MutableTree
+    _shared: dict[str, list[LayerChoice | InputChoice]]
+    _choices: dict[str, LayerChoice | InputChoice]
+    _space: SearchSpace
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -92,8 +96,7 @@ class BaseMutator(nn.Module):
     def mutables(self) -> MutableTree:
         """The tree of mutables; iterating gives each key once, scopes included."""
         self._require_bound()
-        tree: MutableTree = self._tree
-        return tree
+        return self._tree
 
     @property
     def undedup_mutables(self) -> Iterator[Mutable]:
@@ -110,8 +113,7 @@ class BaseMutator(nn.Module):
     def space(self) -> SearchSpace:
         """The search space of the model."""
         self._require_bound()
-        space: SearchSpace = self._space
-        return space
+        return self._space
 
     def _forward_layer_choice(self, mutable: LayerChoice, *args: Any, **kwargs: Any) -> Any:
         output, mask = self.on_forward_layer_choice(mutable, *args, **kwargs)
@@ -152,9 +154,7 @@ class BaseMutator(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "model":
-            raise AttributeError(
-                "a mutator is bound to one model for life; make another one for another model"
-            )
+            raise AttributeError("a mutator is bound to one model for life; make another one for another model")
         super().__setattr__(name, value)
 
     # A copy of a mutator comes with a copy of its model, bound to it.
@@ -251,9 +251,8 @@ class Mutator(BaseMutator):
             indirect: dict[str, list[LayerChoice | InputChoice]] = {key: [] for key in self._shared}
             for key, group in self._shared.items():
                 for mutable in group:
-                    plain = isinstance(mutable, LayerChoice) and None not in mutable.candidates
-                    special = mutable.return_mask or mutable.reduction == "none"
-                    if plain and not special and not self._overrides_forward(mutable):
+                    special = mutable.return_mask or mutable.reduction == "none" or self._overrides_forward(mutable)
+                    if isinstance(mutable, LayerChoice) and not special and None not in mutable.candidates:
                         direct[key].append((mutable.__dict__, mutable.candidates))
                     else:
                         indirect[key].append(mutable)
@@ -282,10 +281,10 @@ class Mutator(BaseMutator):
         return own.on_forward_input_choice is not Mutator.on_forward_input_choice
 
     def _device(self) -> torch.device:
-        for tensor in self.model.parameters():
-            return tensor.device
-        for tensor in self.model.buffers():
-            return tensor.device
+        for parameter in self.model.parameters():
+            return parameter.device
+        for buffer in self.model.buffers():
+            return buffer.device
         return torch.device("cpu")
 
     def on_forward_layer_choice(self, mutable: LayerChoice, *args: Any, **kwargs: Any) -> tuple[Any, Any]:

@@ -22,19 +22,19 @@ def torch_generator(seed: int, *names: str | int) -> torch.Generator:
 def capture() -> dict[str, Any]:
     """The global random states of torch (all devices), Python and numpy, as tensors and plain data."""
     version, state, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    numbers = np.random.get_state(legacy=False)
+    twister = numbers["state"]
     captured: dict[str, Any] = {
         "torch": torch.get_rng_state(),
         "python": [version, torch.tensor(state, dtype=torch.int64), gauss],
         "numpy": [
-            name,
-            torch.from_numpy(keys.astype(np.int64)),
-            int(position),
-            int(has_gauss),
-            float(cached),
+            torch.from_numpy(twister["key"].astype(np.int64)),
+            int(twister["pos"]),
+            int(numbers["has_gauss"]),
+            float(numbers["gauss"]),
         ],
     }
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available():
         captured["cuda"] = torch.cuda.get_rng_state_all()
     return captured
 
@@ -44,7 +44,7 @@ def restore(captured: Mapping[str, Any]) -> None:
     torch.set_rng_state(captured["torch"])
     version, state, gauss = captured["python"]
     random.setstate((version, tuple(state.tolist()), gauss))
-    name, keys, position, has_gauss, cached = captured["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    keys, position, has_gauss, cached = captured["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))
     if "cuda" in captured and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(captured["cuda"])

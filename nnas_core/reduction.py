@@ -101,6 +101,4 @@ class _WeightedSum(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_weights = torch.stack([(gradient * output).sum() for output in outputs])
         needed = ctx.needs_input_grad[1:]
-        return of_weights, *(
-            gradient * weights[position] if needs else None for position, needs in enumerate(needed)
-        )
+        return of_weights, *(gradient * weights[position] if needs else None for position, needs in enumerate(needed))

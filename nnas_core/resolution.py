@@ -81,9 +81,7 @@ def as_masks(
             continue
         if mask.shape != (len(mutable),):
             given = f"shape {list(mask.shape)}" if mask.dim() != 1 else f"length {len(mask)}"
-            problems.append(
-                f"{key!r} ({mutable.name}): expected a mask of length {len(mutable)}, given {given}"
-            )
+            problems.append(f"{key!r} ({mutable.name}): expected a mask of length {len(mutable)}, given {given}")
             continue
         masks[key] = mask
     values = _fetch(masks)
@@ -110,10 +108,7 @@ def _fetch(masks: Mapping[str, Tensor]) -> dict[str, list[Any]]:
         return {key: mask.tolist() for key, mask in masks.items()}
     with torch.no_grad():
         flat = torch.cat(
-            [
-                mask.detach().double().cpu() if mask.device.type == "cpu" else mask.detach()
-                for mask in masks.values()
-            ]
+            [mask.detach().double().cpu() if mask.device.type == "cpu" else mask.detach() for mask in masks.values()]
         ).tolist()
     result, start = {}, 0
     for key, mask in masks.items():

@@ -1,4 +1,4 @@
-"""Every JSON document is checked here against its schema in ``schemas/``, installed as ``nnas_core.schemas``, all problems at once."""
+"""Every JSON document is checked here against its schema (``schemas/``, installed as ``nnas_core.schemas``)."""
 
 from __future__ import annotations
 

@@ -64,9 +64,7 @@ class SearchReport:
     device: str
 
 
-def build_mutator(
-    name: str, model: nn.Module, arguments: Mapping[str, Any], generator: torch.Generator
-) -> Mutator:
+def build_mutator(name: str, model: nn.Module, arguments: Mapping[str, Any], generator: torch.Generator) -> Mutator:
     """Make the mutator ``name`` (registered, or ``file.py:Class``) for ``model``.
 
     Args:
@@ -78,9 +76,7 @@ def build_mutator(
     """
     cls = registry.find("mutators", name)
     if not issubclass(cls, Mutator):
-        raise UserCodeError(
-            f"{cls.__name__} is no Mutator", where=name, hint="derive it from nnas_core.Mutator"
-        )
+        raise UserCodeError(f"{cls.__name__} is no Mutator", where=name, hint="derive it from nnas_core.Mutator")
     parameters = inspect.signature(cls).parameters
     given = dict(arguments)
     if "generator" in parameters:
@@ -93,7 +89,7 @@ def build_mutator(
             f"the mutator {name!r} takes no argument {unknown[0]!r}",
             hint=f"it takes {', '.join(takes)}" if takes else "it takes none",
         )
-    return cls(model, **given)  # type: ignore[no-any-return]
+    return cls(model, **given)
 
 
 def search(

@@ -20,7 +20,7 @@ from nnas_core.checkpoint import read_checkpoint, write_checkpoint
 from nnas_core.errors import EnvironmentFailure, InputError, Interrupted, UsageError
 from nnas_core.run import RunFolder
 from nnas_core.space import SearchSpace
-from nnas_core.training import Callback, Trainer
+from nnas_core.training import Callback
 
 __all__ = ["CheckpointCadence", "Recorder", "StopSignal", "choose_device", "load_weights", "peak_memory_mb"]
 

@@ -26,9 +26,7 @@ class SearchSpace:
     """
 
     def __init__(self, choices: Iterable[Choice]) -> None:
-        self._choices = {
-            choice.key: choice for choice in sorted(choices, key=lambda one: natural_order(one.key))
-        }
+        self._choices = {choice.key: choice for choice in sorted(choices, key=lambda one: natural_order(one.key))}
 
     @classmethod
     def from_model(cls, model: Any) -> SearchSpace:

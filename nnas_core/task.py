@@ -49,13 +49,11 @@ class Task:
     def __init__(self, user: UserModule, optimizer: OptimizerSettings | None = None) -> None:
         self.user = user
         self._settings = optimizer or OptimizerSettings()
-        self.metric_mode: str = self._own("metric_mode") or "max"
+        self.metric_mode: str = getattr(user.module, "metric_mode", "max")
         if self.metric_mode not in ("max", "min"):
-            raise UserCodeError(
-                f"metric_mode is {self.metric_mode!r}, it must be 'max' or 'min'", where=user.reference
-            )
+            raise UserCodeError(f"metric_mode is {self.metric_mode!r}, it must be 'max' or 'min'", where=user.reference)
         self.loss: Callable[[Any, Any], Tensor] = self._own("loss") or default_loss
-        self._metrics: Callable[[Any, Any], Mapping[str, Any]] = self._own("metrics") or default_metrics
+        self._metrics: Callable[[Any, Any], Any] = self._own("metrics") or default_metrics
         self.forward_batch: Callable[[nn.Module, Any], tuple[Any, Any]] = (
             self._own("forward_batch") or default_forward_batch
         )
@@ -109,9 +107,7 @@ class Task:
     ) -> torch.optim.lr_scheduler.LRScheduler | None:
         """The schedule, stepped after every training step; None for a constant rate."""
         if self.has("build_scheduler"):
-            own: torch.optim.lr_scheduler.LRScheduler | None = self.call(
-                "build_scheduler", optimizer, total_steps
-            )
+            own: torch.optim.lr_scheduler.LRScheduler | None = self.call("build_scheduler", optimizer, total_steps)
             return own
         if self._settings.schedule == "none":
             return None
@@ -142,9 +138,7 @@ def default_loss(output: Any, target: Tensor) -> Tensor:
         return loss if auxiliary is None else loss + AUXILIARY_WEIGHT * F.cross_entropy(auxiliary, target)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         shapes = " and ".join(
-            f"{name} {list(value.shape)}"
-            if isinstance(value, Tensor)
-            else f"{name} of {type(value).__name__}"
+            f"{name} {list(value.shape)}" if isinstance(value, Tensor) else f"{name} of {type(value).__name__}"
             for name, value in (("output", logits), ("target", target))
         )
         raise UserCodeError(
@@ -165,9 +159,7 @@ def _split(output: Any) -> tuple[Any, Any]:
     return output, None
 
 
-def default_optimizer(
-    parameters: Iterable[nn.Parameter], settings: OptimizerSettings
-) -> torch.optim.Optimizer:
+def default_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
     """SGD in one fused kernel where all parameters allow it.
 
     torch's fused SGD refuses a group in which only some parameters have a momentum buffer, which is what a
@@ -175,8 +167,7 @@ def default_optimizer(
     """
     everything = list(parameters)
     fused = bool(everything) and all(
-        p.is_floating_point() and p.device.type in ("cpu", "cuda") and p.layout == torch.strided
-        for p in everything
+        p.is_floating_point() and p.device.type in ("cpu", "cuda") and p.layout == torch.strided for p in everything
     )
     optimizer = torch.optim.SGD(
         everything,

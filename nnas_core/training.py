@@ -194,7 +194,7 @@ class Trainer:
                 f"the loss is not finite ({value}) at step {self.step + 1}, epoch {self.epoch + 1}",
                 hint="lower the learning rate, set --clip-grad, or look for bad input data",
             )
-        loss.backward()
+        torch.autograd.backward(loss)
         if self.clip_grad:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad)
         self.optimizer.step()

@@ -36,9 +36,7 @@ class MutableTree:
     def __iter__(self) -> Iterator[Mutable]:
         return self.traverse()
 
-    def traverse(
-        self, order: str = "pre", deduplicate: bool = True, memo: set[str] | None = None
-    ) -> Iterator[Mutable]:
+    def traverse(self, order: str = "pre", deduplicate: bool = True, memo: set[str] | None = None) -> Iterator[Mutable]:
         """The mutables below this node.
 
         Args:
@@ -114,14 +112,12 @@ def _visit(
 
 def _number(mutables: list[Mutable]) -> None:
     """Give automatic keys their numbers per model, in construction order, and let ``choose_from`` follow."""
-    automatic = [mutable for mutable in mutables if isinstance(mutable._given_key, AutoKey)]
-    automatic.sort(
-        key=lambda mutable: mutable._given_key.serial
-    )  # stable: copies keep the order of the visit
+    automatic = [(given.serial, mutable) for mutable in mutables if isinstance(given := mutable._given_key, AutoKey)]
+    automatic.sort(key=lambda pair: pair[0])  # stable: copies keep the order of the visit
     homes: dict[int, list[Mutable]] = {}
-    for number, mutable in enumerate(automatic, start=1):
+    for number, (serial, mutable) in enumerate(automatic, start=1):
         mutable.__dict__["_key"] = f"{type(mutable).__name__}{number}"
-        homes.setdefault(mutable._given_key.serial, []).append(mutable)
+        homes.setdefault(serial, []).append(mutable)
     for mutable in mutables:
         if isinstance(mutable, InputChoice):
             mutable.choose_from = [

@@ -53,9 +53,7 @@ class Tuner(ABC):
             NoMoreTrials: there is nothing left to propose, now or ever.
         """
 
-    def generate_multiple_parameters(
-        self, parameter_id_list: list[int], **kwargs: Any
-    ) -> list[dict[str, Any]]:
+    def generate_multiple_parameters(self, parameter_id_list: list[int], **kwargs: Any) -> list[dict[str, Any]]:
         """Propose several trials; fewer than asked for when ``NoMoreTrials`` comes in between."""
         proposals: list[dict[str, Any]] = []
         for parameter_id in parameter_id_list:
@@ -66,9 +64,7 @@ class Tuner(ABC):
         return proposals
 
     @abstractmethod
-    def receive_trial_result(
-        self, parameter_id: int, parameters: dict[str, Any], value: float, **kwargs: Any
-    ) -> None:
+    def receive_trial_result(self, parameter_id: int, parameters: dict[str, Any], value: float, **kwargs: Any) -> None:
         """Learn the final metric of a trial that succeeded.
 
         Args:

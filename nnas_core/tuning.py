@@ -158,9 +158,7 @@ def tune(
     )
     kind = registry.find("tuners", settings.tuner)
     if not issubclass(kind, Tuner):
-        raise UserCodeError(
-            f"{kind.__name__} is no Tuner", where=settings.tuner, hint="derive it from nnas_core.Tuner"
-        )
+        raise UserCodeError(f"{kind.__name__} is no Tuner", where=settings.tuner, hint="derive it from nnas_core.Tuner")
     tuner = create_tuner(
         kind,
         settings.tuner_arg,
@@ -192,9 +190,7 @@ class _Trial:
     def poll(self) -> None:
         number = self.should_stop()
         if number is not None:
-            raise Interrupted(
-                number, "interrupted; all finished trials are stored", hint="go on with --resume"
-            )
+            raise Interrupted(number, "interrupted; all finished trials are stored", hint="go on with --resume")
 
     def __call__(self, architecture: Architecture) -> TrialResult:
         raise NotImplementedError

@@ -13,9 +13,7 @@ from nnas_core.files import dump_json, read_json
 
 @click.command("evaluate")
 @options.model_argument
-@click.option(
-    "--checkpoint", metavar="FILE", required=True, help="Of the supernet whose weights are inherited."
-)
+@click.option("--checkpoint", metavar="FILE", required=True, help="Of the supernet whose weights are inherited.")
 @click.option("--architecture", metavar="FILE", required=True, help="In any form; - is standard input.")
 @click.option(
     "--recalibrate",
@@ -34,9 +32,7 @@ from nnas_core.files import dump_json, read_json
     show_default=True,
     help="Of the training set, where there is no valid_dataset.",
 )
-@click.option(
-    "--on", type=click.Choice(["valid", "test"]), default="valid", show_default=True, help="Which data."
-)
+@click.option("--on", type=click.Choice(["valid", "test"]), default="valid", show_default=True, help="Which data.")
 @options.with_output("File for the JSON report; - is standard output, as a table unless --json.")
 @options.loads_model
 @options.common

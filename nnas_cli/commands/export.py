@@ -22,9 +22,7 @@ from nnas_core.files import dump_json, read_json
 @click.option("--architecture", metavar="FILE", help="This one, in any form, instead of the checkpoint's.")
 @options.with_output("File to write; - is standard output.")
 @options.common
-def command(
-    checkpoint: str, form: str, architecture: str | None, output: str, seed: int, out: Output
-) -> None:
+def command(checkpoint: str, form: str, architecture: str | None, output: str, seed: int, out: Output) -> None:
     """Write the architecture of CHECKPOINT as JSON.
 
     Only the checkpoint is read; no code of the model runs. With --architecture another architecture of the same search

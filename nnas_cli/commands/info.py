@@ -28,12 +28,13 @@ def command(output: str, seed: int, out: Output) -> None:
     """
     import torch
 
+    devices = ["cpu", *(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))]
     document = {
         "nnas": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "devices": ["cpu", *(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))],
+        "devices": devices,
         "threads": torch.get_num_threads(),
     }
     if out.as_json or output != "-":
@@ -41,5 +42,5 @@ def command(output: str, seed: int, out: Output) -> None:
         return
     rows = [[name, str(document[name])] for name in ("nnas", "python", "platform", "threads")]
     rows += [[name, importlib.metadata.version(name)] for name in _PACKAGES]
-    rows.append(["devices", ", ".join(document["devices"])])
+    rows.append(["devices", ", ".join(devices)])
     out.table(["what", "value"], rows, answer=True)

@@ -26,11 +26,8 @@ def command(group: str, output: str, seed: int, out: Output) -> None:
     found = list(entries(group).values())
     if out.as_json or output != "-":
         document = [
-            {"name": one.name, "summary": one.summary, "source": one.source, "class": one.target}
-            for one in found
+            {"name": one.name, "summary": one.summary, "source": one.source, "class": one.target} for one in found
         ]
         out.write(output, dump_json({group: document}))
         return
-    out.table(
-        ["name", "summary", "source"], [[one.name, one.summary, one.source] for one in found], answer=True
-    )
+    out.table(["name", "summary", "source"], [[one.name, one.summary, one.source] for one in found], answer=True)

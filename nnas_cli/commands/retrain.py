@@ -14,9 +14,7 @@ from nnas_core.files import read_json
 @click.command("retrain")
 @click.argument("model", metavar="MODEL", required=False)
 @click.option("--architecture", metavar="FILE", help="In any form; - is standard input.  [required]")
-@click.option(
-    "--checkpoint", metavar="FILE", help="Start from the weights of this supernet, not from scratch."
-)
+@click.option("--checkpoint", metavar="FILE", help="Start from the weights of this supernet, not from scratch.")
 @click.option("--epochs", type=click.IntRange(1), default=50, show_default=True, help="To train in all.")
 @options.training
 @click.option(
@@ -26,14 +24,10 @@ from nnas_core.files import read_json
 )
 @click.option("--resume", metavar="RUN", help="Go on in this run folder; MODEL and options are its own.")
 @click.option("--force", is_flag=True, help="Start over in a run folder that is not empty.")
-@options.with_output(
-    "Run folder; its weights.pt is the trained model.  [default: runs/MODEL-retrain]", default=None
-)
+@options.with_output("Run folder; its weights.pt is the trained model.  [default: runs/MODEL-retrain]", default=None)
 @options.loads_model
 @options.common
-@click.pass_context
 def command(
-    ctx: click.Context,
     model: str | None,
     architecture: str | None,
     resume: str | None,
@@ -62,7 +56,7 @@ def command(
 
     values["model"] = model
     if resume is not None:
-        run, values = options.resumed(ctx, "retrain", resume, values)
+        run, values = options.resumed("retrain", resume, values)
     else:
         options.require(model=model, architecture=architecture)
         values["architecture"] = read_json(str(architecture))

@@ -14,9 +14,7 @@ from nnas_cli.output import Output
 
 @click.command("search")
 @click.argument("model", metavar="MODEL", required=False)
-@click.option(
-    "--mutator", metavar="NAME", help="Algorithm: see `nnas list mutators`, or file.py:Class.  [required]"
-)
+@click.option("--mutator", metavar="NAME", help="Algorithm: see `nnas list mutators`, or file.py:Class.  [required]")
 @click.option(
     "--mutator-arg",
     type=options.ASSIGNMENT,
@@ -37,9 +35,7 @@ from nnas_cli.output import Output
 @options.with_output("Run folder.  [default: runs/MODEL-MUTATOR]", default=None)
 @options.loads_model
 @options.common
-@click.pass_context
 def command(
-    ctx: click.Context,
     model: str | None,
     mutator: str | None,
     resume: str | None,
@@ -68,7 +64,7 @@ def command(
 
     values.update(model=model, mutator=mutator)
     if resume is not None:
-        run, values = options.resumed(ctx, "search", resume, values)
+        run, values = options.resumed("search", resume, values)
     else:
         options.require(model=model, mutator=mutator)
         default = f"runs/{stem(str(model))}-{stem(str(mutator))}"
@@ -105,9 +101,7 @@ def command(
         ["peak memory", f"{report.peak_memory_mb:.0f} MiB"],
     ]
     out.table(["", report.device], rows, answer=True)
-    out.note(
-        f"next: nnas export {run.checkpoint}, or nnas tune {settings.model} --checkpoint {run.checkpoint}"
-    )
+    out.note(f"next: nnas export {run.checkpoint}, or nnas tune {settings.model} --checkpoint {run.checkpoint}")
 
 
 def stem(reference: str) -> str:

@@ -13,7 +13,7 @@ from nnas_core.errors import UsageError
 from nnas_core.files import dump_json
 
 
-class _Duration(click.ParamType):
+class _Duration(click.ParamType[float]):
     """Seconds, or with a unit: ``90s``, ``30m``, ``2h``."""
 
     name = "duration"
@@ -59,18 +59,14 @@ class _Duration(click.ParamType):
     metavar="N",
     help="With --checkpoint: training batches for the BatchNorm statistics of each trial; 0: off.",
 )
-@click.option(
-    "--trials", type=click.IntRange(1), help="Finished trials that the study shall have.  [default: 100]"
-)
+@click.option("--trials", type=click.IntRange(1), help="Finished trials that the study shall have.  [default: 100]")
 @click.option("--duration", type=_Duration(), metavar="TIME", help="Begin no trial after 90s, 30m, 2h.")
 @click.option("--study", metavar="NAME", help="Name of the study.  [default: MODEL-TUNER]")
 @click.option(
     "--storage", default="sqlite:///nnas.db", show_default=True, metavar="URL", help="Where studies are kept."
 )
 @click.option("--resume", is_flag=True, help="Go on with a study.")
-@click.option(
-    "--top", type=click.IntRange(1), default=5, show_default=True, help="Trials in the final table."
-)
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Trials in the final table.")
 @options.training
 @options.with_output("File for the best architecture; - is standard output.")
 @options.loads_model

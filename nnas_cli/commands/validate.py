@@ -15,9 +15,7 @@ from nnas_core.errors import ExitCode
 @click.option("--kind", metavar="KIND", help="Check as this kind instead of recognising it.")
 @options.with_output("File for the report; - is standard output.")
 @options.common
-def command(
-    files: tuple[str, ...], space: str | None, kind: str | None, output: str, seed: int, out: Output
-) -> int:
+def command(files: tuple[str, ...], space: str | None, kind: str | None, output: str, seed: int, out: Output) -> int:
     """Check FILEs: their kind, their schema, and with --space whether they fit it.
 
     Exit code 0 if all are valid, 1 if any is not. A file that cannot be read at all counts as not valid. Torch is

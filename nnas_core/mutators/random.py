@@ -38,9 +38,7 @@ class RandomMutator(Mutator):
     def sample_search(self) -> Mapping[str, Tensor]:
         """key -> bool mask."""
         cpu = torch.device("cpu")
-        return {
-            key: hard_mask(decision, len(self._choices[key]), cpu) for key, decision in self._draw().items()
-        }
+        return {key: hard_mask(decision, len(self._choices[key]), cpu) for key, decision in self._draw().items()}
 
     def sample_final(self) -> Mapping[str, Tensor]:
         """Another sample; a uniform distribution has no best architecture."""
@@ -57,9 +55,7 @@ class RandomMutator(Mutator):
             self.decide(self._draw())
             return
         positions = plan.draw(self._generator)
-        for state, candidates, position in zip(
-            plan.states, plan.candidates, plan.spread(positions), strict=True
-        ):
+        for state, candidates, position in zip(plan.states, plan.candidates, plan.spread(positions), strict=True):
             state["_run"] = candidates[position]
         self.__dict__["_current"] = _LazyDecisions(self._choices, positions)
 

@@ -203,9 +203,7 @@ class _Run:
         seconds = time.monotonic() - begin
         value = None if result is None else finite(result.value)
         if result is not None and value is not None:
-            trial = self._owned.succeed(
-                trial, value, finite_only(result.metrics), finite_only(result.cost), seconds
-            )
+            trial = self._owned.succeed(trial, value, finite_only(result.metrics), finite_only(result.cost), seconds)
         else:
             trial = self._owned.fail(trial, error or _not_finite(result), seconds)
             self.failed += 1

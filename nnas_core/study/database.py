@@ -27,9 +27,7 @@ class Database:
         translate: the NnasError that a failure of the database means, None for a bug of ours.
     """
 
-    def __init__(
-        self, engine: Engine, where: str, translate: Callable[[DBAPIError], NnasError | None]
-    ) -> None:
+    def __init__(self, engine: Engine, where: str, translate: Callable[[DBAPIError], NnasError | None]) -> None:
         self.where = where
         self._translate = translate
         self._reader = engine

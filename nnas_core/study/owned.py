@@ -50,9 +50,7 @@ _FINISH = (
     )
 )
 _RESTART = (
-    update(trials)
-    .where(*_MINE, trials.c.state == "waiting")
-    .values(state="running", started=bindparam("new_started"))
+    update(trials).where(*_MINE, trials.c.state == "waiting").values(state="running", started=bindparam("new_started"))
 )
 _REQUEUE = (
     update(trials)
@@ -112,9 +110,9 @@ def acquire(database: Database, study: StudyRecord) -> OwnedStudy:
         recovered = connection.execute(_REQUEUE, {"of_study": study.id}).rowcount
         connection.execute(update(studies).where(studies.c.id == study.id).values(state="running"))
         numbers = connection.execute(
-            select(
-                func.max(trials.c.number), func.max(trials.c.proposed_order), func.max(trials.c.told_order)
-            ).where(trials.c.study_id == study.id)
+            select(func.max(trials.c.number), func.max(trials.c.proposed_order), func.max(trials.c.told_order)).where(
+                trials.c.study_id == study.id
+            )
         ).one()
         repeated = connection.execute(
             select(func.max(repeats.c.told_order)).where(repeats.c.study_id == study.id)
@@ -247,9 +245,7 @@ class OwnedStudy:
         seconds: float,
     ) -> TrialRecord:
         """Store the result of a running trial; it survives anything from here on."""
-        return self._finish(
-            replace(trial, state="succeeded", value=value, metrics=metrics, cost=cost, seconds=seconds)
-        )
+        return self._finish(replace(trial, state="succeeded", value=value, metrics=metrics, cost=cost, seconds=seconds))
 
     def fail(self, trial: TrialRecord, error: str, seconds: float) -> TrialRecord:
         """Store that a running trial has no result, and why."""

@@ -46,9 +46,7 @@ def resume_study(store: StudyStore, settings: StudySettings) -> StudyRecord:
     return study
 
 
-def create_tuner(
-    kind: type[Tuner], args: Mapping[str, Any], *, name: str, seed: int, optimize_mode: str
-) -> Tuner:
+def create_tuner(kind: type[Tuner], args: Mapping[str, Any], *, name: str, seed: int, optimize_mode: str) -> Tuner:
     """Build a tuner; ``seed`` and ``optimize_mode`` go to those that name them.
 
     Args:
@@ -66,11 +64,7 @@ def create_tuner(
         if reserved in args:
             raise UsageError(f"tuner {name!r}: {reserved} is not an argument, it comes from {source}")
     takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
-    named = {
-        key: one
-        for key, one in parameters.items()
-        if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
-    }
+    named = {key: one for key, one in parameters.items() if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
     accepted = sorted(set(named) - set(_OURS))
     unknown = sorted(set(args) - set(named))
     takes = f"it takes {', '.join(accepted)}" if accepted else "it takes none"

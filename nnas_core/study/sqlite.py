@@ -180,13 +180,10 @@ def _probe(path: Path, mode: str, busy_timeout_s: float) -> tuple[int, int, str]
     with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=busy_timeout_s)) as connection:
         try:
             application, version = (
-                connection.execute(f"PRAGMA {name}").fetchone()[0]
-                for name in ("application_id", "user_version")
+                connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
             )
         except sqlite3.OperationalError as error:
-            if mode == "ro" and "readonly" in str(
-                error
-            ):  # a crash left a journal, which only a writer can apply
+            if mode == "ro" and "readonly" in str(error):  # a crash left a journal, which only a writer can apply
                 return _probe(path, "rw", busy_timeout_s)
             raise
         if application != APPLICATION_ID or version != tables.VERSION:

@@ -32,9 +32,7 @@ class StudyStore:
         self._database = database
 
     @classmethod
-    def open(
-        cls, url: str = DEFAULT_STORAGE, *, create: bool = True, busy_timeout_s: float = 60.0
-    ) -> StudyStore:
+    def open(cls, url: str = DEFAULT_STORAGE, *, create: bool = True, busy_timeout_s: float = 60.0) -> StudyStore:
         """Connect to a database and make sure that it is ours.
 
         Args:
@@ -187,9 +185,7 @@ class StudyStore:
     def owner(self, study: StudyRecord) -> str | None:
         """Who works on the study (``process P on HOST since T``), or None."""
         with self._database.read() as connection:
-            row = connection.execute(
-                select(tables.owners).where(tables.owners.c.study_id == study.id)
-            ).first()
+            row = connection.execute(select(tables.owners).where(tables.owners.c.study_id == study.id)).first()
         claim = None if row is None else owner.claim_of(row)
         return str(claim) if claim is not None and owner.is_alive(claim) else None
 

@@ -82,9 +82,7 @@ class EvolutionTuner(Tuner):
         self._unseen.see(code)
         return self._codes.parameters(code)
 
-    def receive_trial_result(
-        self, parameter_id: int, parameters: dict[str, Any], value: float, **kwargs: Any
-    ) -> None:
+    def receive_trial_result(self, parameter_id: int, parameters: dict[str, Any], value: float, **kwargs: Any) -> None:
         """Let the architecture join the population."""
         self._join(self._codes.read(parameters), value)
 

@@ -44,9 +44,7 @@ class RandomTuner(Tuner):
             raise NoMoreTrials
         return self._codes.parameters(code)
 
-    def receive_trial_result(
-        self, parameter_id: int, parameters: dict[str, Any], value: float, **kwargs: Any
-    ) -> None:
+    def receive_trial_result(self, parameter_id: int, parameters: dict[str, Any], value: float, **kwargs: Any) -> None:
         """Remember the architecture; the value is not used."""
         self._unseen.see(self._codes.read(parameters))
 

@@ -142,16 +142,14 @@ def create(url: str, name: str) -> None:
 
 
 def limited(url: str, bytes_more: str) -> None:
-    """Run a study while no file may grow by more than so many bytes: the disk is full, as far as we can tell."""
+    """Run a study while no file may grow by more than so many bytes, as on a full disk."""
     path = url.removeprefix("sqlite:///")
     with StudyStore.open(url) as store:
         study = store.study("study")
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         limit = Path(path).stat().st_size + int(bytes_more)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        run_study(
-            store, study, tuner_of(study), evaluate, on_trial=lambda trial: print(trial.number, flush=True)
-        )
+        run_study(store, study, tuner_of(study), evaluate, on_trial=lambda trial: print(trial.number, flush=True))
 
 
 def unprivileged(url: str) -> None:

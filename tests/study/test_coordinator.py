@@ -49,9 +49,7 @@ class Scripted(Tuner):
             raise NoMoreTrials from None
         return proposal
 
-    def receive_trial_result(
-        self, parameter_id: int, parameters: dict[str, Any], value: float, **kwargs: Any
-    ) -> None:
+    def receive_trial_result(self, parameter_id: int, parameters: dict[str, Any], value: float, **kwargs: Any) -> None:
         self.calls.append(("value", parameter_id, value))
 
     def trial_end(self, parameter_id: int, success: bool, **kwargs: Any) -> None:
@@ -90,9 +88,7 @@ def test_the_best_and_the_top_follow_the_mode_and_prefer_the_earlier(store: Stud
         assert result.best.number == order[0]
 
 
-def test_a_study_without_limits_ends_when_the_space_is_exhausted(
-    store: StudyStore, study: StudyRecord
-) -> None:
+def test_a_study_without_limits_ends_when_the_space_is_exhausted(store: StudyStore, study: StudyRecord) -> None:
     result = run(store, study)
     assert (result.reason, result.finished) == ("exhausted", 576)
     assert len({trial.architecture for trial in store.trials(study)}) == 576
@@ -122,9 +118,7 @@ def test_a_study_ends_when_its_time_is_used_up(
         ({"duration_s": math.nan}, "the duration must be positive, not nan s"),
     ],
 )
-def test_a_limit_must_be_positive(
-    store: StudyStore, study: StudyRecord, options: dict[str, Any], message: str
-) -> None:
+def test_a_limit_must_be_positive(store: StudyStore, study: StudyRecord, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         run(store, study, **options)
 
@@ -161,13 +155,9 @@ def test_every_kind_of_finite_number_is_a_value(store: StudyStore, study: StudyR
     assert run(store, study, lambda _: TrialResult(value), trials=1).best.value == float(value)
 
 
-def test_metrics_and_costs_are_stored_without_what_is_no_number(
-    store: StudyStore, study: StudyRecord
-) -> None:
+def test_metrics_and_costs_are_stored_without_what_is_no_number(store: StudyStore, study: StudyRecord) -> None:
     metrics = {"accuracy": np.float32(0.5), "loss": math.nan, "ok": True, "name": "x", "count": 3}
-    result = run(
-        store, study, lambda _: TrialResult(0.5, metrics, {"seconds": 1, "flops": math.inf}), trials=1
-    )
+    result = run(store, study, lambda _: TrialResult(0.5, metrics, {"seconds": 1, "flops": math.inf}), trials=1)
     assert result.best.metrics == {"accuracy": 0.5, "count": 3.0}
     assert result.best.cost == {"seconds": 1.0}
     assert schema.problems("trial", result.best.to_json()) == []
@@ -218,9 +208,7 @@ def test_a_study_without_a_finished_trial_has_no_result(store: StudyStore, study
 
 def test_a_signal_ends_the_study_between_trials(store: StudyStore, study: StudyRecord) -> None:
     signals = iter([None, None, 15])
-    with pytest.raises(
-        Interrupted, match="'study' was interrupted; its 2 finished trials are stored"
-    ) as caught:
+    with pytest.raises(Interrupted, match="'study' was interrupted; its 2 finished trials are stored") as caught:
         run(store, study, should_stop=lambda: next(signals))
     assert caught.value.code == 143
     assert "--resume" in (caught.value.hint or "")

@@ -82,19 +82,19 @@ def test_a_directory_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_only_created_where_that_is_wanted(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nnas.db: no such file"):
+    with pytest.raises(InputError, match=r"nnas\.db: no such file"):
         StudyStore.open(f"sqlite:///{tmp_path}/nnas.db", create=False)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentFailure, match="absent/nnas.db: cannot create: no such directory"):
+    with pytest.raises(EnvironmentFailure, match=r"absent/nnas\.db: cannot create: no such directory"):
         StudyStore.open(f"sqlite:///{tmp_path}/absent/nnas.db")
 
 
 def test_the_journal_of_a_file_that_is_gone_is_not_applied_to_a_new_one(tmp_path: Path) -> None:
     (tmp_path / "nnas.db-journal").write_bytes(b"old")
-    with pytest.raises(InputError, match="the file is gone but its journal nnas.db-journal is there"):
+    with pytest.raises(InputError, match=r"the file is gone but its journal nnas\.db-journal is there"):
         StudyStore.open(f"sqlite:///{tmp_path}/nnas.db")
 
 

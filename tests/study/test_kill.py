@@ -29,9 +29,7 @@ def done(log: Path) -> list[str]:
 
 @pytest.mark.kill
 @pytest.mark.slow
-def test_a_study_killed_25_times_is_the_study_that_was_never_killed(
-    url: str, tmp_path: Path, spawn: Spawn
-) -> None:
+def test_a_study_killed_25_times_is_the_study_that_was_never_killed(url: str, tmp_path: Path, spawn: Spawn) -> None:
     log = tmp_path / "log"
     rng = np.random.default_rng()  # other moments in every run
     cut_short = 0
@@ -113,9 +111,7 @@ def test_eight_processes_create_one_study_at_once_and_seven_are_told(url: str, s
 
 
 @pytest.mark.kill
-def test_a_second_coordinator_is_refused_until_the_first_is_dead(
-    store: StudyStore, url: str, spawn: Spawn
-) -> None:
+def test_a_second_coordinator_is_refused_until_the_first_is_dead(store: StudyStore, url: str, spawn: Spawn) -> None:
     study = store.create_study(child.settings())
     first = spawn("hang", url)
     assert first.stdout is not None

@@ -50,9 +50,7 @@ def finish(store: StudyStore, study: StudyRecord, trials: int) -> list[str]:
 
 @pytest.mark.parametrize(("tuner", "args"), KINDS)
 @pytest.mark.parametrize("inside", [True, False], ids=["inside a trial", "between trials"])
-def test_every_call_of_the_tuner_is_repeated(
-    tuner: str, args: dict[str, Any], inside: bool, tmp_path: Path
-) -> None:
+def test_every_call_of_the_tuner_is_repeated(tuner: str, args: dict[str, Any], inside: bool, tmp_path: Path) -> None:
     settings = child.settings(tuner, tuner_args=args)
     with StudyStore.open(f"sqlite:///{tmp_path}/whole.db") as store:
         calls = finish(store, create_study(store, settings), 120)
@@ -92,16 +90,12 @@ def test_a_tuner_that_does_not_repeat_itself_is_warned_of_and_goes_on(store: Stu
     told: list[Any] = []
 
     class Other(RandomTuner):
-        def receive_trial_result(
-            self, parameter_id: int, parameters: dict[str, Any], value: float, **_: Any
-        ) -> None:
+        def receive_trial_result(self, parameter_id: int, parameters: dict[str, Any], value: float, **_: Any) -> None:
             super().receive_trial_result(parameter_id, parameters, value)
             told.append((parameter_id, study.settings.space.parse(parameters), value))
 
     before = [(t.number, t.architecture, t.value) for t in store.trials(study, state="succeeded")]
-    with pytest.warns(
-        NnasWarning, match=r"'random' does not repeat its proposals \(10 differ, first that of trial 0"
-    ):
+    with pytest.warns(NnasWarning, match=r"'random' does not repeat its proposals \(10 differ, first that of trial 0"):
         result = run_study(store, study, Other(seed=99), child.evaluate, trials=20)
     assert told[: len(before)] == before  # what was stored, not what this tuner proposed
     assert result.finished == 20

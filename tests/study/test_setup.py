@@ -67,8 +67,10 @@ def test_every_difference_of_a_resumed_study_is_listed(store: StudyStore) -> Non
         "batch_size: not set before, 32 now",
         "epochs: 1 before, 2 now",
         "recalibrate: 0 before, not set now",
-        "search space: layer: layer_choice of [conv, pool, skip] in the study, "
-        "layer_choice of [conv, pool, skip, sep] in the model now",
+        (
+            "search space: layer: layer_choice of [conv, pool, skip] in the study, "
+            "layer_choice of [conv, pool, skip, sep] in the model now"
+        ),
         "search space: only: only in the study",
     )
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import collections
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -49,10 +47,8 @@ def test_a_space_of_one_architecture_has_no_mutation() -> None:
     assert codes.mutate((0, 0), np.random.default_rng(0)) == (0, 0)
 
 
-def test_choices_beyond_64_bits_are_drawn_and_changed(space_json: dict[str, Any] | None = None) -> None:
-    codes = Codes(
-        SearchSpace.from_json({"huge": inputs(100, None), "half": inputs(80, 40), "small": layers(2)})
-    )
+def test_choices_beyond_64_bits_are_drawn_and_changed() -> None:
+    codes = Codes(SearchSpace.from_json({"huge": inputs(100, None), "half": inputs(80, 40), "small": layers(2)}))
     rng = np.random.default_rng(0)
     drawn = [codes.sample(rng) for _ in range(400)]
     often = np.mean([len(codes.parameters(code)["huge"]["_idx"]) for code in drawn])

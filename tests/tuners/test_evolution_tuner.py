@@ -209,9 +209,7 @@ def test_with_repeats_it_finds_what_algorithm_1_finds() -> None:
     """Two samples of 300 searches each; their means differ by less than 3.3 standard errors."""
     rng = np.random.default_rng(0)
     theirs = [algorithm_1(rng, 10, 3, 100) for _ in range(300)]
-    ours = [
-        best_of(EvolutionTuner(population=10, sample=3, repeats=True, seed=seed), 100) for seed in range(300)
-    ]
+    ours = [best_of(EvolutionTuner(population=10, sample=3, repeats=True, seed=seed), 100) for seed in range(300)]
     error = math.sqrt((np.var(theirs) + np.var(ours)) / 300)
     assert abs(np.mean(theirs) - np.mean(ours)) < 3.3 * error
     assert 5 < np.mean(ours) < 8
@@ -223,8 +221,9 @@ def test_it_finds_the_planted_optimum_more_often_than_random_search() -> None:
 
     evolution = found(lambda seed: EvolutionTuner(seed=seed))
     random = found(lambda seed: RandomTuner(seed=seed))
-    assert evolution >= 30  # of 40
-    assert random == 0  # expected: 40 * 300 / 390,625 = 0.03
+    # random search finds it in 40 * 300 / 390,625 = 0.03 of 40; evolution in 25 (0.635 over 400 seeds, +- 3)
+    assert evolution >= 16
+    assert random == 0
 
 
 def test_equal_seeds_and_results_propose_equally() -> None:
@@ -246,10 +245,7 @@ def test_imported_trials_are_known_and_become_parents() -> None:
     tuner = make(population=2, sample=200)
     known = [SPACE.at(number) for number in (0, 1, 2)]
     tuner.import_data(
-        [
-            {"parameter": one.parameters(), "value": value}
-            for one, value in zip(known, (1, 5.0, 2.0), strict=True)
-        ]
+        [{"parameter": one.parameters(), "value": value} for one, value in zip(known, (1, 5.0, 2.0), strict=True)]
     )
     for number in range(5):
         child = propose(tuner, number)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import traceback
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from nnas_core.errors import ExitCode, Interrupted, NnasError, UserCodeError
+from nnas_core.errors import EnvironmentFailure, ExitCode, Interrupted, NnasError, UserCodeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +65,12 @@ def _classify(error: BaseException) -> tuple[NnasError, int]:
             NnasError("out of memory", hint="lower --batch-size, or use a smaller model"),
             ExitCode.ENVIRONMENT,
         )
+    if isinstance(error, RuntimeError) and re.match(r"DataLoader worker .*(killed|exited)", str(error)):
+        failure = EnvironmentFailure(
+            f"a loader process died: {str(error).splitlines()[0]}",
+            hint="it may have run out of memory; use fewer --workers",
+        )
+        return failure, failure.exit_code
     from nnas_core import loading  # late: most runs never fail
 
     user = loading.as_user_error(error)

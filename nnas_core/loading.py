@@ -12,6 +12,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -189,14 +190,20 @@ def load_class(reference: str) -> type[Any]:
 
 # ---- whose fault was it?
 
+RUNS_THE_MODEL = "default_forward_batch"
+"""The function of ``nnas_core.task`` below which everything is the user's model."""
+
 _user_folders: set[Path] = set()
 _OURS = Path(__file__).resolve().parent.parent
 
 
-def _is_user_frame(filename: str) -> bool:
-    if filename.startswith("<"):
+def _is_user_frame(step: TracebackType) -> bool:
+    code = step.tb_frame.f_code
+    if code.co_name == RUNS_THE_MODEL:
+        return True  # a model of torch's own layers fails without a frame of the user's file
+    if code.co_filename.startswith("<"):
         return False
-    path = Path(filename).resolve()
+    path = Path(code.co_filename).resolve()
     if path.parent.parent == _OURS and path.parent.name in ("nnas_core", "nnas_cli"):
         return False
     return "site-packages" not in path.parts and any(folder in path.parents for folder in _user_folders)
@@ -204,8 +211,11 @@ def _is_user_frame(filename: str) -> bool:
 
 def as_user_error(error: BaseException) -> UserCodeError | None:
     """The error as the user's own, if it passed through their code; with their traceback from their frame on."""
+    in_worker = re.match(r"Caught (\w+) in DataLoader worker process", str(error))
+    if in_worker is not None:  # torch hands on the worker's traceback as text
+        return UserCodeError(f"data loading failed: {str(error).strip().splitlines()[-1]}", user_traceback=f"{error}\n")
     step: TracebackType | None = error.__traceback__
-    while step is not None and not _is_user_frame(step.tb_frame.f_code.co_filename):
+    while step is not None and not _is_user_frame(step):
         step = step.tb_next
     if step is None:
         return None

@@ -50,13 +50,7 @@ class RunFolder:
                 hint="go on with --resume, start over with --force, or choose another -o",
             )
         run._acquire()
-        for name in (
-            "checkpoint.pt",
-            "events.jsonl",
-            "config.json",
-            "search_space.json",
-            "architecture.json",
-        ):
+        for name in _FILES:
             (run.path / name).unlink(missing_ok=True)
         return run
 
@@ -154,6 +148,7 @@ class RunFolder:
 
 
 _LOCK = ".lock"
+_FILES = ("checkpoint.pt", "events.jsonl", "config.json", "search_space.json", "architecture.json", "weights.pt")
 
 
 def _holder(lock: TextIO) -> str:

@@ -118,6 +118,12 @@ class Task:
 
 def default_forward_batch(model: nn.Module, batch: Any) -> tuple[Any, Any]:
     """``x, y = batch``; the output for ``x``, and ``y``."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        shown = f"{len(batch)} entries" if isinstance(batch, (tuple, list)) else f"a {type(batch).__name__}"
+        raise UserCodeError(
+            f"a batch has {shown}, not an input and a target",
+            hint="define forward_batch(model, batch) beside the model; it returns output and target",
+        )
     x, y = batch
     return model(x), y
 

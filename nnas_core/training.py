@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nnas_core import random_state
 from nnas_core.data import Batches, batch_size_of, to_device
-from nnas_core.errors import NoResultError
+from nnas_core.errors import NoResultError, UserCodeError
 from nnas_core.mutator import Mutator
 from nnas_core.task import Task
 
@@ -194,7 +194,15 @@ class Trainer:
                 f"the loss is not finite ({value}) at step {self.step + 1}, epoch {self.epoch + 1}",
                 hint="lower the learning rate, set --clip-grad, or look for bad input data",
             )
-        torch.autograd.backward(loss)
+        try:
+            torch.autograd.backward(loss)
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise UserCodeError(
+                f"the backward pass failed: {str(error).splitlines()[0]}",
+                hint="the loss must depend on weights that require gradients; in-place operations may break that",
+            ) from error
         if self.clip_grad:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad)
         self.optimizer.step()

@@ -2,46 +2,65 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from nnas_cli import options
 from nnas_cli.output import Output
+from nnas_core.errors import UsageError
 from nnas_core.files import dump_json
+
+if TYPE_CHECKING:
+    from nnas_core.space import SearchSpace
 
 
 @click.command("ss-gen")
-@options.model_argument
+@click.argument("model", metavar="MODEL", required=False)
 @options.model_arg
+@click.option(
+    "--trial-command", metavar="CMD", help="Instead of MODEL: run this NNI trial for its search space (no shell)."
+)
+@click.option("--trial-dir", metavar="DIR", default=".", show_default=True, help="Where CMD runs.")
 @options.with_output("File to write; - is standard output.")
 @options.common
-def command(model: str, model_arg: dict[str, object], output: str, seed: int, out: Output) -> None:
+def command(
+    model: str | None,
+    model_arg: dict[str, object],
+    trial_command: str | None,
+    trial_dir: str,
+    output: str,
+    seed: int,
+    out: Output,
+) -> None:
     """Write the search space of MODEL as JSON.
 
     MODEL is file.py[:NAME] or package.module[:NAME]. It is built on the meta device where it allows that, so the size
     of its weights does not matter. With -v a table of all choices goes to standard error.
 
+    A trial program of NNI 1.x is run with NNI_GEN_SEARCH_SPACE set, and writes its search space instead of training.
+
     \b
     Examples:
       nnas ss-gen model.py
       nnas ss-gen model.py:Net -a layers=20 -o space.json
+      nnas ss-gen --trial-command "python trial.py" --trial-dir code
     """
-    from nnas_cli.seeding import seed_globals
-    from nnas_core.model import build_on_meta
-    from nnas_core.space import SearchSpace
-    from nnas_core.tree import parse
+    if (model is None) == (trial_command is None):
+        raise UsageError("give either MODEL or --trial-command")
+    paths: dict[str, list[str]] = {}
+    if trial_command is not None:
+        from nnas_core.dry_run import dry_run
 
-    seed_globals(seed)
-    built, _ = build_on_meta(model, model_arg)
-    space = SearchSpace.from_model(built)
+        space = dry_run(trial_command, trial_dir)
+    else:
+        space, paths = _of_model(str(model), model_arg, seed)
     if out.verbosity >= 2:
-        paths: dict[str, list[str]] = {}
-        for mutable in parse(built).traverse(deduplicate=False):
-            paths.setdefault(mutable.key, []).append(mutable.name or ".")
         rows = [
             [
                 choice.key,
                 choice.kind,
-                ", ".join(paths[choice.key]),
+                ", ".join(paths.get(choice.key, ["-"])),
                 ", ".join(choice.candidates),
                 "any" if choice.n_chosen is None else str(choice.n_chosen),
             ]
@@ -50,3 +69,18 @@ def command(model: str, model_arg: dict[str, object], output: str, seed: int, ou
         out.table(["key", "type", "paths", "candidates", "chosen"], rows)
     out.note(f"{len(space)} keys, {space.size} architectures", level=2)
     out.write(output, dump_json(space.to_json()))
+
+
+def _of_model(model: str, arguments: dict[str, object], seed: int) -> tuple[SearchSpace, dict[str, list[str]]]:
+    """The space of a model, and the module paths of each key."""
+    from nnas_cli.seeding import seed_globals
+    from nnas_core.model import build_on_meta
+    from nnas_core.space import SearchSpace
+    from nnas_core.tree import parse
+
+    seed_globals(seed)
+    built, _ = build_on_meta(model, arguments)
+    paths: dict[str, list[str]] = {}
+    for mutable in parse(built).traverse(deduplicate=False):
+        paths.setdefault(mutable.key, []).append(mutable.name or ".")
+    return SearchSpace.from_model(built), paths

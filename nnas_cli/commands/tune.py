@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ from nnas_cli import options
 from nnas_cli.output import Output
 from nnas_core.errors import UsageError
 from nnas_core.files import dump_json
+
+if TYPE_CHECKING:
+    from nnas_core.architecture import Architecture
 
 
 class _Duration(click.ParamType[float]):
@@ -154,14 +157,7 @@ def command(
         best_trials = store.top(result.study, top)
     best = result.best
     measured = "inherited weights (an estimate)" if checkpoint else f"{settings.epochs} epochs from scratch"
-    rows = [
-        [
-            str(trial.number),
-            f"{trial.value:.4f}",
-            str(trial.architecture.names() if trial.architecture.is_hard else ""),
-        ]
-        for trial in best_trials
-    ]
+    rows = [[str(trial.number), f"{trial.value:.4f}", _shown(trial.architecture)] for trial in best_trials]
     out.table(["trial", f"validation, {measured}", "architecture"], rows)
     out.note(f"{result.finished} trials, {result.failed} failed; {REASONS[result.reason]}")
     masks = best.architecture.masks()
@@ -184,3 +180,12 @@ def command(
         out.answer_json(document)
         return
     out.write(output, dump_json(masks))
+
+
+def _shown(architecture: Architecture) -> str:
+    """``stem=conv3x3 skip=node1,node2``."""
+    parts = []
+    for key, names in architecture.names().items():
+        chosen = names if isinstance(names, list) else [names]
+        parts.append(f"{key}={','.join(map(str, chosen)) or '-'}")
+    return " ".join(parts)

@@ -11,6 +11,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def unprivileged(url: str) -> None:
 
 def main(command: str, *arguments: str) -> int:
     """Run one of the programs; its error goes to stderr, its exit code is the error's."""
-    programs = {
+    programs: dict[str, Callable[..., None]] = {
         "create": create,
         "hang": hang,
         "limited": limited,

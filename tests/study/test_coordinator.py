@@ -156,7 +156,7 @@ def test_every_kind_of_finite_number_is_a_value(store: StudyStore, study: StudyR
 
 
 def test_metrics_and_costs_are_stored_without_what_is_no_number(store: StudyStore, study: StudyRecord) -> None:
-    metrics = {"accuracy": np.float32(0.5), "loss": math.nan, "ok": True, "name": "x", "count": 3}
+    metrics: dict[str, Any] = {"accuracy": np.float32(0.5), "loss": math.nan, "ok": True, "name": "x", "count": 3}
     result = run(store, study, lambda _: TrialResult(0.5, metrics, {"seconds": 1, "flops": math.inf}), trials=1)
     assert result.best.metrics == {"accuracy": 0.5, "count": 3.0}
     assert result.best.cost == {"seconds": 1.0}

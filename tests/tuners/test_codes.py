@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+
 import numpy as np
 import pytest
 
@@ -73,8 +74,8 @@ def test_everything_unseen_is_drawn_once_and_what_was_seen_never(codes: Codes) -
     given: list[Code] = []
     for code in every[::3]:
         unseen.see(code)
-    while (code := unseen.draw(rng)) is not None:
-        given.append(code)
+    while (drawn := unseen.draw(rng)) is not None:
+        given.append(drawn)
         if len(given) == codes.size // 2:  # also what is seen while the rest is a list
             unseen.see(next(left for left in every[1::3] if left in unseen))
     assert len(given) == len(set(given)) == codes.size - len(every[::3]) - 1

@@ -192,7 +192,7 @@ def algorithm_1(rng: np.random.Generator, population: int, sample: int, trials: 
         living.append((model, score(model)))
         history.append(living[-1])
     while len(history) < trials:
-        candidates = []
+        candidates: list[tuple[list[int], int]] = []
         while len(candidates) < sample:
             candidates.append(living[int(rng.integers(population))])
         parent = max(candidates, key=lambda member: member[1])

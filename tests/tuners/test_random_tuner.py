@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ SMALL = {"layer": layers(3), "any": inputs(2, None), "one": inputs(2, 1)}  # 24 
 CHI_SQUARE_23 = 49.728  # 99.9 % quantile with 23 degrees of freedom (Abramowitz and Stegun, table 26.8)
 
 
-def make(seed: int = 0, space: dict[str, object] = ALL_KINDS) -> RandomTuner:
+def make(seed: int = 0, space: dict[str, Any] = ALL_KINDS) -> RandomTuner:
     tuner = RandomTuner(seed=seed)
     tuner.update_search_space(space)
     return tuner

@@ -13,6 +13,7 @@ from nnas_core.data import build_batches, held_out_batches
 from nnas_core.evaluation import measure
 from nnas_core.extraction import extract
 from nnas_core.files import atomic_writer
+from nnas_core.finite import finite_only
 from nnas_core.loading import load
 from nnas_core.model import build_model
 from nnas_core.run import RunFolder
@@ -126,7 +127,7 @@ def retrain(
     with atomic_writer(weights) as stream:
         torch.save(dict(child.state_dict()), stream)
     last = trainer.history[-1]
-    run.log("finished", test=test, tested_on=tested_on)
+    run.log("finished", test=finite_only(test), tested_on=tested_on)
     return RetrainReport(
         valid=last.valid,
         test=test,

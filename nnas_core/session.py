@@ -18,6 +18,7 @@ from nnas_core import random_state
 from nnas_core.architecture import Architecture
 from nnas_core.checkpoint import read_checkpoint, write_checkpoint
 from nnas_core.errors import EnvironmentFailure, InputError, Interrupted, UsageError
+from nnas_core.finite import finite_only
 from nnas_core.run import RunFolder
 from nnas_core.space import SearchSpace
 from nnas_core.training import Callback
@@ -130,8 +131,8 @@ class Recorder(Callback):
             "epoch",
             epoch=record.epoch,
             step=self.trainer.step,
-            train=record.train,
-            valid=record.valid,
+            train=finite_only(record.train),
+            valid=finite_only(record.valid),
             samples_per_second=record.samples_per_second,
         )
 
@@ -156,7 +157,7 @@ class Recorder(Callback):
                 "batch": self.trainer.batch,
                 "step": self.trainer.step,
             },
-            "metrics": self.trainer.history[-1].valid if self.trainer.history else {},
+            "metrics": finite_only(self.trainer.history[-1].valid) if self.trainer.history else {},
         }
         if self._space is not None:
             header["space"] = self._space.to_json()

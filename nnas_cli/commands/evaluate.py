@@ -48,6 +48,7 @@ def command(architecture: str, output: str, out: Output, **values: Any) -> None:
     """
     from nnas_cli.progress import described
     from nnas_cli.seeding import seed_globals
+    from nnas_core.finite import finite_only
     from nnas_core.tuning import EvaluateSettings, evaluate_once
 
     document = read_json(architecture)
@@ -56,8 +57,8 @@ def command(architecture: str, output: str, out: Output, **values: Any) -> None:
     found, evaluation, data = evaluate_once(settings, document)
     report = {
         "architecture": found.masks(),
-        "metrics": evaluation.metrics,
-        "before_recalibration": evaluation.before,
+        "metrics": finite_only(evaluation.metrics),
+        "before_recalibration": evaluation.before and finite_only(evaluation.before),
         "measured_on": f"{data} data, inherited weights",
         "recalibrate": settings.recalibrate,
         "seconds": evaluation.seconds,

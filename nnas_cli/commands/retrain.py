@@ -8,6 +8,7 @@ import click
 
 from nnas_cli import options
 from nnas_cli.output import Output
+from nnas_core.errors import UsageError
 from nnas_core.files import read_json
 
 
@@ -51,11 +52,14 @@ def command(
     from nnas_cli.progress import TrainingProgress, described
     from nnas_cli.seeding import seed_globals
     from nnas_cli.signals import StopRequest
+    from nnas_core.finite import finite_only
     from nnas_core.retraining import RetrainSettings, retrain
     from nnas_core.run import RunFolder
 
     values["model"] = model
     if resume is not None:
+        if output is not None or force:
+            raise UsageError("--resume goes on in the run's own folder, it takes no -o and no --force")
         run, values = options.resumed("retrain", resume, values)
     else:
         options.require(model=model, architecture=architecture)
@@ -76,9 +80,9 @@ def command(
             "run": str(run.path),
             "seed": settings.seed,
             "epochs": report.epochs,
-            "test": report.test,
+            "test": finite_only(report.test),
             "tested_on": report.tested_on,
-            "valid": report.valid,
+            "valid": finite_only(report.valid),
             "parameters": report.parameters,
             "samples_per_second": report.samples_per_second,
             "seconds": report.seconds,

@@ -10,6 +10,7 @@ import click
 
 from nnas_cli import options
 from nnas_cli.output import Output
+from nnas_core.errors import UsageError
 
 
 @click.command("search")
@@ -59,11 +60,14 @@ def command(
     from nnas_cli.progress import TrainingProgress, described
     from nnas_cli.seeding import seed_globals
     from nnas_cli.signals import StopRequest
+    from nnas_core.finite import finite_only
     from nnas_core.run import RunFolder
     from nnas_core.search import SearchSettings, search
 
     values.update(model=model, mutator=mutator)
     if resume is not None:
+        if output is not None or force:
+            raise UsageError("--resume goes on in the run's own folder, it takes no -o and no --force")
         run, values = options.resumed("search", resume, values)
     else:
         options.require(model=model, mutator=mutator)
@@ -81,7 +85,7 @@ def command(
         "run": str(run.path),
         "seed": settings.seed,
         "epochs": report.epochs,
-        "metrics": report.metrics,
+        "metrics": finite_only(report.metrics),
         "measured_on": "validation data, each batch with an architecture that the mutator sampled",
         "samples_per_second": report.samples_per_second,
         "seconds": report.seconds,

@@ -118,10 +118,10 @@ def command(
     if trials is None and duration is None:
         trials = 100
 
+    from nnas_cli.progress import StudyProgress
     from nnas_cli.seeding import seed_globals
     from nnas_cli.signals import StopRequest
     from nnas_core.study.coordinator import REASONS
-    from nnas_core.study.records import TrialRecord
     from nnas_core.study.store import StudyStore
     from nnas_core.tuning import TuneSettings, tune
 
@@ -134,26 +134,22 @@ def command(
         **values,
     )
 
-    def started(finished: int, recovered: int) -> None:
-        if finished or recovered:
-            out.note(f"study {settings.study!r}: {finished} finished trials, {recovered} recovered")
-
-    def ended(trial: TrialRecord) -> None:
-        value = f"failed: {trial.error}" if trial.value is None else f"{trial.value:.4f}"
-        out.note(f"trial {trial.number}: {value} ({trial.seconds or 0:.2f} s)")
-
     with StopRequest() as stop, StudyStore.open(storage) as store:
         seed_globals(settings.seed)
-        result = tune(
-            settings,
-            store,
-            trials=trials,
-            duration_s=duration,
-            resume=resume,
-            should_stop=stop,
-            on_start=started,
-            on_trial=ended,
-        )
+        progress = StudyProgress(out, settings.study, trials)
+        try:
+            result = tune(
+                settings,
+                store,
+                trials=trials,
+                duration_s=duration,
+                resume=resume,
+                should_stop=stop,
+                on_start=progress.started,
+                on_trial=progress.ended,
+            )
+        finally:
+            progress.close()
         best_trials = store.top(result.study, top)
     best = result.best
     measured = "inherited weights (an estimate)" if checkpoint else f"{settings.epochs} epochs from scratch"

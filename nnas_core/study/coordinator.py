@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from nnas_core.architecture import Architecture
 from nnas_core.errors import Interrupted, NoResultError, UsageError
+from nnas_core.finite import finite, finite_only
 from nnas_core.study.owned import OwnedStudy, Stored, digest_of
-from nnas_core.study.records import StudyRecord, TrialFailed, TrialRecord, TrialResult, finite, finite_only
+from nnas_core.study.records import StudyRecord, TrialFailed, TrialRecord, TrialResult
 from nnas_core.study.replay import Proposer
 from nnas_core.study.store import StudyStore
 from nnas_core.tuner import NoMoreTrials, Tuner

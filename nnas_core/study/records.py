@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import numbers
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,8 +22,6 @@ __all__ = [
     "TrialRecord",
     "TrialResult",
     "check_name",
-    "finite",
-    "finite_only",
 ]
 
 OPTIMIZE_MODES = ("maximize", "minimize")
@@ -220,20 +216,3 @@ def check_name(name: str) -> None:
             f"bad study name {name[:120]!r}",
             hint="use letters, digits, '.', '_' and '-', a letter or digit first, at most 100",
         )
-
-
-def finite(value: Any) -> float | None:
-    """``value`` as a float if it is a finite number, else None; truth values and texts are no numbers."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def finite_only(values: Mapping[str, Any]) -> dict[str, float]:
-    """The entries that are finite numbers, as floats."""
-    pairs = ((name, finite(value)) for name, value in values.items())
-    return {name: number for name, number in pairs if number is not None}

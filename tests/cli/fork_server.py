@@ -1,0 +1,77 @@
+"""The other side of ``tests.cli_support.ForkServer``: torch is imported once, every command is a fork."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+from typing import Any
+
+import torch
+
+from nnas_cli.main import COMMANDS, entry
+
+
+def serve(descriptor: int) -> None:
+    """Answer requests until the socket closes."""
+    torch.set_num_threads(1)
+    for name in ("seeding", "signals", "progress", *(f"commands.{command.replace('-', '_')}" for command in COMMANDS)):
+        importlib.import_module(f"nnas_cli.{name}")
+    for name in ("search", "retraining", "tuning", "validation", "schema"):
+        importlib.import_module(f"nnas_core.{name}")
+    for name in ("jsonschema", "rich.console", "rich.table", "rich.progress", "torch.optim.lr_scheduler"):
+        importlib.import_module(name)
+    # torch imports much on first use; children should not have to
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    torch.optim.lr_scheduler.CosineAnnealingLR(torch.optim.SGD([parameter], lr=0.1), T_max=2)
+    with socket.socket(fileno=descriptor) as connection, connection.makefile("rw", encoding="utf-8") as lines:
+        for line in lines:
+            request = json.loads(line)
+            if "argv" in request:
+                answer = {"pid": _fork(request, connection)}
+            elif "wait" in request:
+                answer = {"code": os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])}
+            else:
+                pid, status = os.waitpid(request["poll"], os.WNOHANG)
+                answer = {"code": os.waitstatus_to_exitcode(status) if pid else None}
+            lines.write(json.dumps(answer) + "\n")
+            lines.flush()
+
+
+def _fork(request: dict[str, Any], connection: socket.socket) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 99
+    try:
+        connection.close()
+        os.setsid()
+        os.chdir(request["cwd"])
+        os.environ.update(request["env"])
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        if "file_limit" in request:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(request["file_limit"]), int(request["file_limit"])))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        for target, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(request[name], flags), target)
+        os.dup2(os.open(request.get("stdin", os.devnull), os.O_RDONLY), 0)
+        code = entry(request["argv"])
+        code = _flushed(code)
+    finally:
+        os._exit(code)
+
+
+def _flushed(code: int) -> int:
+    """What the interpreter does at its end, which ``os._exit`` leaves out: flush, and 120 where that fails."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        return 120
+    return code

@@ -1,13 +1,14 @@
 """How everything here is measured: both sides in one process, in turns, by CPU time.
 
 In a round every side has several short turns, which alternate, and their order rotates from round to round. Garbage is
-collected before a turn and not during it. The quickest turn of a side stands for the round, because what others do on
+collected before a round and not during it. The quickest turn of a side stands for the round, because what others do on
 the machine only ever adds time; the ratio of a round is that of its two quickest turns, and the median of the rounds is
 reported, with their quartiles as the spread.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import os
@@ -16,7 +17,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,16 +111,29 @@ def compare(
     seconds: dict[str, list[float]] = {}
     for number in range(rounds):
         steps = sides(number)
-        names = list(steps)
-        names = names[number % len(names) :] + names[: number % len(names)]
-        repeats = _repeats(steps, shortest, clock)
-        times: dict[str, list[float]] = {name: [] for name in names}
-        for _ in range(turns):
-            for name in names:
-                times[name].append(_timed(steps[name], repeats, clock))
+        with _no_garbage():
+            repeats = _repeats(steps, shortest, clock)
+            times: dict[str, list[float]] = {name: [] for name in steps}
+            for _ in range(turns):
+                for name in _rotated(list(steps), number):
+                    times[name].append(_timed(steps[name], repeats, clock))
         for name in steps:
             seconds.setdefault(name, []).append(min(times[name]))
     return seconds
+
+
+@contextlib.contextmanager
+def _no_garbage() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _rotated(names: list[str], by: int) -> list[str]:
+    return names[by % len(names) :] + names[: by % len(names)]
 
 
 def _repeats(steps: Mapping[str, Turn], shortest: float, clock: Callable[[], float]) -> int:
@@ -131,15 +145,10 @@ def _repeats(steps: Mapping[str, Turn], shortest: float, clock: Callable[[], flo
 
 
 def _timed(step: Turn, repeats: int, clock: Callable[[], float]) -> float:
-    gc.collect()
-    gc.disable()
-    try:
-        start = clock()
-        for _ in range(repeats):
-            step()
-        return (clock() - start) / repeats
-    finally:
-        gc.enable()
+    start = clock()
+    for _ in range(repeats):
+        step()
+    return (clock() - start) / repeats
 
 
 def ratios(seconds: Mapping[str, Sequence[float]], ours: str, base: str) -> list[float]:

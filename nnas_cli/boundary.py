@@ -21,13 +21,25 @@ __all__ = ["run"]
 
 def run(group: click.Group, arguments: Sequence[str]) -> int:
     """Call ``group`` and report whatever comes out of it."""
-    as_json = "--json" in arguments
-    debug = "--debug" in arguments
+    # what the command line says counts also where it cannot be parsed; a command adds what its configuration says
+    style = {"json": "--json" in arguments, "debug": "--debug" in arguments}
     try:
-        result = group.main(args=list(arguments), prog_name="nnas", standalone_mode=False)
+        code = _invoke(group, list(arguments), style)
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001  (the boundary: nothing may pass it)
-        return int(_report(error, as_json, debug))
+        return int(_report(error, style["json"], style["debug"]))
+    return code
+
+
+def _invoke(group: click.Group, arguments: list[str], style: dict[str, bool]) -> int:
+    if "_NNAS_COMPLETE" in os.environ:  # the shell asks for completions
+        group.main(args=arguments, prog_name="nnas")
+    try:
+        # not group.main: it makes exit code 1 of a closed pipe, before we could see it
+        with group.make_context("nnas", arguments, obj=style) as context:
+            result = group.invoke(context)
+    except click.exceptions.Exit as end:  # --help, --version
+        return end.exit_code
     return int(result) if isinstance(result, int) else int(ExitCode.DONE)
 
 
@@ -35,8 +47,11 @@ def _report(error: BaseException, as_json: bool, debug: bool) -> int:
     if isinstance(error, BrokenPipeError):
         _forget_stdout()
         return ExitCode.CLOSED_PIPE
-    if isinstance(error, click.exceptions.Exit):
-        return error.exit_code
+    if isinstance(error, SystemExit) and "_NNAS_COMPLETE" in os.environ:  # how click ends a shell completion
+        return error.code if isinstance(error.code, int) else ExitCode.DONE
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        print(error.format_message(), file=sys.stderr)
+        return ExitCode.USAGE
     with contextlib.suppress(BrokenPipeError):
         failure, code = _classify(error)
         show_traceback = debug or code == ExitCode.BUG
@@ -79,7 +94,11 @@ def _classify(error: BaseException) -> tuple[NnasError, int]:
     if isinstance(error, OSError):
         from nnas_core.files import environment_failure
 
-        failure = environment_failure(error, error.filename or "standard output", "go on")
+        if error.filename is not None:
+            failure = environment_failure(error, error.filename, "go on")
+        else:
+            _forget_stdout()
+            failure = environment_failure(error, "standard output")
         return failure, failure.exit_code
     return (
         NnasError(

@@ -14,14 +14,14 @@ from nnas_core import __version__
 __all__ = ["COMMANDS", "cli", "entry"]
 
 COMMANDS = {
-    "ss-gen": "Write the search space of a model as JSON.",
+    "ss-gen": "Write the search space of MODEL as JSON.",
     "search": "Train a supernet one-shot and find an architecture.",
-    "export": "Write the architecture of a checkpoint.",
-    "tune": "Search architectures by trials, one after another.",
-    "retrain": "Train one architecture alone and test it.",
-    "evaluate": "Measure an architecture with inherited weights.",
-    "validate": "Check files against their schemas and a space.",
-    "list": "List mutators or tuners, with their sources.",
+    "export": "Write the architecture of CHECKPOINT as JSON.",
+    "tune": "Search architectures of MODEL by trials.",
+    "retrain": "Train one architecture of MODEL alone and test it.",
+    "evaluate": "Measure an architecture with the weights it inherits.",
+    "validate": "Check FILEs against their schemas and a search space.",
+    "list": "List what --mutator or --tuner takes, with sources.",
     "info": "Print versions and devices for bug reports.",
 }
 """Name -> the first line of its help, so that ``nnas --help`` imports no command (a test compares them)."""

@@ -199,6 +199,9 @@ def common(function: F) -> F:
         debug: bool,
         **options: Any,
     ) -> Any:
+        style = click.get_current_context().find_object(dict)
+        if style is not None:
+            style.update(json=json_output, debug=debug)
         with Output(
             as_json=json_output,
             verbosity=1 + verbose - quiet,
@@ -210,7 +213,13 @@ def common(function: F) -> F:
 
     for decorate in reversed(
         (
-            click.option("--json", "json_output", is_flag=True, help="One JSON document on standard output."),
+            click.option(
+                "--json",
+                "json_output",
+                is_flag=True,
+                envvar="NNAS_JSON",
+                help="One JSON document on standard output.",
+            ),
             click.option(
                 "--seed",
                 type=click.IntRange(0),

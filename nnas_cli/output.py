@@ -47,8 +47,11 @@ class Output:
     # ---- the answer
 
     def answer(self, text: str) -> None:
-        """Write to standard output, whole."""
-        self._stdout.write(text)
+        """Write to standard output, whole: an unbuffered stream may take less at a time than it is given."""
+        self._stdout.flush()
+        rest = memoryview(text.encode(self._stdout.encoding, "backslashreplace"))
+        while rest:
+            rest = rest[self._stdout.buffer.write(rest) or 0 :]
         self._stdout.flush()
 
     def answer_json(self, document: Any) -> None:

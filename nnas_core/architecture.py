@@ -52,7 +52,9 @@ class Architecture:
         self._decisions = decisions
 
     @classmethod
-    def parse(cls, document: Any, choices: Mapping[str, Choice], *, strict: bool = True) -> Architecture:
+    def parse(
+        cls, document: Any, choices: Mapping[str, Choice], *, strict: bool = True, where: str | None = None
+    ) -> Architecture:
         """Read any form of architecture against the choices it must decide.
 
         Tensors and arrays count as lists. A bare list of integers means indices, also when it is as long
@@ -62,17 +64,18 @@ class Architecture:
             document: one of the forms above.
             choices: what must be decided, by key (``SearchSpace.choices``).
             strict: refuse keys that the space does not have.
+            where: the file that it is from, for errors.
 
         Raises:
             ArchitectureError: keys are missing or unexpected, or a value cannot be read; all are listed.
         """
         if isinstance(document, Mapping) and document.get("format") == DOCUMENT_FORMAT:
-            schema.check("architecture-document", document, "architecture document")
+            schema.check("architecture-document", document, where or "architecture document")
             document = document["architecture"]
         if not isinstance(document, Mapping):
-            raise ArchitectureError(f"an architecture is an object of keys, not {_kind(document)}")
+            raise ArchitectureError(f"an architecture is an object of keys, not {_kind(document)}", where=where)
         problems = []
-        unexpected = sorted(set(document) - set(choices), key=natural_order)
+        unexpected = sorted(set(document) - set(choices), key=lambda key: natural_order(str(key)))
         missing = sorted(set(choices) - set(document), key=natural_order)
         if unexpected and strict:
             problems.append(f"unexpected keys found: {', '.join(map(repr, unexpected))}")
@@ -88,6 +91,7 @@ class Architecture:
         if problems:
             raise ArchitectureError(
                 "the architecture does not fit the search space",
+                where=where,
                 problems=problems,
                 hint="compare it with the output of `nnas ss-gen`",
             )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +22,19 @@ __all__ = ["FORMAT", "read_checkpoint", "write_checkpoint"]
 FORMAT = "nnas.checkpoint/1"
 
 _PLAIN = (str, int, float, bool, type(None), bytes)
+
+# What zipfile and torch.load were seen to raise for files with flipped bits.
+_DAMAGED = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 
 def write_checkpoint(path: str | Path, header: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
@@ -75,7 +90,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             where=where,
             hint="take a checkpoint that nnas wrote",
         ) from error
-    except (RuntimeError, EOFError, KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
+    except _DAMAGED as error:
         raise InputError(
             f"is not a checkpoint of nnas, or it is damaged ({type(error).__name__})", where=where
         ) from error
@@ -90,8 +105,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             where=where,
             hint="use the version of nnas that wrote it",
         )
-    schema.check("checkpoint-header", header, where)
-    _require_dense(content, where, "")
+    try:
+        schema.check("checkpoint-header", header, where)
+        _require_dense(content, where, "")
+    except RecursionError as error:
+        raise InputError("is damaged: something in it contains itself", where=where) from error
     return content
 
 
@@ -105,7 +123,7 @@ def _check_archive(where: str) -> None:
             if sum(entry.file_size for entry in entries) > size:
                 raise InputError("is damaged: it claims to hold more than it does", where=where)
             broken = archive.testzip()  # torch writes checksums, but does not compare them
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, *_DAMAGED) as error:
         raise InputError("is not a checkpoint of nnas, or it is truncated", where=where) from error
     except FileNotFoundError as error:
         raise InputError("no such file", where=where, hint="check the path") from error
@@ -116,6 +134,8 @@ def _check_archive(where: str) -> None:
             "is a directory, a checkpoint file is needed", where=where, hint=hint if has_one else None
         ) from error
     except OSError as error:
+        if error.errno == errno.EINVAL:  # it points to before its own beginning
+            raise InputError("is damaged: its table of contents is wrong", where=where) from error
         raise environment_failure(error, where, "read") from error
     if broken is not None:
         raise InputError(f"is damaged: checksum mismatch in {broken}", where=where)

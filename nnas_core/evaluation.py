@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +16,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nnas_core.architecture import Architecture
 from nnas_core.data import Batches, batch_size_of, to_device
+from nnas_core.errors import NoResultError
 from nnas_core.mutator import Mutator
 from nnas_core.task import Task
 from nnas_core.training import Averages
 
-__all__ = ["Evaluation", "InheritedWeights", "measure"]
+__all__ = ["Evaluation", "InheritedWeights", "measure", "require_finite"]
 
 _KEEP_BYTES = 256 * 2**20
 
@@ -60,6 +62,20 @@ def measure(
         values = {"loss": float(task.loss(output, target)), **task.metrics(output, target)}
         averages.update(values, batch_size_of(target))
     return averages.means()
+
+
+def require_finite(metrics: Mapping[str, float], data: str) -> None:
+    """Refuse a measurement whose loss or first metric is not a finite number.
+
+    Raises:
+        NoResultError: naming it and ``data``.
+    """
+    for name in [name for name in metrics if name == "loss"] + [name for name in metrics if name != "loss"][:1]:
+        if not math.isfinite(metrics[name]):
+            raise NoResultError(
+                f"the {name} on the {data} data is not finite ({metrics[name]})",
+                hint="look for bad input data, and for weights that are too large",
+            )
 
 
 class InheritedWeights:

@@ -8,6 +8,7 @@ not installed. (A class of the user's that derives from ``MutableScope`` stays w
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import operator
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ import torch.nn as nn
 from torch import Tensor, fx
 
 from nnas_core.architecture import Architecture
-from nnas_core.errors import InputError
+from nnas_core.errors import InputError, UserCodeError
 from nnas_core.mutables import InputChoice, LayerChoice, MutableScope
 from nnas_core.space import SearchSpace
 from nnas_core.tree import parse
@@ -41,6 +42,7 @@ def extract(model: nn.Module, architecture: Architecture | Mapping[str, Any]) ->
 
     Raises:
         ArchitectureError: the architecture does not fit the model.
+        UserCodeError: a choice is of a class with a forward pass of its own, which would be lost.
     """
     masks = _masks(model, architecture)
     # A deep copy that finds, in its memo, a replacement for every choice: it reaches each reference to one, in
@@ -48,7 +50,9 @@ def extract(model: nn.Module, architecture: Architecture | Mapping[str, Any]) ->
     memo: dict[int, Any] = {}
     for mutable in parse(model).traverse(deduplicate=False):
         if isinstance(mutable, LayerChoice | InputChoice):
+            _require_plain_forward(mutable)
             memo[id(mutable)] = _replacement(mutable, masks[mutable.key], memo)
+        memo[id(mutable._given_key)] = mutable.key  # where the model stored it before it was numbered
     child: nn.Module = copy.deepcopy(model, memo)
     for module in child.modules():
         if isinstance(module, MutableScope):
@@ -85,6 +89,8 @@ def transfer_weights(
                     prefixes.append((f"{base}{name}.", base))
                 elif not value:
                     prefixes.append((f"{base}{name}.", None))
+                else:
+                    prefixes.append((f"{base}{name}.", f"{base}{_target(name)}."))
     result, missing = {}, []
     for key in model.state_dict():
         new_key: str | None = key
@@ -115,6 +121,16 @@ def _masks(model: nn.Module, architecture: Architecture | Mapping[str, Any]) -> 
     return dict(architecture.masks())
 
 
+def _require_plain_forward(mutable: LayerChoice | InputChoice) -> None:
+    own = type(mutable).forward not in (LayerChoice.forward, InputChoice.forward)
+    if own:
+        raise UserCodeError(
+            f"{type(mutable).__name__} has a forward() of its own, which an extracted model would lose",
+            where=mutable.name,
+            hint="do that in a module around the choice",
+        )
+
+
 def _only_candidate(mutable: LayerChoice, mask: list[Any]) -> str | None:
     """The name of the candidate that can stand for the whole choice, if there is one."""
     chosen = [index for index, value in enumerate(mask) if value]
@@ -137,29 +153,51 @@ def _replacement(mutable: LayerChoice | InputChoice, mask: list[Any], memo: dict
 def _layer_module(mutable: LayerChoice, mask: list[Any], memo: dict[int, Any]) -> fx.GraphModule:
     chosen = [name for name, value in zip(mutable.names, mask, strict=True) if value]
     graph, root = fx.Graph(), nn.Module()
-    arguments, keywords = _arguments(graph, mutable[chosen[0]] if chosen else None)
+    arguments, keywords = _arguments(graph, [mutable[name] for name in chosen])
     outputs = []
     for name in chosen:
-        root.add_module(name, copy.deepcopy(mutable[name], memo))
-        outputs.append(graph.call_module(name, arguments, keywords))
+        holder = root
+        if "." in _target(name):
+            root.add_module("candidates", holder := root._modules.get("candidates") or nn.Module())
+        holder.add_module(name, copy.deepcopy(mutable[name], memo))
+        outputs.append(graph.call_module(_target(name), arguments, keywords))
     return _finish(graph, root, outputs, mutable, mask)
 
 
-def _arguments(graph: fx.Graph, candidate: nn.Module | None) -> tuple[tuple[fx.Node, ...], dict[str, Any]]:
-    """Placeholders with the names and defaults of the candidate's forward."""
-    if candidate is None:
-        graph.placeholder("input")
-        return (), {}
-    arguments, keywords = [], {}
-    for parameter in inspect.signature(candidate.forward).parameters.values():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue  # generated code cannot hand these on
-        node = graph.placeholder(parameter.name, default_value=parameter.default)
-        if parameter.kind == parameter.KEYWORD_ONLY:
-            keywords[parameter.name] = node
-        else:
-            arguments.append(node)
+@functools.cache
+def _target(name: str) -> str:
+    """Where a candidate is in its GraphModule, which has a few names for itself."""
+    return f"candidates.{name}" if hasattr(fx.GraphModule(nn.Module(), fx.Graph()), name) else name
+
+
+def _arguments(graph: fx.Graph, candidates: list[nn.Module]) -> tuple[tuple[fx.Node, ...], dict[str, Any]]:
+    """Placeholders for what every candidate takes, with the names and defaults of the most particular one.
+
+    Generated code cannot hand on ``*args`` and ``**kwargs``: where no candidate names its arguments, one is taken.
+    """
+    signatures = [_own_arguments(candidate) for candidate in candidates]
+    named = [signature for signature in signatures if signature is not None]
+    if not named:
+        node = graph.placeholder("input")
+        return (node,) if candidates else (), {}
+    narrowest = min(named, key=lambda signature: len(signature[0]))
+    arguments = [graph.placeholder(one.name, default_value=one.default) for one in narrowest[0]]
+    keywords = {
+        name: graph.placeholder(name, default_value=one.default)
+        for name, one in narrowest[1].items()
+        if all(name in signature[1] for signature in named)
+    }
     return tuple(arguments), keywords
+
+
+def _own_arguments(candidate: nn.Module) -> tuple[list[inspect.Parameter], dict[str, inspect.Parameter]] | None:
+    """Positional and keyword-only parameters of the forward pass; None if it takes whatever it is given."""
+    parameters = inspect.signature(candidate.forward).parameters.values()
+    positional = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    keyword = {one.name: one for one in parameters if one.kind == one.KEYWORD_ONLY}
+    if not positional and any(one.kind == one.VAR_POSITIONAL for one in parameters):
+        return None
+    return positional, keyword
 
 
 def _input_module(mutable: InputChoice, mask: list[Any]) -> fx.GraphModule:
@@ -197,20 +235,26 @@ def _finish(
     mutable: LayerChoice | InputChoice,
     mask: list[Any],
 ) -> fx.GraphModule:
-    soft = any(not isinstance(value, bool) for value in mask)
-    weights = [value for value in mask if value]
+    exact = torch.as_tensor(mask)  # weights are rounded as a mutator rounds them
+    soft = exact.dtype != torch.bool
+    weights = [value for value in exact.tolist() if value]
     output = _reduced(graph, outputs, mutable.reduction, weights if soft else None)
     if mutable.return_mask:
-        if outputs:
-            dtype: dict[str, Any] = {} if soft else {"dtype": torch.bool}
-            given: Any = graph.call_method("new_tensor", (outputs[0], mask), dtype)
-        else:
-            given = graph.call_function(torch.tensor, (mask,))
-        output = (output, given)
+        dtype = {"dtype": exact.dtype}
+        like = outputs[0] if outputs else _some_input(graph, mutable)
+        output = (output, graph.call_method("new_tensor", (like, exact.tolist()), dtype))
     graph.output(output)
     module = fx.GraphModule(root, graph, type(mutable).__name__)
     module.train(mutable.training)
     return module
+
+
+def _some_input(graph: fx.Graph, mutable: LayerChoice | InputChoice) -> fx.Node:
+    """A tensor on the model's device where nothing is run: the first that the choice is given."""
+    given = next(node for node in graph.nodes if node.op == "placeholder")
+    if isinstance(mutable, LayerChoice):
+        return given
+    return graph.call_function(operator.getitem, (given, _position(graph, mutable, 0, given)))
 
 
 def _reduced(graph: fx.Graph, outputs: list[fx.Node], reduction: str, weights: list[float] | None) -> Any:

@@ -26,6 +26,7 @@ __all__ = [
     "read_bytes",
     "read_json",
     "read_json_lines",
+    "source_name",
     "sync_folder",
     "write_json",
 ]
@@ -64,6 +65,13 @@ def atomic_writer(path: str | Path) -> Iterator[BinaryIO]:
         EnvironmentFailure: the file cannot be written; what was there before is untouched.
     """
     target = Path(path)
+    if _is_special(target):  # a device or a pipe holds nothing that could be replaced, and must not be itself
+        try:
+            with open(target, "wb") as special:
+                yield special
+        except OSError as error:
+            raise environment_failure(error, path) from error
+        return
     if target.is_symlink():
         target = Path(os.path.realpath(target))  # replace what the link points to, not the link
     temporary: str | None = None
@@ -107,6 +115,15 @@ class _OpenTemporary(io.BufferedWriter):
         except OSError as error:
             self.failure = error
             raise
+
+
+def _is_special(path: Path) -> bool:
+    """Whether it is neither a file nor a folder: ``/dev/null``, ``/dev/stdout``, a named pipe."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def _mode_for(target: Path) -> int:
@@ -194,13 +211,18 @@ def _refuse(error: OSError, path: str | Path) -> NoReturn:
     raise InputError(f"cannot read: {error.strerror}", where=str(path)) from error
 
 
+def source_name(path: str | Path) -> str:
+    """What errors call an input file: its path, or ``standard input`` for ``-``."""
+    return "standard input" if str(path) == "-" else str(path)
+
+
 def read_json(path: str | Path) -> Any:
     """Parse a JSON file (``-``: standard input).
 
     Raises:
         InputError: no such file, not UTF-8, or not JSON (with line and column); ``NaN`` is not JSON.
     """
-    return parse_json(read_bytes(path), "standard input" if str(path) == "-" else str(path))
+    return parse_json(read_bytes(path), source_name(path))
 
 
 def parse_json(content: bytes, where: str) -> Any:
@@ -217,6 +239,8 @@ def parse_json(content: bytes, where: str) -> Any:
         raise InputError("not a document of ours: nested too deeply", where=where) from error
     except _NotJson as error:
         raise InputError(f"not JSON: {error}", where=where) from error
+    except ValueError as error:  # an integer of thousands of digits
+        raise InputError("not a document of ours: a number is too long", where=where) from error
 
 
 class _NotJson(ValueError):

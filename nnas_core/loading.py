@@ -75,23 +75,30 @@ class UserModule:
         try:
             yield
         finally:
+            own = [
+                name
+                for name, module in list(sys.modules.items())
+                if module is not self.module and _shadows(self.folder, name) and _inside(self.folder, module)
+            ]
+            self._siblings.update({name: sys.modules.pop(name) for name in own})
+            sys.modules.update(hidden)
             with contextlib.suppress(ValueError):
                 sys.path.remove(str(self.folder))
-            for name, module in list(sys.modules.items()):
-                if module is not self.module and _shadows(self.folder, name) and _inside(self.folder, module):
-                    self._siblings[name] = sys.modules.pop(name)
-            sys.modules.update(hidden)
 
 
 def _shadows(folder: Path, name: str) -> bool:
     """Whether ``folder`` holds a module or package of the top-level name of ``name``."""
     top = name.partition(".")[0]
-    return (folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file()
+    if (folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file():
+        return True
+    package = sys.modules.get(top)  # a folder without __init__.py counts once it was imported as a package
+    return getattr(package, "__file__", None) is None and (folder / top).is_dir() and _inside(folder, package)
 
 
 def _inside(folder: Path, module: ModuleType | None) -> bool:
     file = getattr(module, "__file__", None)
-    return file is not None and folder in Path(file).resolve().parents
+    places = [file] if file is not None else list(getattr(module, "__path__", ()))
+    return any(folder in Path(place).resolve().parents for place in places)
 
 
 _loaded: dict[str, UserModule] = {}
@@ -190,7 +197,7 @@ def load_class(reference: str) -> type[Any]:
 
 # ---- whose fault was it?
 
-RUNS_THE_MODEL = "default_forward_batch"
+_RUNS_THE_MODEL = "default_forward_batch"
 """The function of ``nnas_core.task`` below which everything is the user's model."""
 
 _user_folders: set[Path] = set()
@@ -199,7 +206,7 @@ _OURS = Path(__file__).resolve().parent.parent
 
 def _is_user_frame(step: TracebackType) -> bool:
     code = step.tb_frame.f_code
-    if code.co_name == RUNS_THE_MODEL:
+    if code.co_name == _RUNS_THE_MODEL:
         return True  # a model of torch's own layers fails without a frame of the user's file
     if code.co_filename.startswith("<"):
         return False

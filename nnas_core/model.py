@@ -17,7 +17,7 @@ from nnas_core.mutables import Mutable
 
 __all__ = ["build_model", "build_on_meta"]
 
-Factory = Callable[..., Any]
+_Factory = Callable[..., Any]
 
 
 def build_model(
@@ -68,6 +68,7 @@ def build_on_meta(
     A constructor that needs real numbers fails on the meta device; then the model is built once more on the CPU,
     and if that fails too, its error is the one that counts.
     """
+    loading.load(loading.split_reference(reference)[0])  # its own tensors have values, also for the second try
     try:
         with torch.device("meta"):
             return build_model(reference, arguments, **options)
@@ -77,7 +78,7 @@ def build_on_meta(
         return build_model(reference, arguments, **options)
 
 
-def _check_arguments(target: Factory, arguments: Mapping[str, Any], reference: str) -> None:
+def _check_arguments(target: _Factory, arguments: Mapping[str, Any], reference: str) -> None:
     with contextlib.suppress(ValueError):  # a class of C has no signature to check
         signature = inspect.signature(target)
         try:
@@ -91,8 +92,8 @@ def _check_arguments(target: Factory, arguments: Mapping[str, Any], reference: s
             ) from error
 
 
-def _default_factory(user: UserModule, arguments: Mapping[str, Any], needs_mutables: bool) -> Factory:
-    build: Factory | None = getattr(user.module, "build_model", None)
+def _default_factory(user: UserModule, arguments: Mapping[str, Any], needs_mutables: bool) -> _Factory:
+    build: _Factory | None = getattr(user.module, "build_model", None)
     if build is not None:
         return build
     own = [

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -19,13 +20,13 @@ from nnas_core.resolution import Plan, as_masks, hard_mask, hard_plan, soft_plan
 from nnas_core.space import SearchSpace
 from nnas_core.tree import MutableTree, parse
 
-__all__ = ["BaseMutator", "Mutator"]
+__all__ = ["BaseMutator", "Direct", "Mutator"]
 
 # What a mutator knows of its model. It is never registered, so the model's weights are not the mutator's.
-_DERIVED = ("_tree", "_choices", "_shared", "_space", "_current", "_routes_cache")
+_DERIVED = ("_tree", "_choices", "_shared", "_calls", "_space", "_current", "_routes_cache")
 
-Direct = tuple[dict[str, Any], list[nn.Module]]
-"""The ``__dict__`` of a LayerChoice and its candidates: storing one of them under ``_run`` decides it."""
+Direct = tuple[int, list[nn.Module]]
+"""The slot of a LayerChoice and its candidates: storing one of them there decides it."""
 
 
 class BaseMutator(nn.Module):
@@ -42,6 +43,7 @@ class BaseMutator(nn.Module):
     """
 
     model: nn.Module
+    _calls: list[Callable[..., Any]]
     _tree: MutableTree
     _shared: dict[str, list[LayerChoice | InputChoice]]
     _choices: dict[str, LayerChoice | InputChoice]
@@ -70,13 +72,13 @@ class BaseMutator(nn.Module):
         state["_tree"] = tree
         state["_shared"] = shared
         state["_choices"] = {key: group[0] for key, group in shared.items()}
-        state["_space"] = SearchSpace(group[0].choice for group in shared.values())
+        calls: list[Callable[..., Any]] = []
+        state["_calls"] = calls
         for mutable in everything:
             mutable.set_mutator(self)
-            if isinstance(mutable, LayerChoice):
-                mutable.__dict__["_run"] = functools.partial(self._forward_layer_choice, mutable)
-            elif isinstance(mutable, InputChoice):
-                mutable.__dict__["_run"] = functools.partial(self._forward_input_choice, mutable)
+        for mutable in itertools.chain(*shared.values()):
+            mutable.__dict__.update(_calls=calls, _slot=len(calls))
+            calls.append(self._undecided(mutable))
 
     def unbind(self) -> None:
         """Free the model for another mutator; this one is of no use afterwards."""
@@ -113,7 +115,15 @@ class BaseMutator(nn.Module):
     def space(self) -> SearchSpace:
         """The search space of the model."""
         self._require_bound()
+        if "_space" not in self.__dict__:
+            self.__dict__["_space"] = SearchSpace(mutable.choice for mutable in self.choices)
         return self._space
+
+    def _undecided(self, mutable: LayerChoice | InputChoice) -> Callable[..., Any]:
+        """What a mutable calls while nothing else was decided: the overridable methods."""
+        if isinstance(mutable, LayerChoice):
+            return functools.partial(self._forward_layer_choice, mutable)
+        return functools.partial(self._forward_input_choice, mutable)
 
     def _forward_layer_choice(self, mutable: LayerChoice, *args: Any, **kwargs: Any) -> Any:
         output, mask = self.on_forward_layer_choice(mutable, *args, **kwargs)
@@ -143,6 +153,7 @@ class BaseMutator(nn.Module):
 
     def candidates_changed(self, mutable: LayerChoice) -> None:
         """Called when the candidates of a bound LayerChoice were replaced or deleted."""
+        self.__dict__.pop("_space", None)
 
     def export(self) -> dict[str, Tensor]:
         """The final architecture."""
@@ -202,11 +213,15 @@ class Mutator(BaseMutator):
         self._apply_masks(self.sample_search(), f"{type(self).__name__}.sample_search")
 
     def apply_architecture(self, architecture: Architecture) -> None:
-        """Make the model ``architecture``, hard or weighted, until the next reset."""
+        """Make the model ``architecture``, hard or weighted, until the next reset.
+
+        Raises:
+            ArchitectureError: it does not fit the model.
+        """
+        self.space.validate(architecture)
         if architecture.is_hard:
             self.decide(architecture.indices())
         else:
-            self._require_bound()
             self._apply_masks(architecture.masks(), "the architecture")
 
     def _apply_masks(self, decisions: Mapping[str, Any], source: str) -> None:
@@ -234,8 +249,8 @@ class Mutator(BaseMutator):
         for key, decision in decisions.items():
             if len(decision) == 1:
                 index = decision[0]
-                for state, candidates in direct[key]:
-                    state["_run"] = candidates[index]
+                for slot, candidates in direct[key]:
+                    self._calls[slot] = candidates[index]
                 rest = indirect[key]
             else:
                 rest = self._shared[key]
@@ -253,7 +268,7 @@ class Mutator(BaseMutator):
                 for mutable in group:
                     special = mutable.return_mask or mutable.reduction == "none" or self._overrides_forward(mutable)
                     if isinstance(mutable, LayerChoice) and not special and None not in mutable.candidates:
-                        direct[key].append((mutable.__dict__, mutable.candidates))
+                        direct[key].append((mutable._slot, mutable.candidates))
                     else:
                         indirect[key].append(mutable)
             self.__dict__["_routes_cache"] = (direct, indirect)
@@ -265,14 +280,13 @@ class Mutator(BaseMutator):
         super().candidates_changed(mutable)
         self.__dict__.pop("_routes_cache", None)
         if not self._overrides_forward(mutable):  # what it would run may be gone; the next reset decides anew
-            mutable.__dict__["_run"] = functools.partial(self._forward_layer_choice, mutable)
+            self._calls[mutable._slot] = self._undecided(mutable)
         mutable.__dict__.pop("_plan", None)
 
     def _install(self, mutable: LayerChoice | InputChoice, plan: Plan) -> None:
-        state = mutable.__dict__
-        state["_plan"] = plan
+        mutable.__dict__["_plan"] = plan
         if not self._overrides_forward(mutable):
-            state["_run"] = plan.run_with_mask if mutable.return_mask else plan.run
+            self._calls[mutable._slot] = plan.run_with_mask if mutable.return_mask else plan.run
 
     def _overrides_forward(self, mutable: LayerChoice | InputChoice) -> bool:
         own = type(self)

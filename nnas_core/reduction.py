@@ -75,7 +75,9 @@ def reduce_soft(outputs: Sequence[Tensor], weights: Sequence[Tensor], reduction:
     if all(o.shape == first.shape and o.dtype == first.dtype for o in outputs):
         total = _WeightedSum.apply(torch.stack(list(weights)).to(first.dtype), *outputs)  # type: ignore[no-untyped-call]
     else:
-        total = _sum([o * w.to(o.dtype) for o, w in zip(outputs, weights, strict=True)])
+        total = first * weights[0].to(first.dtype)
+        for o, w in zip(outputs[1:], weights[1:], strict=True):
+            total = torch.addcmul(total, o, w.to(o.dtype))
     return total / len(outputs) if reduction == "mean" else total
 
 

@@ -18,7 +18,7 @@ from nnas_core.errors import DecisionError
 from nnas_core.mutables import InputChoice, LayerChoice
 from nnas_core.reduction import reduce_hard, reduce_soft
 
-__all__ = ["Plan", "as_masks", "hard_mask", "hard_plan", "soft_plan"]
+__all__ = ["Plan", "Run", "as_masks", "hard_mask", "hard_plan", "soft_plan"]
 
 Run = Callable[..., Any]
 
@@ -96,11 +96,12 @@ def as_masks(
 
 
 def _as_tensor(value: Any) -> Tensor:
-    if isinstance(value, Tensor):
-        return value
     if isinstance(value, (list, tuple)) and value and isinstance(value[0], Tensor):
-        return torch.stack(list(value))
-    return torch.as_tensor(value)
+        value = torch.stack(list(value))
+    mask = torch.as_tensor(value)
+    if mask.layout != torch.strided or mask.is_complex() or mask.is_meta:
+        raise TypeError("a mask is a dense tensor of real numbers")
+    return mask
 
 
 def _fetch(masks: Mapping[str, Tensor]) -> dict[str, list[Any]]:

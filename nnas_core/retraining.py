@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from nnas_core.data import build_batches, held_out_batches
-from nnas_core.evaluation import measure
+from nnas_core.evaluation import measure, require_finite
 from nnas_core.extraction import extract
 from nnas_core.files import atomic_writer
 from nnas_core.finite import finite_only
@@ -76,8 +76,13 @@ def retrain(
     callbacks: Sequence[Callback] = (),
     should_stop: StopSignal = lambda: None,
     warn: Callable[[str], None] = lambda line: None,
+    architecture_from: str | None = None,
 ) -> RetrainReport:
     """Train the architecture of ``settings`` alone in a run folder, from its newest checkpoint if it has one.
+
+    Args:
+        settings, run, callbacks, should_stop, warn: as for ``search``.
+        architecture_from: the file of the architecture, for errors.
 
     Raises:
         ArchitectureError: the architecture does not fit the model.
@@ -88,7 +93,7 @@ def retrain(
     cadence = CheckpointCadence(settings.checkpoint_every)
     supernet, user = build_model(settings.model, settings.model_arg)
     space = SearchSpace.from_model(supernet)
-    architecture = space.parse(settings.architecture)
+    architecture = space.parse(settings.architecture, architecture_from)
     if settings.checkpoint is not None:
         load_weights(supernet, settings.checkpoint, space)
     child = extract(supernet, architecture).to(device)
@@ -111,24 +116,24 @@ def retrain(
         device=device,
         callbacks=[*callbacks, recorder],
     )
-    if run.checkpoint.exists():
+    if run.goes_on:
         for difference in recorder.restore():
             warn(f"resume differs: {difference}; the result may differ in its last bits")
         run.log("resumed", step=trainer.step)
     else:
-        run.write("config.json", {"retrain": asdict(settings)})
+        run.begin({"retrain": asdict(settings)})
         run.write("search_space.json", space.to_json())
         run.write("architecture.json", architecture.masks())
         run.log("started", model=settings.model, seed=settings.seed)
-    trainer.train()
+    recorder.train()
     held_out, tested_on = held_out_batches(task, settings.data())
     test = measure(child, task, held_out.epoch(0), device)
+    require_finite(test, tested_on)
     weights = run.path / "weights.pt"
     with atomic_writer(weights) as stream:
         torch.save(dict(child.state_dict()), stream)
     last = trainer.history[-1]
-    run.log("finished", test=finite_only(test), tested_on=tested_on)
-    return RetrainReport(
+    report = RetrainReport(
         valid=last.valid,
         test=test,
         tested_on=tested_on,
@@ -140,3 +145,12 @@ def retrain(
         weights=str(weights),
         device=str(device),
     )
+    run.log(
+        "finished",
+        test=finite_only(test),
+        tested_on=tested_on,
+        seconds=report.seconds,
+        samples_per_second=report.samples_per_second,
+        peak_memory_mb=report.peak_memory_mb,
+    )
+    return report

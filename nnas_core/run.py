@@ -33,25 +33,28 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: TextIO | None = None
+        self._resumed = False
 
     @classmethod
     def create(cls, path: str | Path, *, force: bool = False) -> RunFolder:
-        """Start in a new or empty folder.
+        """Start in a new or empty folder; with ``force`` an old run in it stays until ``begin``.
 
         Raises:
             UsageError: it holds something and ``force`` is false.
             EnvironmentFailure: it cannot be written, or another process works in it.
         """
         run = cls(prepare_folder(path))
-        if not force and any(entry.name != _LOCK for entry in run.path.iterdir()):
+        if (run.path / _LOCK).exists():
+            run._acquire()  # first: a run that is going on is worth another message than one that ended
+        if not force and any(not _is_leftover(entry.name) for entry in run.path.iterdir()):
+            run.close()
             raise UsageError(
                 "the folder is not empty",
                 where=str(path),
                 hint="go on with --resume, start over with --force, or choose another -o",
             )
-        run._acquire()
-        for name in _FILES:
-            (run.path / name).unlink(missing_ok=True)
+        if run._lock is None:
+            run._acquire()
         return run
 
     @classmethod
@@ -85,9 +88,19 @@ class RunFolder:
             )
         prepare_folder(path)
         run._acquire()
-        for leftover in run.path.glob(".*.tmp"):  # of a process that was killed while it wrote
-            leftover.unlink(missing_ok=True)
+        run._resumed = True
         return run
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return self._resumed and self.checkpoint.exists()
+
+    def begin(self, configuration: Mapping[str, Any]) -> None:
+        """Take away what an older run left, and write ``config.json``: from here on the run can be resumed."""
+        for name in _FILES:
+            (self.path / name).unlink(missing_ok=True)
+        self.write("config.json", configuration)
 
     def configuration(self, command: str) -> dict[str, Any]:
         """The options that the run was started with."""
@@ -133,6 +146,9 @@ class RunFolder:
         lock.write(json.dumps({"pid": os.getpid(), "since": started}))
         lock.flush()
         self._lock = lock
+        for entry in list(self.path.iterdir()):
+            if entry.name != _LOCK and _is_leftover(entry.name):
+                entry.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let others work in the folder."""
@@ -149,6 +165,11 @@ class RunFolder:
 
 _LOCK = ".lock"
 _FILES = ("checkpoint.pt", "events.jsonl", "config.json", "search_space.json", "architecture.json", "weights.pt")
+
+
+def _is_leftover(name: str) -> bool:
+    """The lock, or what a process that was killed while it wrote left."""
+    return name == _LOCK or (name.endswith(".tmp") and name.startswith(tuple(f".{file}." for file in _FILES)))
 
 
 def _holder(lock: TextIO) -> str:

@@ -144,20 +144,20 @@ def search(
         callbacks=[*callbacks, recorder],
         generators={"mutator": generator},
     )
-    if run.checkpoint.exists():
+    if run.goes_on:
         for difference in recorder.restore():
             warn(f"resume differs: {difference}; the result may differ in its last bits")
         run.log("resumed", step=trainer.step)
     else:
-        run.write("config.json", {"search": asdict(settings)})
+        run.begin({"search": asdict(settings)})
         run.write("search_space.json", space.to_json())
         run.log("started", model=settings.model, mutator=settings.mutator, seed=settings.seed)
-    trainer.train()
+    recorder.train()
     architecture = recorder.final_architecture()
     if architecture is None:
         raise UserCodeError("the mutator has no final architecture", where=settings.mutator)
     last: EpochRecord = trainer.history[-1]
-    return SearchReport(
+    report = SearchReport(
         metrics=last.valid,
         architecture=architecture,
         seconds=time.perf_counter() - started,
@@ -167,3 +167,10 @@ def search(
         space_size=space.size,
         device=str(device),
     )
+    run.log(
+        "finished",
+        seconds=report.seconds,
+        samples_per_second=report.samples_per_second,
+        peak_memory_mb=report.peak_memory_mb,
+    )
+    return report

@@ -17,13 +17,22 @@ import nnas_core
 from nnas_core import random_state
 from nnas_core.architecture import Architecture
 from nnas_core.checkpoint import read_checkpoint, write_checkpoint
-from nnas_core.errors import EnvironmentFailure, InputError, Interrupted, UsageError
+from nnas_core.errors import EnvironmentFailure, InputError, Interrupted, NoResultError, UsageError
 from nnas_core.finite import finite_only
 from nnas_core.run import RunFolder
 from nnas_core.space import SearchSpace
 from nnas_core.training import Callback
 
-__all__ = ["CheckpointCadence", "Recorder", "StopSignal", "choose_device", "load_weights", "peak_memory_mb"]
+__all__ = [
+    "CheckpointCadence",
+    "Recorder",
+    "StopSignal",
+    "check_space",
+    "check_weights",
+    "choose_device",
+    "load_weights",
+    "peak_memory_mb",
+]
 
 StopSignal = Callable[[], int | None]
 """Asked between steps: the number of the signal that asks to stop, or None."""
@@ -124,6 +133,19 @@ class Recorder(Callback):
                 hint=f"nnas {self._facts['command']} --resume {self._run.path}",
             )
 
+    def train(self) -> None:
+        """Run the trainer to its end; where it diverges, say what is left.
+
+        Raises:
+            NoResultError: the loss or the weights are not finite.
+        """
+        try:
+            self.trainer.train()
+        except NoResultError as error:
+            kept = self._run.checkpoint
+            left = f"the last good checkpoint is {kept}" if kept.exists() else "there is no checkpoint yet"
+            raise NoResultError(f"{error.message}; {left}", where=error.where, hint=error.hint) from error
+
     def on_epoch_end(self, epoch: int) -> None:
         record = self.trainer.history[-1]
         self.save()
@@ -144,7 +166,12 @@ class Recorder(Callback):
             return self.mutator.final_architecture()
 
     def save(self) -> None:
-        """Write the checkpoint, and the architecture beside it."""
+        """Write the checkpoint, and the architecture beside it.
+
+        Raises:
+            NoResultError: a weight is not finite; the checkpoint before stays.
+        """
+        self._require_finite()
         architecture = self.final_architecture()
         header = {
             "nnas": nnas_core.__version__,
@@ -168,6 +195,15 @@ class Recorder(Callback):
         if architecture is not None:
             self._run.write("architecture.json", architecture.masks())
         self._cadence.written()
+
+    def _require_finite(self) -> None:
+        """A loss may be finite and its gradient not: such weights must not replace good ones."""
+        for name, value in self.trainer.model.state_dict().items():
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise NoResultError(
+                    f"the weights are not finite ({name}) after step {self.trainer.step}",
+                    hint="lower the learning rate, set --clip-grad, or look for bad input data",
+                )
 
     def restore(self) -> list[str]:
         """Load the newest checkpoint, if one was written, into the trainer.

@@ -109,9 +109,9 @@ class SearchSpace:
         canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
-    def parse(self, document: Any) -> Architecture:
-        """Read an architecture in any form (see ``Architecture.parse``)."""
-        return Architecture.parse(document, self._choices)
+    def parse(self, document: Any, where: str | None = None) -> Architecture:
+        """Read an architecture in any form (see ``Architecture.parse``); ``where`` names its file in errors."""
+        return Architecture.parse(document, self._choices, where=where)
 
     def sample(self, rng: np.random.Generator) -> Architecture:
         """An architecture drawn uniformly."""

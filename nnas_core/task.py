@@ -14,7 +14,15 @@ from torch import Tensor
 from nnas_core.errors import UserCodeError
 from nnas_core.loading import UserModule
 
-__all__ = ["OptimizerSettings", "Task"]
+__all__ = [
+    "AUXILIARY_WEIGHT",
+    "OptimizerSettings",
+    "Task",
+    "default_forward_batch",
+    "default_loss",
+    "default_metrics",
+    "default_optimizer",
+]
 
 
 @dataclass(frozen=True)
@@ -105,14 +113,19 @@ class Task:
     def build_scheduler(
         self, optimizer: torch.optim.Optimizer, total_steps: int
     ) -> torch.optim.lr_scheduler.LRScheduler | None:
-        """The schedule, stepped after every training step; None for a constant rate."""
+        """The schedule, stepped after every training step; None for a constant rate.
+
+        Args:
+            optimizer: whose rate it sets.
+            total_steps: of the whole training; 0 if that is not known, which leaves the default rate constant.
+        """
         if self.has("build_scheduler"):
             own: torch.optim.lr_scheduler.LRScheduler | None = self.call("build_scheduler", optimizer, total_steps)
             return own
-        if self._settings.schedule == "none":
+        if self._settings.schedule == "none" or not total_steps:
             return None
         return torch.optim.lr_scheduler.CosineAnnealingLR(
-            optimizer, T_max=max(1, total_steps), eta_min=self._settings.min_learning_rate
+            optimizer, T_max=total_steps, eta_min=self._settings.min_learning_rate
         )
 
 

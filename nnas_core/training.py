@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -180,10 +181,11 @@ class Trainer:
         # A loader of the user's draws from the global state: repeat the epoch's beginning, then go on as it was.
         now = random_state.capture()
         random_state.restore(self._epoch_start)
-        batches = self.train_batches.epoch(epoch, self.batch)
-        first = next(batches, None)
+        batches = self.train_batches.epoch(epoch)
+        for _ in itertools.islice(batches, self.batch):
+            pass
         random_state.restore(now)
-        return _chain(first, batches)
+        return batches
 
     def _train_batch(self, batch: Any) -> None:
         self.optimizer.zero_grad()
@@ -282,12 +284,6 @@ class Trainer:
         for name, generator in self.generators.items():
             generator.set_state(state["random"]["generators"][name])
         random_state.restore(state["random"]["global"])
-
-
-def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
-    if first is not None:
-        yield first
-        yield from rest
 
 
 def _plain(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import torch.nn as nn
 
 from nnas_core.choice import Choice
 from nnas_core.errors import SpaceError
-from nnas_core.mutables import AutoKey, InputChoice, LayerChoice, Mutable, MutableScope
+from nnas_core.keys import AutoKey
+from nnas_core.mutables import InputChoice, LayerChoice, Mutable, MutableScope
 from nnas_core.reduction import REDUCTIONS
 
 __all__ = ["MutableTree", "parse", "read_choices"]

@@ -12,7 +12,7 @@ from nnas_core import random_state, registry
 from nnas_core.architecture import Architecture
 from nnas_core.data import build_batches, held_out_batches
 from nnas_core.errors import Interrupted, NoResultError, UserCodeError
-from nnas_core.evaluation import Evaluation, InheritedWeights
+from nnas_core.evaluation import Evaluation, InheritedWeights, require_finite
 from nnas_core.extraction import extract
 from nnas_core.loading import load
 from nnas_core.model import build_model
@@ -97,12 +97,15 @@ class _Setting:
         )
 
 
-def evaluate_once(settings: EvaluateSettings, document: Any) -> tuple[Architecture, Evaluation, str]:
+def evaluate_once(
+    settings: EvaluateSettings, document: Any, where: str | None = None
+) -> tuple[Architecture, Evaluation, str]:
     """Measure one architecture with inherited weights.
 
     Args:
         settings: of what, on what.
         document: the architecture, in any form.
+        where: the file that it is from, for errors.
 
     Returns:
         The architecture, what was measured, and on which data: ``"validation"`` or ``"test"``.
@@ -110,13 +113,16 @@ def evaluate_once(settings: EvaluateSettings, document: Any) -> tuple[Architectu
     Raises:
         InputError: checkpoint and model do not belong together.
         ArchitectureError: the architecture does not fit the model.
+        NoResultError: what was measured is not finite.
     """
     setting = _Setting(settings, settings.checkpoint)
-    architecture = setting.space.parse(document)
+    architecture = setting.space.parse(document, where)
     data = "validation"
     if settings.on == "test":
         setting.valid_batches, data = held_out_batches(setting.task, settings.data())
-    return architecture, setting.inherited(settings.recalibrate).evaluate(architecture), data
+    evaluation = setting.inherited(settings.recalibrate).evaluate(architecture)
+    require_finite(evaluation.metrics, data)
+    return architecture, evaluation, data
 
 
 def tune(
@@ -201,12 +207,20 @@ def _first(metrics: Mapping[str, float]) -> float:
     return next((value for name, value in metrics.items() if name != "loss"), metrics["loss"])
 
 
+def _require_finite(metrics: Mapping[str, float]) -> None:
+    try:
+        require_finite(metrics, "validation")
+    except NoResultError as error:
+        raise TrialFailed(error.message) from error
+
+
 class _InheritedTrial(_Trial):
     def __init__(self, setting: _Setting, settings: TuneSettings) -> None:
         self._inherited = setting.inherited(settings.recalibrate)
 
     def __call__(self, architecture: Architecture) -> TrialResult:
         found = self._inherited.evaluate(architecture, self.poll)
+        _require_finite(found.metrics)
         metrics = dict(found.metrics)
         for name, value in (found.before or {}).items():
             metrics[f"{name}_before_recalibration"] = value
@@ -239,6 +253,7 @@ class _ScratchTrial(_Trial):
         except NoResultError as error:
             raise TrialFailed(error.message) from error
         last = trainer.history[-1]
+        _require_finite(last.valid)
         parameters = sum(p.numel() for p in child.parameters() if p.requires_grad)
         seconds = sum(record.seconds for record in trainer.history)
         return TrialResult(_first(last.valid), last.valid, {"seconds": seconds, "parameters": parameters})

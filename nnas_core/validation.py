@@ -63,7 +63,13 @@ def validate_file(file: str, space: SearchSpace | None = None, kind: str | None 
         found = kind or _recognise(document)
         return FileCheck(file, found, _problems(found, document, space))
     except NnasError as error:
-        return FileCheck(file, found, [error.message, *error.problems])
+        return FileCheck(file, found, [_placed(error, file), *error.problems])
+
+
+def _placed(error: NnasError, file: str) -> str:
+    """The message, with the line and column that it is about."""
+    place = (error.where or "").removeprefix(file).lstrip(":")
+    return f"{place}: {error.message}" if place else error.message
 
 
 def _recognise(document: Any) -> str:

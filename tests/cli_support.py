@@ -194,7 +194,7 @@ class ForkServer:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         self._process = subprocess.Popen(
-            [sys.executable, "-c", f"from tests.cli.fork_server import serve; serve({theirs.fileno()})"],
+            [sys.executable, "-u", "-c", f"from tests.cli.fork_server import serve; serve({theirs.fileno()})"],
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
             pass_fds=[theirs.fileno()],

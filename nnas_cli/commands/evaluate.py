@@ -8,7 +8,9 @@ import click
 
 from nnas_cli import options
 from nnas_cli.output import Output
-from nnas_core.files import dump_json, read_json
+from nnas_core.files import dump_json, read_json, source_name
+
+__all__ = ["command"]
 
 
 @click.command("evaluate")
@@ -37,7 +39,7 @@ from nnas_core.files import dump_json, read_json
 @options.loads_model
 @options.common
 def command(architecture: str, output: str, out: Output, **values: Any) -> None:
-    """Measure an architecture of MODEL with the weights it inherits.
+    """Measure an architecture with the weights it inherits.
 
     What is reported is an estimate: the weights were trained for all architectures at once.
 
@@ -54,14 +56,13 @@ def command(architecture: str, output: str, out: Output, **values: Any) -> None:
     document = read_json(architecture)
     settings = EvaluateSettings(**values)
     seed_globals(settings.seed)
-    found, evaluation, data = evaluate_once(settings, document)
+    found, evaluation, data = evaluate_once(settings, document, source_name(architecture))
     report = {
         "architecture": found.masks(),
         "metrics": finite_only(evaluation.metrics),
         "before_recalibration": evaluation.before and finite_only(evaluation.before),
         "measured_on": f"{data} data, inherited weights",
         "recalibrate": settings.recalibrate,
-        "seconds": evaluation.seconds,
         "seed": settings.seed,
     }
     if out.as_json or output != "-":

@@ -6,7 +6,10 @@ import click
 
 from nnas_cli import options
 from nnas_cli.output import Output
-from nnas_core.files import dump_json, read_json
+from nnas_core.errors import InputError, UsageError
+from nnas_core.files import dump_json, read_json, source_name
+
+__all__ = ["command"]
 
 
 @click.command("export")
@@ -36,16 +39,20 @@ def command(checkpoint: str, form: str, architecture: str | None, output: str, s
     """
     from nnas_core.architecture import document_of
     from nnas_core.checkpoint import read_checkpoint
-    from nnas_core.errors import InputError
     from nnas_core.space import SearchSpace
 
+    if checkpoint == "-":
+        raise UsageError("a checkpoint cannot come from standard input", hint="give the path of a file")
     header = read_checkpoint(checkpoint)["header"]
     if "architecture" not in header:
         raise InputError(
             "has no architecture: it is of a plain model", where=checkpoint, hint="take one of `nnas search`"
         )
     space = SearchSpace.from_json(header["space"], checkpoint)
-    found = space.parse(header["architecture"] if architecture is None else read_json(architecture))
+    if architecture is None:
+        found = space.parse(header["architecture"], checkpoint)
+    else:
+        found = space.parse(read_json(architecture), source_name(architecture))
     if form != "document":
         out.write(output, dump_json(found.to_form(form)))
         return

@@ -12,6 +12,8 @@ from nnas_cli.output import Output
 from nnas_core import __version__
 from nnas_core.files import dump_json
 
+__all__ = ["command"]
+
 _PACKAGES = ("torch", "numpy", "click", "rich", "jsonschema", "SQLAlchemy")
 
 

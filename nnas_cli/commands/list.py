@@ -8,6 +8,8 @@ from nnas_cli import options
 from nnas_cli.output import Output
 from nnas_core.files import dump_json
 
+__all__ = ["command"]
+
 
 @click.command("list")
 @click.argument("group", type=click.Choice(["mutators", "tuners"]))

@@ -9,12 +9,14 @@ import click
 from nnas_cli import options
 from nnas_cli.output import Output
 from nnas_core.errors import UsageError
-from nnas_core.files import read_json
+from nnas_core.files import read_json, source_name
+
+__all__ = ["command"]
 
 
 @click.command("retrain")
 @click.argument("model", metavar="MODEL", required=False)
-@click.option("--architecture", metavar="FILE", help="In any form; - is standard input.  [required]")
+@click.option("--architecture", type=click.UNPROCESSED, metavar="FILE", help="In any form; - is standard input.  [required]")
 @click.option("--checkpoint", metavar="FILE", help="Start from the weights of this supernet, not from scratch.")
 @click.option("--epochs", type=click.IntRange(1), default=50, show_default=True, help="To train in all.")
 @options.training
@@ -30,14 +32,14 @@ from nnas_core.files import read_json
 @options.common
 def command(
     model: str | None,
-    architecture: str | None,
+    architecture: str | dict[str, Any] | None,
     resume: str | None,
     force: bool,
     output: str | None,
     out: Output,
     **values: Any,
 ) -> None:
-    """Train one architecture of MODEL alone and report its test metric.
+    """Train one architecture of MODEL alone and test it.
 
     The architecture is taken out of the model as a plain module, with no unused weight in it. weights.pt in the run
     folder is its state_dict. The test data is looked at once, at the end.
@@ -57,25 +59,30 @@ def command(
     from nnas_core.run import RunFolder
 
     values["model"] = model
+    source = source_name(architecture) if isinstance(architecture, str) else None  # a run's config.json holds it whole
+    if architecture is not None:
+        values["architecture"] = read_json(architecture) if isinstance(architecture, str) else architecture
     if resume is not None:
         if output is not None or force:
             raise UsageError("--resume goes on in the run's own folder, it takes no -o and no --force")
         run, values = options.resumed("retrain", resume, values)
     else:
         options.require(model=model, architecture=architecture)
-        values["architecture"] = read_json(str(architecture))
         run = RunFolder.create(output or f"runs/{stem(str(model))}-retrain", force=force)
     settings = RetrainSettings(**values)
     progress = TrainingProgress(out)
     with run, StopRequest() as stop:
         seed_globals(settings.seed)
         try:
-            report = retrain(settings, run, callbacks=[progress], should_stop=stop, warn=out.warn)
+            report = retrain(
+                settings, run, callbacks=[progress], should_stop=stop, warn=out.warn, architecture_from=source
+            )
         finally:
             progress.close()
     if report.tested_on != "test":
         out.warn("the module has no test_dataset(), so the metric below is of the validation data")
     if out.as_json:
+        # no times in it: equal command lines give equal bytes; events.jsonl has them
         document = {
             "run": str(run.path),
             "seed": settings.seed,
@@ -84,9 +91,6 @@ def command(
             "tested_on": report.tested_on,
             "valid": finite_only(report.valid),
             "parameters": report.parameters,
-            "samples_per_second": report.samples_per_second,
-            "seconds": report.seconds,
-            "peak_memory_mb": report.peak_memory_mb,
             "device": report.device,
             "weights": report.weights,
         }

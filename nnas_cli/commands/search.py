@@ -12,6 +12,8 @@ from nnas_cli import options
 from nnas_cli.output import Output
 from nnas_core.errors import UsageError
 
+__all__ = ["command", "stem"]
+
 
 @click.command("search")
 @click.argument("model", metavar="MODEL", required=False)
@@ -45,7 +47,7 @@ def command(
     out: Output,
     **values: Any,
 ) -> None:
-    """Train a supernet one-shot on the data of MODEL and find an architecture.
+    """Train a supernet one-shot and find an architecture.
 
     The run folder gets checkpoint.pt, events.jsonl, config.json, search_space.json and architecture.json. After Ctrl-C
     or a crash, --resume goes on from the newest checkpoint, to the bit on the same machine.
@@ -81,15 +83,13 @@ def command(
             report = search(settings, run, callbacks=[progress], should_stop=stop, warn=out.warn)
         finally:
             progress.close()
+    # no times in it: equal command lines give equal bytes; events.jsonl has them
     document = {
         "run": str(run.path),
         "seed": settings.seed,
         "epochs": report.epochs,
         "metrics": finite_only(report.metrics),
         "measured_on": "validation data, each batch with an architecture that the mutator sampled",
-        "samples_per_second": report.samples_per_second,
-        "seconds": report.seconds,
-        "peak_memory_mb": report.peak_memory_mb,
         "device": report.device,
         "space_size": report.space_size,
         "architecture": report.architecture.masks(),

@@ -14,6 +14,8 @@ from nnas_core.files import dump_json
 if TYPE_CHECKING:
     from nnas_core.space import SearchSpace
 
+__all__ = ["command"]
+
 
 @click.command("ss-gen")
 @click.argument("model", metavar="MODEL", required=False)

@@ -14,6 +14,9 @@ from nnas_core.files import dump_json
 
 if TYPE_CHECKING:
     from nnas_core.architecture import Architecture
+    from nnas_core.study.records import TrialRecord
+
+__all__ = ["command"]
 
 
 class _Duration(click.ParamType[float]):
@@ -170,12 +173,18 @@ def command(
             "recovered": result.recovered,
             "reason": result.reason,
             "measured_on": f"validation data, {measured}",
-            "best": best.to_json(),
-            "top": [trial.to_json() for trial in best_trials],
+            "best": _document(best),
+            "top": [_document(trial) for trial in best_trials],
         }
         out.answer_json(document)
         return
     out.write(output, dump_json(masks))
+
+
+def _document(trial: TrialRecord) -> dict[str, Any]:
+    """A trial without its times, which the study has: equal command lines give equal bytes."""
+    kept = ("number", "value", "metrics", "architecture")
+    return {name: value for name, value in trial.to_json().items() if name in kept}
 
 
 def _shown(architecture: Architecture) -> str:

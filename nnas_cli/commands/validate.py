@@ -8,6 +8,8 @@ from nnas_cli import options
 from nnas_cli.output import Output
 from nnas_core.errors import ExitCode
 
+__all__ = ["command"]
+
 
 @click.command("validate")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
@@ -16,7 +18,7 @@ from nnas_core.errors import ExitCode
 @options.with_output("File for the report; - is standard output.")
 @options.common
 def command(files: tuple[str, ...], space: str | None, kind: str | None, output: str, seed: int, out: Output) -> int:
-    """Check FILEs: their kind, their schema, and with --space whether they fit it.
+    """Check FILEs against their schemas and a search space.
 
     Exit code 0 if all are valid, 1 if any is not. A file that cannot be read at all counts as not valid. Torch is
     loaded for checkpoints only.

@@ -22,7 +22,7 @@ from nnas_core.study.database import Database
 from nnas_core.study.records import StudyRecord, TrialRecord
 from nnas_core.study.tables import owners, repeats, studies, trials
 
-__all__ = ["Event", "OwnedStudy", "Repeat", "Stored", "acquire", "digest_of"]
+__all__ = ["Event", "OwnedStudy", "Stored", "acquire", "digest_of"]
 
 _LONGEST_ERROR = 10_000
 
@@ -62,15 +62,6 @@ _REQUEUE = (
 def digest_of(canonical: str) -> str:
     """What the uniqueness of an architecture in its study is checked by; of ``Architecture.canonical``."""
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Repeat:
-    """A proposal of an architecture whose trial had finished: its result was told to the tuner again."""
-
-    number: int
-    proposed_order: int
-    told_order: int
 
 
 @dataclass(frozen=True)

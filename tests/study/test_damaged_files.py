@@ -123,6 +123,35 @@ def test_the_database_is_made_without_hard_links_too(tmp_path: Path, monkeypatch
     assert [file.name for file in tmp_path.iterdir()] == ["nnas.db"]
 
 
+def test_of_two_that_create_the_database_the_quicker_one_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, link, calls = f"sqlite:///{tmp_path}/nnas.db", os.link, 0
+
+    def be_slower(source: str, target: str) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:  # at the last moment another process has made the database, and a study in it
+            with StudyStore.open(url) as quicker:
+                quicker.create_study(child.settings())
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", be_slower)
+    with StudyStore.open(url) as store:
+        assert [study.name for study in store.studies()] == ["study"]
+    assert calls == 2
+    assert [file.name for file in tmp_path.iterdir()] == ["nnas.db"]
+
+
+def test_a_writer_shuts_out_other_writers_from_its_start_a_reader_does_not(tmp_path: Path) -> None:
+    database = sqlite.open_file(str(tmp_path / "nnas.db"), create=True, busy_timeout_s=0.0)
+    with closing(sqlite3.connect(tmp_path / "nnas.db", isolation_level=None, timeout=0.0)) as other:
+        with database.write(), pytest.raises(sqlite3.OperationalError, match="database is locked"):
+            other.execute("BEGIN IMMEDIATE")
+        with database.read():
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("ROLLBACK")
+    database.close()
+
+
 def test_a_new_database_has_the_journal_and_the_marks_it_should(tmp_path: Path) -> None:
     StudyStore.open(f"sqlite:///{tmp_path}/nnas.db").close()
     with closing(sqlite3.connect(tmp_path / "nnas.db")) as connection:

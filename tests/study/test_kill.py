@@ -40,6 +40,7 @@ def test_a_study_killed_25_times_is_the_study_that_was_never_killed(url: str, tm
         # half of them die while they start, take over and replay, half of them between and in trials
         begun = rng.random() < 0.5
         while begun and len(done(log)) == before and process.poll() is None:
+            assert time.monotonic() < begin + 30, "the study does not go on"
             time.sleep(0.002)
         late = begin + 0.2 if not begun else time.monotonic()
         while time.monotonic() < late + rng.uniform(0, 0.2):
@@ -129,7 +130,9 @@ def test_a_second_coordinator_is_refused_until_the_first_is_dead(store: StudySto
 
     first.kill()
     # not waited for: a zombie is as dead as can be
+    deadline = time.monotonic() + 10
     while store.owner(study) is not None:
+        assert time.monotonic() < deadline, "the dead process still counts as the owner"
         time.sleep(0.001)
     owned = store.acquire(study)
     assert owned.recovered == 1

@@ -1,0 +1,130 @@
+"""Write the parts of the documentation that the code knows: tables of commands and algorithms, and every --help.
+
+    python docs/generate.py            rewrite them
+    python docs/generate.py --check    only say which files are out of date; exit code 1 if any is
+
+They stand between ``<!-- generated: NAME -->`` and ``<!-- end -->``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from nnas_cli.main import COMMANDS, cli
+from nnas_core import registry
+
+ROOT = Path(__file__).resolve().parents[1]
+REGION = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing, say which files are out of date")
+    check = parser.parse_args().check
+    stale = 0
+    for file in pages():
+        before = file.read_text(encoding="utf-8")
+        after = render(before)
+        if before == after:
+            continue
+        stale += 1
+        name = file.relative_to(ROOT)
+        if check:
+            print(f"{name} is out of date: run python docs/generate.py")
+        else:
+            file.write_text(after, encoding="utf-8")
+            print(f"wrote {name}")
+    return 1 if check and stale else 0
+
+
+def pages() -> list[Path]:
+    """The documentation."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def render(text: str) -> str:
+    """A page with its generated parts as they should be."""
+    return REGION.sub(lambda found: f"{found[1]}{GENERATORS[found[2]]()}{found[3]}", text)
+
+
+def commands() -> str:
+    """A table of all commands."""
+    rows = [
+        [f"[`{usage(name)}`](docs/cli.md#nnas-{name})", summary.removesuffix(".")] for name, summary in COMMANDS.items()
+    ]
+    return table(["command", "what it does"], rows)
+
+
+def algorithms(group: str) -> str:
+    """A table of mutators or tuners."""
+    rows = [
+        [f"`{entry.name}`", entry.summary.removesuffix("."), arguments(entry.load()), entry.source.removesuffix(".")]
+        for entry in registry.entries(group).values()
+    ]
+    return table(["name", "what it does", "arguments", "source"], rows)
+
+
+def arguments(cls: type) -> str:
+    """What ``--mutator-arg`` or ``--tuner-arg`` may set, with the defaults as they would be written there."""
+    ours = {"model", "generator", "seed", "optimize_mode"}
+    given = [one for name, one in inspect.signature(cls).parameters.items() if name not in ours]
+    return ", ".join(f"`{one.name}={json.dumps(one.default)}`" for one in given) or "none"
+
+
+def help_of_all() -> str:
+    """A section for each command: its ``--help``."""
+    sections = [f"## nnas\n\n{block(cli, None)}"]
+    sections += [f"## nnas {name}\n\n{block(command(name), name)}" for name in COMMANDS]
+    return "\n" + "\n\n".join(sections) + "\n\n"
+
+
+def block(which: click.Command, name: str | None) -> str:
+    """The help of a command as it looks in a terminal of 100 columns."""
+    return f"```text\n{context(which, name).get_help()}\n```"
+
+
+def usage(name: str) -> str:
+    """``nnas search MODEL``: the command with its arguments."""
+    pieces = command(name).collect_usage_pieces(context(command(name), name))
+    return " ".join(["nnas", name, *(piece for piece in pieces if piece != "[OPTIONS]")])
+
+
+def context(which: click.Command, name: str | None) -> click.Context:
+    """A context as the command line makes it, but of a fixed width."""
+    settings = dict(cli.context_settings)
+    if name is None:
+        return click.Context(which, info_name="nnas", terminal_width=100, **settings)
+    return click.Context(which, info_name=name, parent=context(cli, None), terminal_width=100)
+
+
+def command(name: str) -> click.Command:
+    """A command by its name."""
+    found = cli.get_command(context(cli, None), name)
+    if found is None:
+        raise KeyError(name)
+    return found
+
+
+def table(columns: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
+    lines = [columns, ["---"] * len(columns), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+GENERATORS: dict[str, Callable[[], str]] = {
+    "commands": commands,
+    "help": help_of_all,
+    "mutators": lambda: algorithms("mutators"),
+    "tuners": lambda: algorithms("tuners"),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Facts that would otherwise stand in two places, and sizes that would otherwise grow."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import nnas_core
+from nnas_cli.main import COMMANDS, cli
+from tests.architecture.sources import ROOT, python_files
+
+FILES = [
+    str(file.relative_to(ROOT))
+    for file in python_files("nnas_core", "nnas_cli", "schemas", "tests", "examples", "benchmarks", "docs", "scripts")
+]
+
+
+def setup_cfg() -> configparser.ConfigParser:
+    """The metadata."""
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    return parser
+
+
+def pyproject() -> dict[str, object]:
+    """The settings of the tools."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def text_of(file: str) -> str:
+    """A file of the repository as text."""
+    return (ROOT / file).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_file_has_at_most_400_lines(file: str) -> None:
+    assert len(text_of(file).splitlines()) <= 400
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_no_file_is_a_drawer_for_everything(file: str) -> None:
+    assert Path(file).stem not in {"utils", "util", "misc", "helpers", "common"}
+
+
+def test_the_version_is_written_once() -> None:
+    version = nnas_core.__version__
+    assert setup_cfg()["metadata"]["version"] == "attr: nnas_core.__version__"
+    written = [
+        file
+        for file in (*FILES, "setup.cfg", "pyproject.toml")
+        if re.search(rf"""(?<![\d.]){re.escape(version)}(?![\d.])["']""", text_of(file))
+    ]
+    assert written == ["nnas_core/__init__.py"]
+
+
+def test_pyproject_holds_the_build_backend_and_tools_only() -> None:
+    assert set(pyproject()) == {"build-system", "tool"}
+
+
+def test_setup_cfg_holds_no_settings_of_tools() -> None:
+    assert sorted(setup_cfg().sections()) == [
+        "metadata",
+        "options",
+        "options.entry_points",
+        "options.extras_require",
+        "options.package_data",
+    ]
+
+
+def test_every_package_of_the_product_is_installed() -> None:
+    packages = {
+        ".".join(file.parent.relative_to(ROOT).parts)
+        for folder in ("nnas_core", "nnas_cli")
+        for file in (ROOT / folder).rglob("__init__.py")
+    }
+    assert set(setup_cfg()["options"]["packages"].split()) == packages | {"nnas_core.schemas"}
+
+
+def test_both_packages_are_typed() -> None:
+    assert [(ROOT / package / "py.typed").is_file() for package in ("nnas_core", "nnas_cli")] == [True, True]
+
+
+def test_every_command_has_a_module_and_every_module_a_command() -> None:
+    files = {file.stem.replace("_", "-") for file in (ROOT / "nnas_cli" / "commands").glob("[!_]*.py")}
+    assert files == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_summary_of_a_command_is_the_first_line_of_its_own_help(name: str) -> None:
+    command = cli.get_command(cli.make_context("nnas", [name], resilient_parsing=True), name)
+    assert command is not None
+    assert command.name == name
+    first = (command.help or "").splitlines()[0]
+    assert first == COMMANDS[name]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_summary_of_a_command_is_short(name: str) -> None:
+    assert len(COMMANDS[name]) <= 60

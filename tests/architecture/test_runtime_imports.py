@@ -1,0 +1,80 @@
+"""What never needs torch never loads it, and ``nnas --help`` loads next to nothing: seen in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SPACE = {"op": {"_type": "layer_choice", "_value": ["a", "b"]}}
+
+HEAVY = {"torch", "rich", "jsonschema", "sqlalchemy", "numpy"}
+
+# Runs a command or an import, and writes what it loaded beside it: commands say nothing else on standard output.
+PROBE = """
+import json, pathlib, sys
+if sys.argv[1] == "import":
+    __import__(sys.argv[2])
+    code = 0
+else:
+    from nnas_cli.main import entry
+    code = entry(sys.argv[2:])
+pathlib.Path("loaded.json").write_text(json.dumps(sorted(sys.modules)))
+sys.exit(code)
+"""
+
+COMMANDS = ("ss-gen", "search", "export", "tune", "retrain", "evaluate", "validate", "list", "info")
+
+
+def loaded(folder: Path, kind: str, *arguments: str, **environment: str) -> set[str]:
+    """The names of the modules in the process after a command or an import."""
+    (folder / "space.json").write_text(json.dumps(SPACE))
+    completed = subprocess.run(
+        [sys.executable, "-c", PROBE, kind, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": "", **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert completed.returncode == 0, completed.stderr
+    return set(json.loads((folder / "loaded.json").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        ("import", ["nnas_core"]),
+        ("import", ["nnas_core.study.store"]),
+        ("import", ["nnas_core.study.coordinator"]),
+        ("import", ["nnas_core.tuners.evolution"]),
+        ("command", ["validate", "space.json"]),
+        ("command", ["list", "tuners"]),
+        ("command", ["list", "mutators"]),
+        *(("command", [name, "--help"]) for name in COMMANDS),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_torch_is_not_loaded_by(kind: str, arguments: list[str], tmp_path: Path) -> None:
+    assert "torch" not in loaded(tmp_path, kind, *arguments)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["-h"]], ids=" ".join)
+def test_nothing_heavy_is_loaded_by(arguments: list[str], tmp_path: Path) -> None:
+    assert HEAVY & loaded(tmp_path, "command", *arguments) == set()
+
+
+@pytest.mark.parametrize(
+    ("words", "instruction"),
+    [(None, "bash_source"), ("nnas se", "bash_complete"), ("nnas search --mu", "bash_complete")],
+    ids=["source", "of a command", "of an option"],
+)
+def test_nothing_heavy_is_loaded_by_completion(words: str | None, instruction: str, tmp_path: Path) -> None:
+    environment = {"_NNAS_COMPLETE": instruction}
+    if words is not None:
+        environment.update(COMP_WORDS=words, COMP_CWORD=str(words.count(" ")))
+    assert HEAVY & loaded(tmp_path, "command", **environment) == set()

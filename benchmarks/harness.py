@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 Turn = Callable[[], object]
 
 SHORTEST_TURN = 0.02
-"""Seconds that a turn of the quicker side lasts at least: the step is repeated as often as that takes."""
+"""Seconds that a turn lasts at least: the step is repeated as often as that takes."""
 
 TURNS = 7
 """Turns that a side has in a round."""
@@ -112,11 +112,11 @@ def compare(
     for number in range(rounds):
         steps = sides(number)
         with _no_garbage():
-            repeats = _repeats(steps, shortest, clock)
+            repeats = {name: _repeats(step, shortest, clock) for name, step in steps.items()}
             times: dict[str, list[float]] = {name: [] for name in steps}
             for _ in range(turns):
                 for name in _rotated(list(steps), number):
-                    times[name].append(_timed(steps[name], repeats, clock))
+                    times[name].append(_timed(steps[name], repeats[name], clock))
         for name in steps:
             seconds.setdefault(name, []).append(min(times[name]))
     return seconds
@@ -136,11 +136,11 @@ def _rotated(names: list[str], by: int) -> list[str]:
     return names[by % len(names) :] + names[: by % len(names)]
 
 
-def _repeats(steps: Mapping[str, Turn], shortest: float, clock: Callable[[], float]) -> int:
-    """How many steps make a turn; finding that out warms the sides up."""
+def _repeats(step: Turn, shortest: float, clock: Callable[[], float]) -> int:
+    """How many steps make a turn; finding that out warms the side up."""
     repeats = 1
-    while shortest and (quickest := min(_timed(step, repeats, clock) for step in steps.values())) * repeats < shortest:
-        repeats = max(2 * repeats, math.ceil(shortest / quickest))
+    while (seconds := _timed(step, repeats, clock)) * repeats < shortest:
+        repeats = max(2 * repeats, math.ceil(shortest / seconds))
     return repeats
 
 

@@ -1,4 +1,4 @@
-"""Write the parts of the documentation that the code knows: tables of commands and algorithms, and every --help.
+"""Write the parts of the documentation that the code knows: tables, the list of pages, every --help.
 
     python docs/generate.py            rewrite them
     python docs/generate.py --check    only say which files are out of date; exit code 1 if any is
@@ -119,9 +119,17 @@ def table(columns: list[str], rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def guides() -> str:
+    """A list of the pages in this folder, by their titles."""
+    files = sorted((ROOT / "docs").glob("*.md"))
+    titles = {file.name: file.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ") for file in files}
+    return "".join(f"- [{title}](docs/{name})\n" for name, title in titles.items())
+
+
 GENERATORS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "help": help_of_all,
+    "pages": guides,
     "mutators": lambda: algorithms("mutators"),
     "tuners": lambda: algorithms("tuners"),
 }

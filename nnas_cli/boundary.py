@@ -50,7 +50,7 @@ def _report(error: BaseException, as_json: bool, debug: bool) -> int:
     if isinstance(error, SystemExit) and "_NNAS_COMPLETE" in os.environ:  # how click ends a shell completion
         return error.code if isinstance(error.code, int) else ExitCode.DONE
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        print(error.format_message(), file=sys.stderr)
+        sys.stderr.write(f"{error.format_message()}\n")
         return ExitCode.USAGE
     with contextlib.suppress(BrokenPipeError):
         failure, code = _classify(error)

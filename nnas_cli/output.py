@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from nnas_core.errors import NnasWarning
 from nnas_core.files import atomic_writer, dump_json
 
 if TYPE_CHECKING:
@@ -35,14 +37,27 @@ class Output:
         self._progress = progress
         self._stdout = sys.stdout
         self._stderr = sys.stderr
+        self._warnings = warnings.catch_warnings()
 
     def __enter__(self) -> Output:
         self._stdout = sys.stdout
         sys.stdout = self._stderr
+        self._warnings.__enter__()
+        warnings.simplefilter("default", NnasWarning)
+        self._show_warning = warnings.showwarning
+        warnings.showwarning = self._show_ours
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._warnings.__exit__(None, None, None)
         sys.stdout = self._stdout
+
+    def _show_ours(self, message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        """The library's warnings are lines of ours; those of others look as Python shows them."""
+        if issubclass(category, NnasWarning):
+            self.warn(str(message))
+        else:
+            self._show_warning(message, category, *where, **more)
 
     # ---- the answer
 

@@ -52,7 +52,7 @@ class Batches:
 
     @property
     def can_skip(self) -> bool:
-        """Whether the middle of an epoch can be reached without loading what comes before."""
+        """Whether the middle of an epoch can be reached whatever the global random state is."""
         return self._order is not None
 
     def __len__(self) -> int:
@@ -63,10 +63,11 @@ class Batches:
 
     def epoch(self, number: int, skip: int = 0) -> Iterator[Any]:
         """The batches of epoch ``number`` (from 0), without the first ``skip``."""
-        if self._order is None:
-            return itertools.islice(iter(self._loader), skip, None)
-        self._order.start(number, skip)
-        return iter(self._loader)
+        # Loader processes draw their own random numbers, batch after batch, so they must load what is skipped.
+        loads_all = self._order is None or self._loader.num_workers > 0
+        if self._order is not None:
+            self._order.start(number, 0 if loads_all else skip)
+        return itertools.islice(iter(self._loader), skip if loads_all else 0, None)
 
 
 class _EpochOrder(Sampler[list[int]]):

@@ -240,7 +240,7 @@ def _finish(
     weights = [value for value in exact.tolist() if value]
     output = _reduced(graph, outputs, mutable.reduction, weights if soft else None)
     if mutable.return_mask:
-        dtype = {"dtype": exact.dtype}
+        dtype: dict[str, Any] = {"dtype": exact.dtype}
         like = outputs[0] if outputs else _some_input(graph, mutable)
         output = (output, graph.call_method("new_tensor", (like, exact.tolist()), dtype))
     graph.output(output)
@@ -251,7 +251,7 @@ def _finish(
 
 def _some_input(graph: fx.Graph, mutable: LayerChoice | InputChoice) -> fx.Node:
     """A tensor on the model's device where nothing is run: the first that the choice is given."""
-    given = next(node for node in graph.nodes if node.op == "placeholder")
+    given: fx.Node = next(node for node in graph.nodes if node.op == "placeholder")
     if isinstance(mutable, LayerChoice):
         return given
     return graph.call_function(operator.getitem, (given, _position(graph, mutable, 0, given)))

@@ -34,6 +34,10 @@ __all__ = [
 _REASONS = {
     errno.ENOSPC: ("no space left on the device", "free some space and run the command again"),
     errno.EDQUOT: ("the disk quota is used up", "free some space and run the command again"),
+    errno.EFBIG: (
+        "the file would be larger than is allowed here",
+        "raise the limit (ulimit -f), or choose another place",
+    ),
     errno.EACCES: ("permission denied", "choose a place that you may write to"),
     errno.EPERM: ("operation not permitted", "choose a place that you may write to"),
     errno.EROFS: ("the file system is read-only", "choose a place that you may write to"),

@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
 from nnas_core.errors import InputError, UsageError, UserCodeError
@@ -204,10 +204,20 @@ _user_folders: set[Path] = set()
 _OURS = Path(__file__).resolve().parent.parent
 
 
-def _is_user_frame(step: TracebackType) -> bool:
-    code = step.tb_frame.f_code
-    if code.co_name == _RUNS_THE_MODEL:
-        return True  # a model of torch's own layers fails without a frame of the user's file
+def _first_user_frame(error: BaseException) -> TracebackType | None:
+    """The first frame in a file of the user's; a model of torch's own layers fails without one, but below ours."""
+    model = None
+    step = error.__traceback__
+    while step is not None:
+        if _is_user_code(step.tb_frame.f_code):
+            return step
+        if step.tb_frame.f_code.co_name == _RUNS_THE_MODEL:
+            model = step
+        step = step.tb_next
+    return model
+
+
+def _is_user_code(code: CodeType) -> bool:
     if code.co_filename.startswith("<"):
         return False
     path = Path(code.co_filename).resolve()
@@ -221,9 +231,7 @@ def as_user_error(error: BaseException) -> UserCodeError | None:
     in_worker = re.match(r"Caught (\w+) in DataLoader worker process", str(error))
     if in_worker is not None:  # torch hands on the worker's traceback as text
         return UserCodeError(f"data loading failed: {str(error).strip().splitlines()[-1]}", user_traceback=f"{error}\n")
-    step: TracebackType | None = error.__traceback__
-    while step is not None and not _is_user_frame(step):
-        step = step.tb_next
+    step = _first_user_frame(error)
     if step is None:
         return None
     lines = ["Traceback (most recent call last):\n", *traceback.format_tb(step)]

@@ -103,9 +103,6 @@ class Mutable(nn.Module):
             state.pop(name, None)
         return state
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-
     def _unready(self) -> BindingError:
         if self._mutator is None:
             return BindingError(
@@ -170,18 +167,11 @@ class _Choosing(Mutable):
         """What can be decided here, as plain data."""
         raise NotImplementedError
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        # Every forward pass comes here. Without hooks, nn.Module.__call__ would do nothing but call forward, in four
-        # times the time; and its attributes are quicker to read from the dictionary.
-        state = self.__dict__
-        if (
-            state["_forward_hooks"]
-            or state["_forward_pre_hooks"]
-            or state["_backward_hooks"]
-            or state["_backward_pre_hooks"]
-        ):
-            return super().__call__(*args, **kwargs)
-        return self.forward(*args, **kwargs)
+    def _decided(self) -> Callable[..., Any]:
+        """What the decision amounts to."""
+        if self._mutator is None:
+            raise self._unready()
+        return self._calls[self._slot]
 
 
 class LayerChoice(_Choosing):
@@ -195,8 +185,7 @@ class LayerChoice(_Choosing):
         return_mask: return ``(output, mask)``; the mask has one entry a candidate, on the model's device.
         key: see ``Mutable``.
 
-    It behaves as a container too: ``len``, iteration, ``[index]``, ``[name]``, slices, assignment and deletion
-    (a deleted candidate's neighbours keep their names).
+    A container too: ``len``, iteration, ``[index]``, ``[name]``, slices, assignment, deletion (others keep names).
 
     Raises:
         TypeError: ``op_candidates`` is something else.
@@ -291,14 +280,29 @@ class LayerChoice(_Choosing):
         if self._mutator is not None:
             self._mutator.candidates_changed(self)
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # Every forward pass comes here, so the short way is taken unless a hook, or a forward in place of ours, needs
+        # nn.Module.__call__; and attributes are quicker to read from the dictionary.
+        state = self.__dict__
+        if (
+            state["_forward_hooks"]
+            or state["_forward_pre_hooks"]
+            or state["_backward_hooks"]
+            or state["_backward_pre_hooks"]
+            or "forward" in state
+            or "_calls" not in state
+        ):
+            return super().__call__(*args, **kwargs)
+        return state["_calls"][state["_slot"]](*args, **kwargs)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.forward is not LayerChoice.forward and cls.__call__ is LayerChoice.__call__:
+            cls.__call__ = nn.Module.__call__  # type: ignore[method-assign]  # the short way leaves out forward
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run what was decided on any arguments; they go to every executed candidate."""
-        state = self.__dict__
-        try:
-            run = state["_calls"][state["_slot"]]
-        except KeyError:
-            raise self._unready() from None
-        return run(*args, **kwargs)
+        return self._decided()(*args, **kwargs)
 
     def extra_repr(self) -> str:
         return f"key={self.key!r}, reduction={self.reduction!r}"
@@ -368,11 +372,7 @@ class InputChoice(_Choosing):
             inputs: one entry a candidate in order, or a dictionary by the tags of ``choose_from``. An entry that is
                 not chosen may be None.
         """
-        state = self.__dict__
-        try:
-            run = state["_calls"][state["_slot"]]
-        except KeyError:
-            raise self._unready() from None
+        run = self._decided()
         if type(inputs) is not list:
             inputs = self._as_list(inputs)
         if len(inputs) != len(self.choose_from):

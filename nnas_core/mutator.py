@@ -54,15 +54,15 @@ class BaseMutator(nn.Module):
         self._bind(model)
 
     def _bind(self, model: nn.Module) -> None:
-        tree = parse(model)
-        everything = list(tree.traverse(deduplicate=False))
-        bound = [mutable for mutable in everything if mutable.is_bound]
+        bound = [module for module in model.modules() if isinstance(module, Mutable) and module.is_bound]
         if bound:
             raise BindingError(
                 f"the model is bound to a {type(bound[0]._mutator).__name__} already; "
                 f"a second mutator ({type(self).__name__}) cannot be bound to it",
                 hint="call unbind() on the first one",
             )
+        tree = parse(model)
+        everything = list(tree.traverse(deduplicate=False))
         shared: dict[str, list[LayerChoice | InputChoice]] = {}
         for mutable in everything:
             if isinstance(mutable, LayerChoice | InputChoice):

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 import numpy as np
 import pytest
@@ -98,13 +98,13 @@ class Cli:
 
     def __call__(self, *arguments: object, stdin: bytes | str = b"") -> Result:
         content = stdin.encode() if isinstance(stdin, str) else stdin
-        streams = [io.TextIOWrapper(io.BytesIO(data), encoding="utf-8") for data in (content, b"", b"")]
-        with _fresh_process(streams):
+        buffers = io.BytesIO(content), io.BytesIO(), io.BytesIO()
+        streams = [io.TextIOWrapper(buffer, encoding="utf-8") for buffer in buffers]
+        with _fresh_process(*streams):
             code = entry([str(argument) for argument in arguments])
-        for stream in streams[1:]:
+        for stream in streams:
             stream.flush()
-        out, err = (stream.buffer.getvalue().decode() for stream in streams[1:])  # type: ignore[attr-defined]
-        return Result(code, out, err)
+        return Result(code, *(buffer.getvalue().decode() for buffer in buffers[1:]))
 
     def ok(self, *arguments: object, stdin: bytes | str = b"") -> Result:
         """The same, and it must end with 0."""
@@ -114,12 +114,12 @@ class Cli:
 
 
 @contextmanager
-def _fresh_process(streams: list[io.TextIOWrapper]) -> Iterator[None]:
+def _fresh_process(stdin: TextIO, stdout: TextIO, stderr: TextIO) -> Iterator[None]:
     before = sys.stdin, sys.stdout, sys.stderr
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     folders, modules = set(loading._user_folders), set(sys.modules)
     loading._loaded.clear()
-    sys.stdin, sys.stdout, sys.stderr = streams
+    sys.stdin, sys.stdout, sys.stderr = stdin, stdout, stderr
     try:
         yield
     finally:
@@ -172,8 +172,11 @@ class Process:
 
     def wait(self) -> Result:
         """Until it ends; a code below 0 is the number of the signal that killed it."""
-        if self.code is None:
-            self.code = self._server.ask(wait=self.pid)["code"]
+        end = time.monotonic() + 120
+        while not self.ended():
+            if time.monotonic() > end:
+                pytest.fail(f"the process does not end: {self.err}", pytrace=False)
+            time.sleep(0.001)
         assert self.code is not None
         return Result(self.code, self.out, self.err)
 
@@ -200,6 +203,7 @@ class ForkServer:
             pass_fds=[theirs.fileno()],
         )
         theirs.close()
+        ours.settimeout(120)  # a process that hangs fails its test, not the whole run
         self._lines: IO[Any] = ours.makefile("rw", encoding="utf-8")
         self._socket = ours
         self._started: list[Process] = []

@@ -16,7 +16,9 @@ __all__ = ["command"]
 
 @click.command("retrain")
 @click.argument("model", metavar="MODEL", required=False)
-@click.option("--architecture", type=click.UNPROCESSED, metavar="FILE", help="In any form; - is standard input.  [required]")
+@click.option(
+    "--architecture", type=click.UNPROCESSED, metavar="FILE", help="In any form; - is standard input.  [required]"
+)
 @click.option("--checkpoint", metavar="FILE", help="Start from the weights of this supernet, not from scratch.")
 @click.option("--epochs", type=click.IntRange(1), default=50, show_default=True, help="To train in all.")
 @options.training

@@ -155,7 +155,8 @@ def command(
             progress.close()
         best_trials = store.top(result.study, top)
     best = result.best
-    measured = "inherited weights (an estimate)" if checkpoint else f"{settings.epochs} epochs from scratch"
+    trained = "1 epoch" if settings.epochs == 1 else f"{settings.epochs} epochs"
+    measured = "inherited weights (an estimate)" if checkpoint else f"{trained} from scratch"
     rows = [[str(trial.number), f"{trial.value:.4f}", _shown(trial.architecture)] for trial in best_trials]
     out.table(["trial", f"validation, {measured}", "architecture"], rows)
     out.note(f"{result.finished} trials, {result.failed} failed; {REASONS[result.reason]}")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nnas_core.choice import Choice, Decision
+from nnas_core.mutables import LayerChoice
 from nnas_core.mutator import Direct, Mutator
 from nnas_core.resolution import hard_mask
 
@@ -70,14 +71,17 @@ class RandomMutator(Mutator):
 
     def _single_path(self) -> _SinglePath | None:
         """How to decide everything with one draw; None where a mutable takes more than one candidate or a mask."""
-        direct, indirect = self._routes()
-        cached: tuple[Any, _SinglePath | None] = self.__dict__.get("_single_path_cache", (None, None))
-        if cached[0] is not direct:
+        if "_single_path_cache" not in self.__dict__:
+            direct, indirect = self._routes()
             possible = all(mutable.choice.n_chosen == 1 for mutable in self._choices.values())
             possible = possible and not any(indirect.values()) and bool(direct)
-            cached = (direct, _SinglePath(direct) if possible else None)
-            self.__dict__["_single_path_cache"] = cached
-        return cached[1]
+            self.__dict__["_single_path_cache"] = _SinglePath(direct) if possible else None
+        plan: _SinglePath | None = self.__dict__["_single_path_cache"]
+        return plan
+
+    def candidates_changed(self, mutable: LayerChoice) -> None:
+        super().candidates_changed(mutable)
+        self.__dict__.pop("_single_path_cache", None)
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
@@ -109,13 +113,15 @@ class _SinglePath:
         self._starts = np.cumsum([0, *counts[:-1]])
         # float64: in float32 a number just below 1 times a count above 512 rounds up to the count
         self._sizes = np.array([len(group[0][1]) for group in groups], dtype=np.float64)
+        self._drawn = torch.empty(len(groups), dtype=torch.float64, device="cpu")
+        self._numbers = self._drawn.numpy()  # the same memory
         shares_keys = len(mutables) > len(groups)
         self._spread = np.array([number for number, _ in mutables]) if shares_keys else None
 
     def draw(self, generator: torch.Generator | None) -> NDArray[np.int64]:
         """One position a key ``[K]``."""
-        numbers = torch.rand(len(self._sizes), generator=generator, dtype=torch.float64, device="cpu").numpy()
-        return (numbers * self._sizes).astype(np.int64)
+        self._drawn.uniform_(generator=generator)
+        return (self._numbers * self._sizes).astype(np.int64)
 
     def pick(self, positions: NDArray[np.int64]) -> list[nn.Module]:
         """The candidates of all mutables, from one position a key."""
@@ -126,6 +132,8 @@ class _SinglePath:
 
 class _LazyDecisions(Mapping[str, Decision]):
     """The positions of a draw as decisions by key; made into Python numbers only if somebody looks."""
+
+    __slots__ = ("_keys", "_positions")
 
     def __init__(self, keys: Mapping[str, Any], positions: NDArray[np.int64]) -> None:
         self._keys = keys

@@ -1,4 +1,4 @@
-"""Imports go one way: down the levels that CONTRIBUTING.md lists, without cycles, and never from the library to the CLI."""
+"""Imports go one way: along the levels that CONTRIBUTING.md lists, without cycles, never from library to commands."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BY_NAME = {
 
 
 def levels() -> list[tuple[bool, list[str]]]:
-    """The rows of CONTRIBUTING.md from the top: whether they need torch, and the modules (a folder stands for its own)."""
+    """The rows of CONTRIBUTING.md from the top: whether they need torch, and the modules (a folder: all in it)."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     found: list[tuple[bool, list[str]]] = []
     for half in ("without torch", "with torch"):

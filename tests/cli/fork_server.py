@@ -33,8 +33,6 @@ def serve(descriptor: int) -> None:
             request = json.loads(line)
             if "argv" in request:
                 answer = {"pid": _fork(request, connection)}
-            elif "wait" in request:
-                answer = {"code": os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])}
             else:
                 pid, status = os.waitpid(request["poll"], os.WNOHANG)
                 answer = {"code": os.waitstatus_to_exitcode(status) if pid else None}

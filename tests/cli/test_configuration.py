@@ -23,7 +23,9 @@ def config_of(run: str) -> dict[str, Any]:
 def pyproject(tmp_path: Path) -> Path:
     """``[tool.nnas]`` with options for every command, and for search."""
     path = tmp_path / "pyproject.toml"
-    path.write_text("[tool.nnas]\nseed = 5\n\n[tool.nnas.search]\nepochs = 2\nbatch-size = 30\nmodel-arg = {width = 4}\n")
+    path.write_text(
+        "[tool.nnas]\nseed = 5\n\n[tool.nnas.search]\nepochs = 2\nbatch-size = 30\nmodel-arg = {width = 4}\n"
+    )
     return path
 
 
@@ -67,9 +69,7 @@ def test_config_replaces_tool_nnas(nnas: Cli, small_model: Path, pyproject: Path
     assert (config["epochs"], config["batch_size"], config["seed"]) == (1, 64, 0)
 
 
-def test_config_may_come_from_the_environment(
-    nnas: Cli, small_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_config_may_come_from_the_environment(nnas: Cli, small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("mine.toml").write_text("[search]\nepochs = 1\n")
     monkeypatch.setenv("NNAS_CONFIG", "mine.toml")
     nnas.ok(*SEARCH)
@@ -90,7 +90,7 @@ def test_a_configuration_may_hold_everything(nnas: Cli, small_model: Path) -> No
 
 
 def test_options_of_other_commands_do_not_disturb(nnas: Cli, small_model: Path) -> None:
-    Path("mine.toml").write_text('[tune]\ntrials = 3\n\n[search]\nepochs = 1\n')
+    Path("mine.toml").write_text("[tune]\ntrials = 3\n\n[search]\nepochs = 1\n")
     nnas.ok(*SEARCH, "--config", "mine.toml")
     nnas.ok("ss-gen", "model.py", "--config", "mine.toml")
 
@@ -113,9 +113,7 @@ def test_an_option_of_all_commands_may_be_one_that_a_command_lacks(nnas: Cli, sm
         ("search = 3\n", "mine.toml: search is no table of options\n"),
     ],
 )
-def test_unknown_keys_are_refused_with_the_nearest_name(
-    nnas: Cli, small_model: Path, text: str, message: str
-) -> None:
+def test_unknown_keys_are_refused_with_the_nearest_name(nnas: Cli, small_model: Path, text: str, message: str) -> None:
     Path("mine.toml").write_text(text)
     result = nnas(*SEARCH, "--config", "mine.toml")
     assert (result.code, result.out, result.err) == (3, "", f"nnas: error: {message}")

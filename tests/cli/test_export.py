@@ -15,8 +15,8 @@ from tests.cli_support import MODEL, Cli
 MASKS = {"act": [False, True], "link": [False, False, True], "op": [False, False, True]}
 FORMS: dict[str, Any] = {
     "masks": MASKS,
-    "names": {"act": "tanh", "link": ["act"], "op": "deep"},
-    "indices": {"act": 1, "link": [2], "op": 2},
+    "names": {"act": "tanh", "link": "act", "op": "deep"},
+    "indices": {"act": [1], "link": [2], "op": [2]},
     "parameters": {
         "act": {"_value": "tanh", "_idx": 1},
         "link": {"_value": ["act"], "_idx": [2]},
@@ -57,14 +57,27 @@ def test_every_form_becomes_every_other(nnas: Cli, checkpoint: str, given: str, 
 @pytest.mark.parametrize(
     "given",
     [
-        {"act": [0, 1], "link": [0.0, 0.0, 1.0], "op": [0, 0, 1]},
-        {"act": "tanh", "link": "act", "op": 2},
-        {"act": {"_value": "tanh", "_idex": 1}, "link": {"_value": ["act"], "_idex": [2]}, "op": {"_value": "deep", "_idex": 2}},
+        {"act": [0.0, 1.0], "link": [False, False, True], "op": [0.0, 0.0, 1.0]},
+        {"act": "tanh", "link": ["act"], "op": 2},
+        {
+            "act": {"_value": "tanh", "_idex": 1},
+            "link": {"_value": ["act"], "_idex": [2]},
+            "op": {"_value": "deep", "_idex": 2},
+        },
     ],
 )
-def test_older_and_mixed_forms_are_read(nnas: Cli, checkpoint: str, given: dict[str, Any], recwarn: Any) -> None:
+def test_older_and_mixed_forms_are_read(nnas: Cli, checkpoint: str, given: dict[str, Any]) -> None:
     Path("given.json").write_text(json.dumps(given))
-    assert nnas.ok("export", checkpoint, "--architecture", "given.json").json == MASKS
+    result = nnas("export", checkpoint, "--architecture", "given.json")
+    assert (result.code, result.json, result.err) == (0, MASKS, "")
+
+
+def test_zeros_and_ones_as_integers_are_indices_and_that_is_said(nnas: Cli, checkpoint: str) -> None:
+    result = nnas("export", checkpoint, "--architecture", "-", stdin='{"act": [0, 1], "link": "act", "op": "deep"}')
+    assert result.code == 0
+    assert result.json == {**MASKS, "act": [True, True]}
+    assert result.err.startswith("nnas: warning: act: ")
+    assert len(result.err.splitlines()) == 1
 
 
 def test_a_document_says_where_the_architecture_is_from(nnas: Cli, checkpoint: str) -> None:

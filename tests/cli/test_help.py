@@ -74,9 +74,7 @@ def test_version_is_one_line(nnas: Cli) -> None:
 def test_a_wrong_command_gets_the_nearest_name(nnas: Cli) -> None:
     result = nnas("serch", "model.py")
     assert (result.code, result.out) == (2, "")
-    assert result.err == (
-        "nnas: error: no command is named 'serch', did you mean 'search'?\nhint: see `nnas --help`\n"
-    )
+    assert result.err == ("nnas: error: no command is named 'serch', did you mean 'search'?\nhint: see `nnas --help`\n")
 
 
 def test_commands_cannot_be_abbreviated(nnas: Cli) -> None:
@@ -144,5 +142,7 @@ def test_python_m_nnas_cli_is_nnas_and_help_needs_no_torch() -> None:
     code += "print([name for name in ('torch', 'rich', 'jsonschema', 'sqlalchemy') if name in sys.modules])"
     imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert imported.stdout.splitlines()[-1] == "[]"
-    module = subprocess.run([sys.executable, "-m", "nnas_cli", "tune", "-h"], capture_output=True, text=True, check=True)
+    module = subprocess.run(
+        [sys.executable, "-m", "nnas_cli", "tune", "-h"], capture_output=True, text=True, check=True
+    )
     assert imported.stdout.removesuffix("[]\n") == module.stdout

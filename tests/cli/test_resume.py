@@ -13,7 +13,9 @@ from nnas_core.checkpoint import read_checkpoint
 from tests.cli.test_search import SEARCH, assert_same_result, events
 from tests.cli_support import MODEL, Cli
 
-STOPPING = MODEL + """
+STOPPING = (
+    MODEL
+    + """
 
 import os
 import signal
@@ -30,6 +32,7 @@ def loss(output, target):
             left.write_text(left.read_text()[1:])
     return nn.functional.cross_entropy(output, target)
 """
+)
 
 
 def stopping(number: signal.Signals, batches: int) -> None:
@@ -158,9 +161,7 @@ def test_resume_takes_no_other_folder(nnas: Cli, small_model: Path, extra: tuple
     nnas.ok(*SEARCH, "-o", "run")
     result = nnas("search", "--resume", "run", *extra)
     assert (result.code, result.out) == (2, "")
-    assert result.err == (
-        "nnas: error: --resume goes on in the run's own folder, it takes no -o and no --force\n"
-    )
+    assert result.err == ("nnas: error: --resume goes on in the run's own folder, it takes no -o and no --force\n")
 
 
 def test_a_model_that_changed_since_is_refused(nnas: Cli, small_model: Path) -> None:

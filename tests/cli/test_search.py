@@ -85,7 +85,12 @@ def test_the_checkpoint_has_the_progress_and_the_architecture(nnas: Cli, small_m
     header = read_checkpoint(Path("run/checkpoint.pt"))["header"]
     assert header["progress"] == {"epoch": 2, "epochs": 2, "batch": 0, "step": 6}
     assert header["architecture"] == json.loads(Path("run/architecture.json").read_text())
-    assert (header["command"], header["model"], header["mutator"], header["seed"]) == ("search", "model.py", "random", 0)
+    assert (header["command"], header["model"], header["mutator"], header["seed"]) == (
+        "search",
+        "model.py",
+        "random",
+        0,
+    )
 
 
 def test_the_checkpoint_loads_with_weights_only(nnas: Cli, small_model: Path) -> None:
@@ -143,20 +148,38 @@ def test_a_mutator_of_the_users_own(nnas: Cli, small_model: Path) -> None:
         (
             ("--mutator", "radnom"),
             2,
-            "no mutator is named 'radnom'\n"
-            "hint: did you mean 'random'? there are random, or one of your own as file.py:Class\n",
+            (
+                "no mutator is named 'radnom'\n"
+                "hint: did you mean 'random'? there are random, or one of your own as file.py:Class\n"
+            ),
         ),
-        (("--mutator", "random", "--mutator-arg", "x=1"), 2, "the mutator 'random' takes no argument 'x'\nhint: it takes none\n"),
+        (
+            ("--mutator", "random", "--mutator-arg", "x=1"),
+            2,
+            "the mutator 'random' takes no argument 'x'\nhint: it takes none\n",
+        ),
         (
             ("--mutator", "mine.py:First", "--mutator-arg", "place=1"),
             2,
             "the mutator 'mine.py:First' takes no argument 'place'\nhint: it takes position\n",
         ),
-        (("--mutator", "mine.py:Plain"), 4, "mine.py:Plain: Plain is no Mutator\nhint: derive it from nnas_core.Mutator\n"),
+        (
+            ("--mutator", "mine.py:Plain"),
+            4,
+            "mine.py:Plain: Plain is no Mutator\nhint: derive it from nnas_core.Mutator\n",
+        ),
         (("--mutator", "mine.py:Frist"), 4, "mine.py: nothing is named 'Frist' in it\nhint: did you mean 'First'?\n"),
         (("--mutator", "mine.py:torch"), 4, "mine.py: torch is no class\n"),
-        (("--mutator", "none.py:First"), 3, "none.py: no such file\nhint: give the path of a Python file, or package.module\n"),
-        (("--mutator", "random", "--device", "tpu"), 2, "no device is named 'tpu'\nhint: use auto, cpu, cuda or cuda:N\n"),
+        (
+            ("--mutator", "none.py:First"),
+            3,
+            "none.py: no such file\nhint: give the path of a Python file, or package.module\n",
+        ),
+        (
+            ("--mutator", "random", "--device", "tpu"),
+            2,
+            "no device is named 'tpu'\nhint: use auto, cpu, cuda or cuda:N\n",
+        ),
         (
             ("--mutator", "random", "--checkpoint-every", "5q"),
             2,

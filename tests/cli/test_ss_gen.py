@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -59,7 +62,9 @@ def test_the_table_has_all_paths_of_a_shared_key(nnas: Cli, tmp_path: Path) -> N
     )
     result = nnas("ss-gen", "model.py", "-v")
     assert result.code == 0
-    assert ["same", "layer_choice", "0,", "1,", "2", "0,", "1", "1"] in [line.split() for line in result.err.splitlines()]
+    assert ["same", "layer_choice", "0,", "1,", "2", "0,", "1", "1"] in [
+        line.split() for line in result.err.splitlines()
+    ]
     assert result.err.endswith("1 keys, 2 architectures\n")
 
 
@@ -92,7 +97,9 @@ def test_what_lies_beside_the_model_can_be_imported(nnas: Cli, tmp_path: Path) -
     folder.mkdir()
     (folder / "parts.py").write_text("OPS = ['a', 'b']\n")
     (folder / "model.py").write_text(
-        "from collections import OrderedDict\nimport torch.nn as nn\nfrom nnas_core import LayerChoice\nfrom parts import OPS\n\n\n"
+        "from collections import OrderedDict\nimport torch.nn as nn\n"
+        "from nnas_core import LayerChoice\nfrom parts import OPS\n"
+        "\n\n"
         "def build_model():\n"
         "    return LayerChoice(OrderedDict((name, nn.ReLU()) for name in OPS), key='k')\n"
     )
@@ -111,15 +118,15 @@ def test_a_supernet_of_ten_billion_weights_takes_seconds_and_no_memory(forks: Fo
 
 
 def test_a_constructor_that_needs_numbers_is_run_again_with_real_tensors(nnas: Cli, small_model: Path) -> None:
-    small_model.write_text(MODEL.replace("        self.norm = ", "        self.scale = self.stem.bias.abs().max().item()\n        self.norm = "))
+    small_model.write_text(
+        MODEL.replace(
+            "        self.norm = ", "        self.scale = self.stem.bias.abs().max().item()\n        self.norm = "
+        )
+    )
     assert nnas.ok("ss-gen", "model.py").json == SPACE
 
 
-def test_equal_command_lines_give_equal_bytes_under_other_hash_seeds(forks: ForkServer, small_model: Path) -> None:
-    import os
-    import subprocess
-    import sys
-
+def test_equal_command_lines_give_equal_bytes_under_other_hash_seeds(small_model: Path) -> None:
     code = "import sys; from nnas_cli.main import entry; sys.exit(entry())"
     outputs = {
         subprocess.run(

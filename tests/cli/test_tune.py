@@ -94,9 +94,7 @@ def test_equal_command_lines_give_equal_bytes(nnas: Cli) -> None:
 def test_the_metric_before_recalibration_is_recorded_beside_the_one_after(nnas: Cli) -> None:
     nnas.ok(*TUNE, "--trials", 4)
     for trial in trials():
-        assert set(trial.metrics) == {
-            "accuracy", "loss", "accuracy_before_recalibration", "loss_before_recalibration"
-        }  # fmt: skip
+        assert set(trial.metrics) == {"accuracy", "loss", "accuracy_before_recalibration", "loss_before_recalibration"}
         assert trial.value == trial.metrics["accuracy"]
     assert any(trial.metrics["loss"] != trial.metrics["loss_before_recalibration"] for trial in trials())
 
@@ -113,9 +111,15 @@ def test_inherited_weights_give_what_evaluate_gives(nnas: Cli) -> None:
     nnas.ok(*TUNE, "--trials", 3)
     for trial in trials():
         result = nnas.ok(
-            "evaluate", "model.py", "--checkpoint", "run/checkpoint.pt", "--architecture", "-", "--json",
+            "evaluate",
+            "model.py",
+            "--checkpoint",
+            "run/checkpoint.pt",
+            "--architecture",
+            "-",
+            "--json",
             stdin=json.dumps(trial.architecture.masks()),
-        )  # fmt: skip
+        )
         assert result.json["metrics"]["accuracy"] == trial.value
 
 
@@ -139,7 +143,11 @@ def test_a_tuner_of_the_users_own_ends_the_study_when_it_has_no_more(nnas: Cli) 
     result = nnas(*TUNE, "--tuner", "mine.py:Backwards", "--tuner-arg", "step=7", "--trials", 50)
     assert result.code == 0
     assert result.err.endswith("3 trials, 0 failed; there are no more architectures to try\n")
-    assert [trial.architecture.indices() for trial in trials("model-mine")][0] == {"op": (2,), "act": (1,), "link": (2,)}
+    assert next(trial.architecture.indices() for trial in trials("model-mine")) == {
+        "op": (2,),
+        "act": (1,),
+        "link": (2,),
+    }
 
 
 @pytest.mark.parametrize("tuner", ["random", "evolution"])
@@ -160,7 +168,16 @@ def test_duration_begins_no_trial_after_it(nnas: Cli) -> None:
 def test_resume_goes_on_to_the_same_study_as_one_run(nnas: Cli) -> None:
     nnas.ok(*TUNE, "--trials", 12, "--study", "whole", "--tuner-arg", "population=4")
     for count in (3, 4, 12):
-        result = nnas(*TUNE, "--trials", count, "--study", "parts", "--tuner-arg", "population=4", *(("--resume",) if count > 3 else ()))
+        result = nnas(
+            *TUNE,
+            "--trials",
+            count,
+            "--study",
+            "parts",
+            "--tuner-arg",
+            "population=4",
+            *(("--resume",) if count > 3 else ()),
+        )
         assert result.code == 0
     assert result.err.startswith("study 'parts': 4 finished trials, 0 recovered\ntrial 4: ")
     assert [(t.architecture, t.value) for t in trials("parts")] == [(t.architecture, t.value) for t in trials("whole")]
@@ -210,9 +227,12 @@ def test_the_smaller_metric_wins_where_the_module_says_so(nnas: Cli, small_model
 
 
 def test_a_trial_that_is_not_finite_fails_and_never_ranks(nnas: Cli, small_model: Path) -> None:
-    small_model.write_text(MODEL.replace("ops[\"deep\"] = nn.Sequential(", "ops[\"deep\"] = nn.Sequential(Bad(), ").replace(
-        "class Net", "class Bad(nn.Module):\n    def forward(self, x):\n        return x * float('nan')\n\n\nclass Net"
-    ))  # fmt: skip
+    small_model.write_text(
+        MODEL.replace('ops["deep"] = nn.Sequential(', 'ops["deep"] = nn.Sequential(Bad(), ').replace(
+            "class Net",
+            "class Bad(nn.Module):\n    def forward(self, x):\n        return x * float('nan')\n\n\nclass Net",
+        )
+    )
     result = nnas("tune", "model.py", "--train-epochs", 1, "--tuner", "random", "--trials", 18, "--json")
     assert result.code == 0
     found = trials("model-random")
@@ -237,17 +257,54 @@ def test_inherited_weights_that_give_no_finite_loss_fail_the_trial(nnas: Cli, sm
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ((), 2, "give either --checkpoint (inherited weights) or --train-epochs (training from scratch)\nhint: a checkpoint comes from `nnas search`\n"),
-        (("--train-epochs", 1, "--tuner", "evoluton"), 2, "no tuner is named 'evoluton'\nhint: did you mean 'evolution'? there are evolution, random, or one of your own as file.py:Class\n"),
-        (("--train-epochs", 1, "--tuner-arg", "x=3"), 2, "tuner 'evolution' has no argument 'x'\nhint: it takes population, repeats, sample\n"),
-        (("--train-epochs", 1, "--tuner-arg", "seed=3"), 2, "tuner 'evolution': seed is not an argument, it comes from --seed\n"),
-        (("--train-epochs", 1, "--study", "../x"), 2, "bad study name '../x'\nhint: use letters, digits, '.', '_' and '-', a letter or digit first, at most 100\n"),
-        (("--train-epochs", 1, "--storage", "mysql://x"), 2, "studies cannot be stored in 'mysql' by this version\nhint: give sqlite:///PATH\n"),
-        (("--train-epochs", 1, "--storage", "sqlite:///model.py"), 3, "model.py: not a study database\nhint: choose another file for --storage\n"),
+        (
+            (),
+            2,
+            (
+                "give either --checkpoint (inherited weights) or --train-epochs (training from "
+                "scratch)\nhint: a checkpoint comes from `nnas search`\n"
+            ),
+        ),
+        (
+            ("--train-epochs", 1, "--tuner", "evoluton"),
+            2,
+            (
+                "no tuner is named 'evoluton'\nhint: did you mean 'evolution'? there are evolution, "
+                "random, or one of your own as file.py:Class\n"
+            ),
+        ),
+        (
+            ("--train-epochs", 1, "--tuner-arg", "x=3"),
+            2,
+            "tuner 'evolution' has no argument 'x'\nhint: it takes population, repeats, sample\n",
+        ),
+        (
+            ("--train-epochs", 1, "--tuner-arg", "seed=3"),
+            2,
+            "tuner 'evolution': seed is not an argument, it comes from --seed\n",
+        ),
+        (
+            ("--train-epochs", 1, "--study", "../x"),
+            2,
+            (
+                "bad study name '../x'\nhint: use letters, digits, '.', '_' and '-', a letter or "
+                "digit first, at most 100\n"
+            ),
+        ),
+        (
+            ("--train-epochs", 1, "--storage", "mysql://x"),
+            2,
+            "studies cannot be stored in 'mysql' by this version\nhint: give sqlite:///PATH\n",
+        ),
+        (
+            ("--train-epochs", 1, "--storage", "sqlite:///model.py"),
+            3,
+            "model.py: not a study database\nhint: choose another file for --storage\n",
+        ),
         (("--train-epochs", 1, "--storage", "sqlite:///run"), 3, "run: is a directory, a file is needed\n"),
         (("--checkpoint", "none.pt"), 3, "none.pt: no such file\nhint: check the path\n"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_work_is_refused_before_a_trial(
     nnas: Cli, arguments: tuple[object, ...], code: int, message: str
 ) -> None:

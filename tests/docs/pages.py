@@ -19,6 +19,7 @@ import os
 import re
 import runpy
 import shlex
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,12 @@ import sklearn  # noqa: F401  (it sets environment variables when it is first im
 
 from tests.cli_support import Cli
 
-__all__ = ["ROOT", "Block", "Shell", "blocks", "check_output", "markdown_files", "run_page"]
+__all__ = ["HOME", "ROOT", "Block", "Shell", "blocks", "check_output", "markdown_files", "run_page"]
 
 ROOT = Path(__file__).parents[2]
+
+HOME = "/home/me/project"
+"""How pages call the folder in which their commands run."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ class Shell:
                 if target:
                     Path(target).write_bytes(out)
                     data = b""
-        return (said + data).decode()
+        return (said + data).decode().replace(str(self._folder), HOME)
 
     def _command(self, words: list[str], stdin: bytes) -> tuple[bytes, bytes]:
         settings = dict(word.split("=", 1) for word in words if re.fullmatch(r"[A-Z_]+=.*", word))
@@ -165,9 +169,10 @@ def run_page(file: str, folder: Path) -> None:
 
 
 def run_console(block: Block, shell: Shell) -> None:
-    """Run the commands of a block and compare what they say."""
+    """Run the commands of a block and compare what they say; one that is shown to fail must."""
     for command, expected in _transcript(block):
-        check_output(f"{block.where}: {command}", expected, shell.run(command, fails="nnas: error" in expected))
+        fails = re.search(r"^nnas: error|^  \"error\": ", expected, re.MULTILINE) is not None
+        check_output(f"{block.where}: {command}", expected, shell.run(command, fails=fails))
 
 
 def _transcript(block: Block) -> Iterator[tuple[str, str]]:
@@ -190,9 +195,22 @@ def _transcript(block: Block) -> Iterator[tuple[str, str]]:
 def _run_python(block: Block, folder: Path, names: dict[str, object]) -> tuple[dict[str, object], str]:
     program = folder / ".block.py"
     program.write_text("\n" * block.line + block.text, encoding="utf-8")  # errors show the page's line
-    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as out:
+    with contextlib.chdir(folder), _importable(folder), contextlib.redirect_stdout(io.StringIO()) as out:
         left = runpy.run_path(str(program), init_globals=names)
     return {name: value for name, value in left.items() if not name.startswith("__")}, out.getvalue()
+
+
+@contextlib.contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """The page's files can be imported, as beside a script, and are forgotten afterwards."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name, module in list(sys.modules.items()):
+            if (getattr(module, "__file__", None) or "").startswith(f"{folder}/"):
+                del sys.modules[name]
 
 
 # ---- comparing
@@ -206,14 +224,17 @@ def check_output(where: str, expected: str, actual: str) -> None:
 
 
 def _matches(shown: list[str], said: list[str]) -> bool:
-    if not shown or shown[0] == "...":
-        return (not shown and not said) or (bool(shown) and any(_matches(shown[1:], said[n:]) for n in range(len(said) + 1)))
+    if not shown:
+        return not said
+    if shown[0] == "...":
+        return any(_matches(shown[1:], said[skipped:]) for skipped in range(len(said) + 1))
     return bool(said) and shown[0] == said[0] and _matches(shown[1:], said[1:])
 
 
 def masked(text: str) -> list[str]:
     """The lines of a text without what is measured, and without the widths of columns that depend on it."""
-    text = re.sub(r"\d+\.\d+", "#", text)
+    text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+\d", "#", text)
+    text = re.sub(r"\d+\.\d+(e[-+]?\d+)?|\d+e-\d+", "#", text)
     text = re.sub(r"\d+(?= samples/s| MiB)", "#", text)
     text = re.sub(r"─+", "─", text)
     return [re.sub(r"(?<=\S) +", " ", line).rstrip() for line in text.splitlines()]

@@ -1,4 +1,4 @@
-"""The tour in README.md is true: its commands run as they stand and say what is shown."""
+"""What the documentation shows happens: every page's code and commands run in order, and say what is shown."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import ROOT, run_page
+from tests.docs.pages import ROOT, blocks, markdown_files, run_page
+
+RUN = [file for file in markdown_files() if any(block.language in ("python", "console") for block in blocks(file))]
 
 
 @pytest.mark.slow
 @pytest.mark.global_random
-def test_the_commands_of_the_readme_say_what_it_shows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", RUN)
+def test_a_page_is_true(file: str, tmp_path: Path) -> None:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    run_page("README.md", tmp_path)
+    run_page(file, tmp_path)
+
+
+def test_every_guide_is_among_the_pages_that_run() -> None:
+    assert {"docs/file-formats.md", "docs/model-modules.md", "docs/mutators.md", "docs/tuners.md"} <= {*RUN}

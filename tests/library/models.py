@@ -112,14 +112,16 @@ class Everything(nn.Module):
         self.pair = nn.ModuleList(
             LayerChoice([shared, nn.Conv2d(channels, channels, 1), nn.Identity()], key="tied") for _ in range(2)
         )
-        self.several = nn.ModuleDict({
-            "sum": LayerChoice([nn.Conv2d(channels, channels, 1) for _ in range(3)], key="sum"),
-            "mean": LayerChoice([nn.Conv2d(channels, channels, 1) for _ in range(3)], reduction="mean", key="mean"),
-            "none": LayerChoice([nn.Conv2d(channels, channels, 1) for _ in range(3)], reduction="none", key="none"),
-            "concat": LayerChoice(
-                [nn.Conv2d(channels, channels, 1) for _ in range(3)], reduction="concat", key="concat"
-            ),
-        })
+        self.several = nn.ModuleDict(
+            {
+                "sum": LayerChoice([nn.Conv2d(channels, channels, 1) for _ in range(3)], key="sum"),
+                "mean": LayerChoice([nn.Conv2d(channels, channels, 1) for _ in range(3)], reduction="mean", key="mean"),
+                "none": LayerChoice([nn.Conv2d(channels, channels, 1) for _ in range(3)], reduction="none", key="none"),
+                "concat": LayerChoice(
+                    [nn.Conv2d(channels, channels, 1) for _ in range(3)], reduction="concat", key="concat"
+                ),
+            }
+        )
         self.cells = nn.Sequential()
         for number in range(2):
             self.cells.add_module(f"cell{number}", Cell(f"cell{number}", channels, [self.stem.key, "tied"]))

@@ -15,11 +15,13 @@ from nnas_core import Architecture, NnasError, SearchSpace
 from nnas_core.architecture import FORMS, document_of
 from nnas_core.errors import ArchitectureError, ExitCode, InputError, NnasWarning
 
-SPACE = SearchSpace.from_json({
-    "op": {"_type": "layer_choice", "_value": ["conv", "pool", "skip"]},
-    "any": {"_type": "input_choice", "_value": {"candidates": ["x", "y"], "n_chosen": None}},
-    "two": {"_type": "input_choice", "_value": {"candidates": ["", "", "z"], "n_chosen": 2}},
-})
+SPACE = SearchSpace.from_json(
+    {
+        "op": {"_type": "layer_choice", "_value": ["conv", "pool", "skip"]},
+        "any": {"_type": "input_choice", "_value": {"candidates": ["x", "y"], "n_chosen": None}},
+        "two": {"_type": "input_choice", "_value": {"candidates": ["", "", "z"], "n_chosen": 2}},
+    }
+)
 EVERY = [SPACE.at(index) for index in range(SPACE.size)]
 
 
@@ -242,4 +244,7 @@ class TestValue:
         assert [clone(one) for one in EVERY] == EVERY
 
     def test_its_text_shows_the_names(self):
-        assert repr(SPACE.parse({"op": 1, "any": [0], "two": [0, 2]})) == "Architecture({'any': 'x', 'op': 'pool', 'two': [0, 2]})"
+        assert (
+            repr(SPACE.parse({"op": 1, "any": [0], "two": [0, 2]}))
+            == "Architecture({'any': 'x', 'op': 'pool', 'two': [0, 2]})"
+        )

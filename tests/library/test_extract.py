@@ -30,7 +30,9 @@ def seeded_model():
 SPACE = SearchSpace.from_model(Everything())
 HARD = [SPACE.sample(np.random.default_rng(seed)) for seed in range(12)]
 SEVERAL = [
-    SPACE.parse({**HARD[0].masks(), "sum": [True, False, True], "mean": [True] * 3, "none": [False] * 3, "concat": [0, 2]}),
+    SPACE.parse(
+        {**HARD[0].masks(), "sum": [True, False, True], "mean": [True] * 3, "none": [False] * 3, "concat": [0, 2]}
+    ),
     SPACE.parse({**HARD[1].masks(), "sum": [], "mean": [], "none": ["0", "2"], "concat": [], "cell0_op": []}),
     SPACE.parse({**HARD[2].masks(), "cell0_op": ["noisy", "skip"], "cell1_op": [True] * 3, "any": [], "tied": [0, 1]}),
 ]
@@ -164,7 +166,9 @@ class TestStructure:
     def test_shared_weights_stay_shared(self):
         first, second = nn.Linear(2, 2), nn.Linear(2, 2)
         second.weight = first.weight
-        model = nn.ModuleList([LayerChoice([first, nn.Identity()], key="a"), LayerChoice([second, nn.Identity()], key="b")])
+        model = nn.ModuleList(
+            [LayerChoice([first, nn.Identity()], key="a"), LayerChoice([second, nn.Identity()], key="b")]
+        )
         child = extract(model, {"a": 0, "b": 0})
         assert child[0].weight is child[1].weight
 
@@ -218,13 +222,16 @@ class TestStructure:
         torch.save((child, x, child(x)), tmp_path / "child.pt")
         program = (
             "import sys; sys.modules['nnas_core'] = None; import torch;"
-            f"child, x, y = torch.load({str(tmp_path / 'child.pt')!r}, weights_only=False); assert torch.equal(child(x), y)"
+            f"child, x, y = torch.load({str(tmp_path / 'child.pt')!r}, weights_only=False);"
+            "assert torch.equal(child(x), y)"
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
 
     def test_it_is_exported_by_torch(self):
-        model = nn.Sequential(LayerChoice([nn.Linear(2, 2), nn.ReLU()], key="a"), LayerChoice([nn.ReLU(), nn.Tanh()], key="b"))
+        model = nn.Sequential(
+            LayerChoice([nn.Linear(2, 2), nn.ReLU()], key="a"), LayerChoice([nn.ReLU(), nn.Tanh()], key="b")
+        )
         child = extract(model, {"a": 0, "b": [True, True]}).eval()
         x = torch.randn(3, 2)
         assert torch.equal(torch.export.export(child, (x,)).module()(x), child(x))
@@ -345,13 +352,17 @@ class TestErrors:
             def forward(self, x):
                 return 2 * super().forward(x)
 
-        with pytest.raises(UserCodeError, match="0: Doubling has a forward.. of its own, which an extracted model would lose"):
+        with pytest.raises(
+            UserCodeError, match=r"0: Doubling has a forward\(\) of its own, which an extracted model would lose"
+        ):
             extract(nn.Sequential(Doubling(times(1, 2), key="k")), {"k": 0})
 
     def test_missing_weights_are_named(self):
         model = OneLayer([nn.Linear(1, 1), nn.Linear(1, 1)], key="k")
         state = {name: value for name, value in model.state_dict().items() if "bias" not in name}
-        with pytest.raises(InputError, match="the weights lack 1 of the tensors that the model needs\n  op.1.bias: missing"):
+        with pytest.raises(
+            InputError, match=r"the weights lack 1 of the tensors that the model needs\n  op\.1\.bias: missing"
+        ):
             transfer_weights(model, {"k": 1}, state)
 
     def test_weights_of_candidates_that_are_not_chosen_need_not_be_there(self):

@@ -231,7 +231,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("arc", "problems"),
         [
-            ({"op": "four", "pick": ["op"]}, ["op: no candidate is named 'four'; expected a name among 'two', 'three', 'five'"]),
+            (
+                {"op": "four", "pick": ["op"]},
+                ["op: no candidate is named 'four'; expected a name among 'two', 'three', 'five'"],
+            ),
             ({"op": 3, "pick": ["op"]}, ["op: index 3 is out of range"]),
             ({"op": -1, "pick": ["op"]}, ["op: index -1 is out of range"]),
             ({"op": None, "pick": ["op"]}, ["op: None is no decision"]),

@@ -178,7 +178,9 @@ class TestScopes:
 
     def test_a_scope_is_an_inner_node_of_the_tree(self):
         tree = RandomMutator(nn.Sequential(Inner("s"), LayerChoice([Times(1)], key="leaf"))).mutables
-        shape = [(node.type(), node.mutable.key, [below.mutable.key for below in node.children]) for node in tree.children]
+        shape = [
+            (node.type(), node.mutable.key, [below.mutable.key for below in node.children]) for node in tree.children
+        ]
         assert shape == [(Inner, "s", ["s_op"]), (LayerChoice, "leaf", [])]
 
     def test_a_tree_is_traversed_after_its_children_on_request(self):

@@ -136,7 +136,9 @@ class TestReferences:
         block = cls()
         model = nn.Sequential(block, clone(block), clone(block))
         mutator = Always(model)
-        picks = {one.key: [index == chosen for index in range(2)] for one in mutator.choices if one.name.endswith("pick")}
+        picks = {
+            one.key: [index == chosen for index in range(2)] for one in mutator.choices if one.name.endswith("pick")
+        }
         mutator.decisions = picks
         mutator.reset()
         homes = {one.key: one.name.split(".")[0] for one in mutator.mutables}

@@ -21,7 +21,9 @@ class TestBinding:
     def test_a_second_mutator_names_the_first(self):
         model = OneLayer(times(2, 3))
         RandomMutator(model)
-        with pytest.raises(BindingError, match=r"bound to a RandomMutator already; a second mutator \(Always\)") as caught:
+        with pytest.raises(
+            BindingError, match=r"bound to a RandomMutator already; a second mutator \(Always\)"
+        ) as caught:
             Always(model)
         assert (caught.value.hint, caught.value.exit_code) == ("call unbind() on the first one", ExitCode.USER_CODE)
         assert isinstance(caught.value, RuntimeError)
@@ -117,7 +119,9 @@ class TestMaskTypes:
         assert model(X).tolist() == [[7.0, 14.0]]
 
     @pytest.mark.parametrize("wrap", [list, tuple])
-    @pytest.mark.parametrize("values", [[True, False, True], [1, 0, 1], [1.0, 0.0, 1.0], [np.True_, np.False_, np.True_]])
+    @pytest.mark.parametrize(
+        "values", [[True, False, True], [1, 0, 1], [1.0, 0.0, 1.0], [np.True_, np.False_, np.True_]]
+    )
     def test_lists_and_tuples_are_accepted(self, wrap, values):
         assert decided(OneLayer(times(2, 3, 5), key="k"), {"k": wrap(values)})(X).tolist() == [[7.0, 14.0]]
 
@@ -225,7 +229,7 @@ class NoTruthTest(TorchDispatchMode):
 
 class TestForwardFetchesNothing:
     def test_the_check_itself_sees_a_truth_test(self):
-        with pytest.raises(AssertionError, match="_local_scalar_dense|is_nonzero"), NoTruthTest():
+        with pytest.raises(AssertionError, match=r"_local_scalar_dense|is_nonzero"), NoTruthTest():
             bool(torch.ones(()))
 
     def test_hard_decisions(self):

@@ -155,7 +155,10 @@ def test_the_fingerprint_is_sha256_of_the_compact_json():
 
 
 def test_the_fingerprint_is_the_same_in_another_process():
-    program = "import json, sys; from nnas_core import SearchSpace; print(SearchSpace.from_json(json.load(sys.stdin)).fingerprint)"
+    program = (
+        "import json, sys; from nnas_core import SearchSpace;"
+        "print(SearchSpace.from_json(json.load(sys.stdin)).fingerprint)"
+    )
     result = subprocess.run(
         [sys.executable, "-c", program], input=json.dumps(MIXED), capture_output=True, text=True, check=True
     )
@@ -219,8 +222,10 @@ def test_differences_name_each_key():
     other = SearchSpace.from_json({"a": layers(2), "b": inputs(3, 1), "z": layers(2)})
     mine = SearchSpace.from_json({"a": layers(2), "b": inputs(3, 2), "y": layers(2)})
     assert mine.differences(other, ("the model", "the file")) == [
-        "b: input_choice of [in0, in1, in2] with n_chosen 2 in the model, "
-        "input_choice of [in0, in1, in2] with n_chosen 1 in the file",
+        (
+            "b: input_choice of [in0, in1, in2] with n_chosen 2 in the model, "
+            "input_choice of [in0, in1, in2] with n_chosen 1 in the file"
+        ),
         "y: only in the model",
         "z: only in the file",
     ]

@@ -39,7 +39,9 @@ class TestPlaces:
 
     def test_they_are_visited_depth_first_in_the_order_of_registration(self):
         inner = nn.Sequential(choice("b"), choice("a"))
-        assert [one.key for one in RandomMutator(nn.Sequential(choice("z"), inner, choice("c"))).mutables] == list("zbac")
+        assert [one.key for one in RandomMutator(nn.Sequential(choice("z"), inner, choice("c"))).mutables] == list(
+            "zbac"
+        )
 
     def test_children_that_are_none_are_passed_over(self):
         model = nn.Sequential(choice("a"))
@@ -70,7 +72,10 @@ class TestCreatedInForward:
     def test_a_model_without_mutables_is_refused_with_the_same_advice(self):
         with pytest.raises(SpaceError, match="Model contains no mutables") as caught:
             SearchSpace.from_model(self.Model())
-        assert caught.value.hint == "mark choices with LayerChoice or InputChoice in __init__ (in forward they are not found)"
+        assert (
+            caught.value.hint
+            == "mark choices with LayerChoice or InputChoice in __init__ (in forward they are not found)"
+        )
 
     def test_before_the_first_reset_nothing_is_decided(self):
         model = nn.Sequential(choice("a"))
@@ -107,8 +112,10 @@ class TestProblems:
             ),
             (
                 lambda: nn.Sequential(InputChoice(2, n_chosen=1, key="k"), InputChoice(2, key="k")),
-                "1: the key 'k' is a input_choice of [, ] with n_chosen None here, "
-                "but a input_choice of [, ] with n_chosen 1 at 0",
+                (
+                    "1: the key 'k' is a input_choice of [, ] with n_chosen None here, "
+                    "but a input_choice of [, ] with n_chosen 1 at 0"
+                ),
             ),
             (
                 lambda: nn.Sequential(choice("k"), InputChoice(2, key="k")),
@@ -134,15 +141,17 @@ class TestProblems:
         assert problems_of(model()) == [problem]
 
     def test_all_problems_of_a_model_are_reported_together(self):
-        model = nn.ModuleDict({
-            "scope": MutableScope("s"),
-            "outer": LayerChoice([nn.Sequential(choice("inner"))], key="outer"),
-            "clash": choice("s"),
-            "short": LayerChoice([Times(1)], key="outer", reduction="product"),
-            "empty": LayerChoice([], key="empty"),
-            "tags": InputChoice(choose_from=["nobody", "", "no one"], key="tags"),
-            "other": InputChoice(2, key="empty"),
-        })
+        model = nn.ModuleDict(
+            {
+                "scope": MutableScope("s"),
+                "outer": LayerChoice([nn.Sequential(choice("inner"))], key="outer"),
+                "clash": choice("s"),
+                "short": LayerChoice([Times(1)], key="outer", reduction="product"),
+                "empty": LayerChoice([], key="empty"),
+                "tags": InputChoice(choose_from=["nobody", "", "no one"], key="tags"),
+                "other": InputChoice(2, key="empty"),
+            }
+        )
         paths = [problem.split(":")[0] for problem in problems_of(model)]
         assert sorted(paths) == ["clash", "empty", "other", "outer.0.0", "short", "tags", "tags"]
 

@@ -1,0 +1,113 @@
+"""Row 9: architectures evaluated with inherited weights, against a hand-written loop over extracted models.
+
+Both sides measure the mean loss and accuracy on the same validation batches and, where BatchNorm is recalibrated, do
+so before and after it, with the same training batches. Extracting the models is not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from harness import Line, Turn, compare, ratios, shown
+from nets import Cells, Tiny, batch_for, supernet
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from nnas_core import Architecture, Mutator, extract
+from nnas_core.data import Batches
+from nnas_core.evaluation import InheritedWeights
+from nnas_core.loading import UserModule
+from nnas_core.randomness import generator
+from nnas_core.task import Task
+
+ARCHITECTURES = 100
+VALIDATION_BATCHES = 2
+
+Batch = tuple[Tensor, Tensor]
+
+
+@torch.no_grad()
+def measure(model: nn.Module, batches: Iterable[Batch]) -> tuple[float, float]:
+    """Mean loss and accuracy, as one writes it by hand."""
+    model.eval()
+    loss, correct, count = 0.0, 0, 0
+    for x, y in batches:
+        output = model(x)
+        loss += F.cross_entropy(output, y).item() * len(y)
+        correct += (output.argmax(dim=1) == y).sum().item()
+        count += len(y)
+    return loss / count, correct / count
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, batches: Iterable[Batch]) -> None:
+    """Replace the statistics of BatchNorm by their mean over ``batches``."""
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None
+            module.train()
+    for x, _ in batches:
+        model(x)
+
+
+def prepared(net: Any, recalibrated: int) -> Callable[[int], Mapping[str, Turn]]:
+    """The sides: one step evaluates all architectures."""
+    torch.manual_seed(0)
+    model = net(supernet)
+    mutator = Mutator(model)
+    train = [batch_for(net, seed) for seed in range(recalibrated)]
+    valid = [batch_for(net, 1000 + seed) for seed in range(VALIDATION_BATCHES)]
+    task = Task(UserModule("benchmark", ModuleType("benchmark"), None))
+    cpu = torch.device("cpu")
+    inherited = InheritedWeights(mutator, task, _batches(train), _batches(valid), cpu, recalibrated)
+    rng = generator(0, "benchmark")
+    architectures = [mutator.space.sample(rng) for _ in range(ARCHITECTURES)]
+    models = [extract(model, architecture) for architecture in architectures]
+
+    def by_hand() -> None:
+        for extracted in models:
+            measure(extracted, valid)
+            if recalibrated:
+                recalibrate(extracted, train)
+                measure(extracted, valid)
+
+    def ours() -> None:
+        for architecture in architectures:
+            inherited.evaluate(architecture)
+
+    _check(inherited, architectures[0], extract(model, architectures[0]), train, valid)
+    return lambda number: {"nnas": ours, "by hand": by_hand}
+
+
+def _batches(batches: list[Batch]) -> Batches:
+    return Batches(DataLoader(batches, batch_size=None), None)
+
+
+def _check(
+    inherited: InheritedWeights, architecture: Architecture, model: nn.Module, train: list[Batch], valid: list[Batch]
+) -> None:
+    if train:
+        recalibrate(model, train)
+    loss, accuracy = measure(model, valid)
+    found = inherited.evaluate(architecture).metrics
+    if abs(found["loss"] - loss) > 1e-5 or abs(found["accuracy"] - accuracy) > 1e-6:
+        raise RuntimeError(f"the two sides do not measure the same: {found}, {loss}, {accuracy}")
+
+
+def row_9(rounds: int) -> Iterator[Line]:
+    """A python-bound net, and one with BatchNorm without and with recalibration."""
+    for net, recalibrated, what in (
+        (Tiny, 0, "tiny net"),
+        (Cells, 0, "cell network"),
+        (Cells, 2, "cell network, BatchNorm recalibrated on 2 batches"),
+    ):
+        turns, these = (7, rounds) if net is Tiny else (1, max(3, rounds // 2))
+        seconds = compare(prepared(net, recalibrated), these, turns=turns, shortest=0)
+        what = f"{ARCHITECTURES} architectures with inherited weights, {what}"
+        yield Line(9, what, "x", 1.10, ratios(seconds, "nnas", "by hand"), note=shown(seconds))

@@ -1,0 +1,133 @@
+"""kill -9 at any moment: what is resumed is, to the bit, what was never killed."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from nnas_core.checkpoint import read_checkpoint
+from nnas_core.study.store import StudyStore
+from tests.cli.test_search import assert_same_result
+from tests.cli_support import Cli, ForkServer
+
+pytestmark = [pytest.mark.kill, pytest.mark.slow]
+
+KILLS = 20
+SEARCH = ("search", "model.py", "--mutator", "random", "--epochs", 20, "--batch-size", 16, "--checkpoint-every", 1)
+
+
+def size(path: Path) -> int:
+    """Bytes of a file; 0 if there is none."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def modified(path: Path) -> int:
+    """When a file was last replaced; 0 if there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def test_a_search_killed_20_times_is_the_search_that_was_never_killed(
+    forks: ForkServer, nnas: Cli, small_model: Path, tmp_path: Path
+) -> None:
+    nnas.ok(*SEARCH, "-o", "whole")
+    moment = random.Random()  # other moments in every run
+    checkpoint = tmp_path / "run" / "checkpoint.pt"
+    command: tuple[object, ...] = (*SEARCH, "-o", "run")
+    killed, steps = 0, []
+    for attempt in range(KILLS):
+        before = modified(checkpoint)
+        process = forks.start(tmp_path, *command)
+        while modified(checkpoint) == before and not process.ended():  # it has made a step
+            time.sleep(0.001)
+        end = time.monotonic() + moment.uniform(0, 0.02)
+        while time.monotonic() < end:
+            pass
+        process.signal(signal.SIGKILL)
+        killed += process.wait().code == -signal.SIGKILL
+        # whatever it was doing: the path holds a whole checkpoint
+        steps.append(read_checkpoint(checkpoint)["header"]["progress"]["step"])
+        command = ("search", "--resume", "run")
+        assert attempt or killed
+    assert killed > KILLS / 2  # or the search was too short to hit anything
+    assert steps == sorted(steps)
+    nnas.ok("search", "--resume", "run")
+    assert_same_result("run", "whole")
+    assert not list((tmp_path / "run").glob(".*.tmp"))
+
+
+def test_a_kill_while_a_checkpoint_is_written_leaves_a_whole_one(
+    forks: ForkServer, small_model: Path, nnas: Cli, tmp_path: Path
+) -> None:
+    # the weights take much longer to write than a step takes: most kills hit the writing
+    command: tuple[object, ...] = (*SEARCH, "-o", "run", "-a", "width=700")
+    folder = tmp_path / "run"
+    hits = 0
+    moment = random.Random()
+    for _ in range(8):
+        process = forks.start(tmp_path, *command)
+        while not process.ended():
+            if size(folder / "checkpoint.pt") and any(size(path) for path in folder.glob(".checkpoint.pt.*.tmp")):
+                break
+        end = time.monotonic() + moment.uniform(0, 0.01)
+        while time.monotonic() < end:
+            pass
+        process.signal(signal.SIGKILL)
+        process.wait()
+        hits += bool(list(folder.glob(".checkpoint.pt.*.tmp")))
+        content = read_checkpoint(folder / "checkpoint.pt")
+        assert content["state"]["progress"]["step"] >= 1
+        assert nnas("export", "run/checkpoint.pt").code == 0
+        command = ("search", "--resume", "run")
+    assert hits >= 2
+
+
+def test_a_study_killed_between_and_in_trials_is_the_study_that_was_never_killed(
+    forks: ForkServer, nnas: Cli, small_model: Path, tmp_path: Path
+) -> None:
+    nnas.ok(*SEARCH[:4], "--epochs", 1, "-o", "run")
+    tune = ("tune", "model.py", "--checkpoint", "run/checkpoint.pt", "--trials", 18, "--tuner-arg", "population=4")
+    tune = (*tune, "--tuner-arg", "sample=2", "--json")
+    whole = nnas.ok(*tune, "--study", "study", "--storage", "sqlite:///whole.db").json
+    storage = "sqlite:///killed.db"
+    moment = random.Random()
+    killed = 0
+    for attempt in range(5):
+        process = forks.start(
+            tmp_path, *tune, "--study", "study", "--storage", storage, *(("--resume",) if attempt else ())
+        )
+        while not process.ended() and finished(storage) < 3 * attempt + 1:
+            time.sleep(0.001)
+        end = time.monotonic() + moment.uniform(0, 0.01)
+        while time.monotonic() < end:
+            pass
+        process.signal(signal.SIGKILL)
+        killed += process.wait().code == -signal.SIGKILL
+    assert killed >= 2
+    resumed = nnas.ok(*tune, "--study", "study", "--storage", storage, "--resume").json
+    assert resumed["best"] == whole["best"]
+    with StudyStore.open("sqlite:///whole.db", create=False) as store:
+        expected = store.trials(store.study("study"))
+    with StudyStore.open(storage, create=False) as store:
+        found = store.trials(store.study("study"))
+    assert [(t.number, t.architecture, t.value) for t in found] == [
+        (t.number, t.architecture, t.value) for t in expected
+    ]
+    assert {trial.state for trial in found} == {"succeeded"}
+    assert len({trial.architecture.canonical for trial in found}) == 18
+
+
+def finished(storage: str) -> int:
+    """How many trials of the study have ended; 0 while there is no study."""
+    if not Path(storage.removeprefix("sqlite:///")).exists():
+        return 0
+    with StudyStore.open(storage, create=False) as store:
+        if not store.studies():
+            return 0
+        return sum(trial.state == "succeeded" for trial in store.trials(store.study("study")))

@@ -1,0 +1,60 @@
+"""Every kind of file is documented, and what docs/file-formats.md shows of it keeps its schema."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnas_core import schema
+from nnas_core.validation import validate_file
+from tests.docs.pages import ROOT, blocks, markdown_files
+
+PAGE = "docs/file-formats.md"
+
+
+def sections() -> dict[str, str]:
+    """The sections of the page that are about a schema, by its name."""
+    text = (ROOT / PAGE).read_text(encoding="utf-8")
+    found = {}
+    for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        kind = re.search(r"^Schema[^:]*: \[([a-z-]+)\]\(\.\./schemas/\1\.json\)", part, re.MULTILINE)
+        if kind is not None:
+            found[kind[1]] = part
+    return found
+
+
+def documents(text: str) -> Iterator[Any]:
+    """Every JSON document that a section shows: in a block, as the output of a command, or as lines."""
+    for shown in re.findall(r"^```(?:console|text|json)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for said in re.split(r"^\$ .*\n", shown, flags=re.MULTILINE):
+            if said.startswith("{\n"):
+                yield json.loads(said)
+            elif said.startswith("{"):
+                yield from map(json.loads, said.splitlines())
+
+
+def test_every_schema_has_a_section() -> None:
+    assert sorted(sections()) == sorted(schema.kinds())
+
+
+@pytest.mark.parametrize("kind", sorted(sections()))
+def test_what_a_section_shows_keeps_its_schema(kind: str) -> None:
+    shown = list(documents(sections()[kind]))
+    assert shown != []
+    assert [problem for document in shown for problem in schema.problems(kind, document)] == []
+
+
+@pytest.mark.parametrize(
+    ("where", "text"),
+    [(block.where, block.text) for file in markdown_files() for block in blocks(file) if block.language == "json"],
+)
+def test_json_that_is_shown_anywhere_is_valid(where: str, text: str, tmp_path: Path) -> None:
+    file = tmp_path / "shown.json"
+    file.write_text(text, encoding="utf-8")
+    result = validate_file(str(file))
+    assert (result.kind != "unknown", result.problems) == (True, []), where

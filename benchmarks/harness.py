@@ -185,6 +185,11 @@ def run_process(arguments: Sequence[str]) -> None:
         raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stderr}")
 
 
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def children_time() -> float:
     """CPU seconds of all processes that were run and have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)

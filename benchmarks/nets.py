@@ -79,7 +79,11 @@ class Cell(nn.Module):
     def __init__(self, choose: Choose, channels: int) -> None:
         super().__init__()
         self.edges = nn.ModuleDict(
-            {f"{end}-{start}": choose(f"edge{end}{start}", self._operations(channels)) for end in range(1, 4) for start in range(end)}
+            {
+                f"{end}-{start}": choose(f"edge{end}{start}", self._operations(channels))
+                for end in range(1, 4)
+                for start in range(end)
+            }
         )
 
     @staticmethod
@@ -104,7 +108,9 @@ class Reduction(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(relu_conv_bn(channels, 2 * channels, 3, 2), relu_conv_bn(2 * channels, 2 * channels, 3))
+        self.body = nn.Sequential(
+            relu_conv_bn(channels, 2 * channels, 3, 2), relu_conv_bn(2 * channels, 2 * channels, 3)
+        )
         self.shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(channels, 2 * channels, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,7 +11,10 @@ from harness import Line, children_time, compare, ratios, run_process, shown
 HERE = Path(__file__).resolve().parent
 NNAS = str(Path(sys.executable).with_name("nnas"))
 
-MODELS = {"single_path_imagenet": "ImageNet-size single-path supernet", "thousand_choices": "1,000 choices x 4 convolutions"}
+MODELS = {
+    "single_path_imagenet": "ImageNet-size single-path supernet",
+    "thousand_choices": "1,000 choices x 4 convolutions",
+}
 
 
 def _processes(sides: Mapping[str, Sequence[str]], rounds: int, turns: int) -> dict[str, list[float]]:

@@ -55,6 +55,12 @@ def measure(
         poll: called before each batch; what it raises ends the measurement.
     """
     model.eval()
+    return _means(model, task, batches, device, poll)
+
+
+def _means(
+    model: nn.Module, task: Task, batches: Iterator[Any], device: torch.device, poll: Callable[[], None]
+) -> dict[str, float]:
     averages = Averages()
     for batch in batches:
         poll()
@@ -108,10 +114,9 @@ class InheritedWeights:
         self._recalibrate = recalibrate
         self._calibration = _Kept(train_batches, device, recalibrate)
         self._valid = _Kept(valid_batches, device, None)
+        self._modules = list(mutator.model.modules())
         self._norms = [
-            module
-            for module in mutator.model.modules()
-            if isinstance(module, _BatchNorm) and module.running_mean is not None
+            module for module in self._modules if isinstance(module, _BatchNorm) and module.running_mean is not None
         ]
 
     def evaluate(self, architecture: Architecture, poll: Callable[[], None] = lambda: None) -> Evaluation:
@@ -131,12 +136,19 @@ class InheritedWeights:
             metrics = self._measure(poll)
         return Evaluation(metrics, before, time.perf_counter() - started)
 
+    @torch.no_grad()
     def _measure(self, poll: Callable[[], None]) -> dict[str, float]:
-        return measure(self._mutator.model, self._task, self._valid.batches(), self._device, poll)
+        self._eval()
+        return _means(self._mutator.model, self._task, self._valid.batches(), self._device, poll)
+
+    def _eval(self) -> None:
+        # eval() walks the whole supernet, which takes longer than a small architecture
+        if any(module.training for module in self._modules):
+            self._mutator.model.eval()
 
     @torch.no_grad()
     def _run_calibration(self, poll: Callable[[], None]) -> None:
-        self._mutator.model.eval()  # dropout and the like stay off
+        self._eval()  # dropout and the like stay off
         for norm in self._norms:
             norm.reset_running_stats()
             norm.momentum = None  # a plain mean over the batches

@@ -1,6 +1,7 @@
 """The command line in tests: in this process (fast), or in a forked one (signals, pipes, kills).
 
-A test file that uses it imports the fixtures: ``from tests.cli_support import nnas, small_model``.
+A test file that uses it imports the fixtures: ``from tests.cli_support import nnas, small_model``
+(and ``_searched`` with ``small_run``, ``_fork_server`` with ``forks``).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,7 +29,7 @@ import torch
 from nnas_cli.main import entry
 from nnas_core import loading
 
-__all__ = ["MODEL", "Cli", "ForkServer", "Process", "Result", "forks", "nnas", "small_model", "wait_until"]
+__all__ = ["MODEL", "Cli", "ForkServer", "Process", "Result", "forks", "nnas", "small_model", "small_run", "wait_until"]
 
 ROOT = Path(__file__).parents[1]
 
@@ -148,6 +150,22 @@ def small_model(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def _searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("searched")
+    (folder / "model.py").write_text(MODEL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        Cli().ok("search", "model.py", "--mutator", "random", "--epochs", 1, "-o", "run")
+    return folder / "run"
+
+
+@pytest.fixture
+def small_run(small_model: Path, _searched: Path) -> Path:
+    """``tmp_path/run``, a finished search of ``small_model`` with one epoch; made once, copied for each test."""
+    return Path(shutil.copytree(_searched, small_model.parent / "run"))
+
+
 # ---- other processes
 
 
@@ -226,10 +244,11 @@ class ForkServer:
         """
         self._count += 1
         out, err = (folder / f".{name}-{self._count}" for name in ("out", "err"))
-        options = {"stdout": str(out), "stderr": str(err), **{k: str(v) for k, v in options.items() if k != "env"}}
-        request = {"argv": [str(one) for one in arguments], "cwd": str(folder), **options}
-        pid = self.ask(**request, env=options.get("env", {}))["pid"]
-        process = Process(self, pid, Path(options["stdout"]), Path(options["stderr"]))
+        env = options.pop("env", {})
+        options = {"stdout": out, "stderr": err, **options}
+        texts = {name: str(value) for name, value in options.items()}
+        pid = self.ask(argv=[str(one) for one in arguments], cwd=str(folder), env=env, **texts)["pid"]
+        process = Process(self, pid, Path(texts["stdout"]), Path(texts["stderr"]))
         self._started.append(process)
         return process
 

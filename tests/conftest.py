@@ -97,9 +97,7 @@ def pytest_make_collect_report(
     report = yield
     if report.skipped:
         report.outcome = "failed"
-        report.longrepr = (
-            f"{collector.nodeid}: a whole module is skipped; mark its tests `gpu`, or let them run"
-        )
+        report.longrepr = f"{collector.nodeid}: a whole module is skipped; mark its tests `gpu`, or let them run"
     return report
 
 

@@ -32,17 +32,13 @@ class RandomMutator(Mutator):
         for mutable in self.mutables:  # modules with equal keys come once and share the decision
             if isinstance(mutable, LayerChoice):
                 chosen = np.random.randint(mutable.length)
-                masks[mutable.key] = torch.tensor(
-                    [i == chosen for i in range(mutable.length)], dtype=torch.bool
-                )
+                masks[mutable.key] = torch.tensor([i == chosen for i in range(mutable.length)], dtype=torch.bool)
             elif isinstance(mutable, InputChoice):
                 if mutable.n_chosen is None:
                     masks[mutable.key] = torch.randint(high=2, size=(mutable.n_candidates,)).bool()
                 else:
                     chosen = np.random.permutation(mutable.n_candidates)[: mutable.n_chosen]
-                    masks[mutable.key] = [
-                        i in chosen for i in range(mutable.n_candidates)
-                    ]  # lists do as well
+                    masks[mutable.key] = [i in chosen for i in range(mutable.n_candidates)]  # lists do as well
         return masks
 
     def sample_final(self):

@@ -43,9 +43,7 @@ class HillClimber(Tuner):
         self._proposed.add(architecture)
         return architecture.parameters()
 
-    def receive_trial_result(
-        self, parameter_id: int, parameters: dict[str, Any], value: float, **kwargs: Any
-    ) -> None:
+    def receive_trial_result(self, parameter_id: int, parameters: dict[str, Any], value: float, **kwargs: Any) -> None:
         """A trial succeeded: climb if it is the best since the last start."""
         height = value if self.optimize_mode == "maximize" else -value
         if self._top is None or height > self._top:

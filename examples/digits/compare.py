@@ -27,13 +27,9 @@ MODEL = Path(__file__).with_name("model.py")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--found", type=Path, required=True, help="the architecture that the search found")
-    parser.add_argument(
-        "--found-report", type=Path, required=True, help="what `nnas retrain --json` said about it"
-    )
+    parser.add_argument("--found-report", type=Path, required=True, help="what `nnas retrain --json` said about it")
     parser.add_argument("--epochs", type=int, required=True, help="the epochs it was retrained for")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder for the other architectures and their runs"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for the other architectures and their runs")
     parser.add_argument("--random", type=int, default=5, help="number of random architectures")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -60,9 +60,7 @@ class DigitsNet(nn.Module):
     def __init__(self, channels: int = 8) -> None:
         super().__init__()
         self.stem = LayerChoice(
-            OrderedDict(
-                conv1x1=conv(1, channels, 1), conv3x3=conv(1, channels, 3), conv5x5=conv(1, channels, 5)
-            ),
+            OrderedDict(conv1x1=conv(1, channels, 1), conv3x3=conv(1, channels, 3), conv5x5=conv(1, channels, 5)),
             key="stem",
         )
         self.pool = nn.MaxPool2d(2)

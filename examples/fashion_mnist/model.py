@@ -47,9 +47,7 @@ class ShuffleBlock(nn.Module):
         deep: three depthwise convolutions (the "Xception" candidate) instead of one.
     """
 
-    def __init__(
-        self, channels_in: int, channels: int, *, stride: int, kernel: int, deep: bool = False
-    ) -> None:
+    def __init__(self, channels_in: int, channels: int, *, stride: int, kernel: int, deep: bool = False) -> None:
         super().__init__()
         half = channels // 2
         branch_in = channels_in if stride == 2 else channels_in // 2
@@ -63,13 +61,9 @@ class ShuffleBlock(nn.Module):
                 *_conv(half, half),
             )
         else:
-            self.work = nn.Sequential(
-                *_conv(branch_in, half), *_depthwise(half, kernel, stride), *_conv(half, half)
-            )
+            self.work = nn.Sequential(*_conv(branch_in, half), *_depthwise(half, kernel, stride), *_conv(half, half))
         self.pass_by = (
-            nn.Sequential(*_depthwise(branch_in, kernel, stride), *_conv(branch_in, half))
-            if stride == 2
-            else None
+            nn.Sequential(*_depthwise(branch_in, kernel, stride), *_conv(branch_in, half)) if stride == 2 else None
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,9 +81,7 @@ class FashionNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         channels = 24
-        self.stem = nn.Sequential(
-            nn.Conv2d(1, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()
-        )
+        self.stem = nn.Sequential(nn.Conv2d(1, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
         blocks: list[nn.Module] = []
         for blocks_in_stage, channels_out in STAGES:
             for number in range(blocks_in_stage):

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from nnas_cli import options
+from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
 from nnas_core.files import dump_json, read_json, source_name
 
@@ -48,10 +49,11 @@ def command(architecture: str, output: str, out: Output, **values: Any) -> None:
       nnas evaluate model.py --checkpoint run/checkpoint.pt --architecture best.json
       nnas export run/checkpoint.pt | nnas evaluate model.py --checkpoint run/checkpoint.pt --architecture - --json
     """
-    from nnas_cli.progress import described
-    from nnas_cli.seeding import seed_globals
-    from nnas_core.finite import finite_only
-    from nnas_core.tuning import EvaluateSettings, evaluate_once
+    with without_collection():
+        from nnas_cli.progress import described
+        from nnas_cli.seeding import seed_globals
+        from nnas_core.finite import finite_only
+        from nnas_core.tuning import EvaluateSettings, evaluate_once
 
     document = read_json(architecture)
     settings = EvaluateSettings(**values)

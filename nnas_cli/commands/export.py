@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from nnas_cli import options
+from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
 from nnas_core.errors import InputError, UsageError
 from nnas_core.files import dump_json, read_json, source_name
@@ -37,9 +38,10 @@ def command(checkpoint: str, form: str, architecture: str | None, output: str, s
       nnas export run/checkpoint.pt --format names -o arch.json
       nnas export run/checkpoint.pt --architecture best.json --format document
     """
-    from nnas_core.architecture import document_of
-    from nnas_core.checkpoint import read_checkpoint
-    from nnas_core.space import SearchSpace
+    with without_collection():
+        from nnas_core.architecture import document_of
+        from nnas_core.checkpoint import read_checkpoint
+        from nnas_core.space import SearchSpace
 
     if checkpoint == "-":
         raise UsageError("a checkpoint cannot come from standard input", hint="give the path of a file")

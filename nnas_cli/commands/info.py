@@ -8,6 +8,7 @@ import platform
 import click
 
 from nnas_cli import options
+from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
 from nnas_core import __version__
 from nnas_core.files import dump_json
@@ -28,7 +29,8 @@ def command(output: str, seed: int, out: Output) -> None:
       nnas info
       nnas info --json
     """
-    import torch
+    with without_collection():
+        import torch
 
     devices = ["cpu", *(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))]
     document = {

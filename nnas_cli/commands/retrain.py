@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from nnas_cli import options
+from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
 from nnas_core.errors import UsageError
 from nnas_core.files import read_json, source_name
@@ -52,13 +53,14 @@ def command(
       nnas tune model.py --checkpoint run/checkpoint.pt | nnas retrain model.py --architecture -
       nnas retrain --resume final
     """
-    from nnas_cli.commands.search import stem
-    from nnas_cli.progress import TrainingProgress, described
-    from nnas_cli.seeding import seed_globals
-    from nnas_cli.signals import StopRequest
-    from nnas_core.finite import finite_only
-    from nnas_core.retraining import RetrainSettings, retrain
-    from nnas_core.run import RunFolder
+    with without_collection():
+        from nnas_cli.commands.search import stem
+        from nnas_cli.progress import TrainingProgress, described
+        from nnas_cli.seeding import seed_globals
+        from nnas_cli.signals import StopRequest
+        from nnas_core.finite import finite_only
+        from nnas_core.retraining import RetrainSettings, retrain
+        from nnas_core.run import RunFolder
 
     values["model"] = model
     source = source_name(architecture) if isinstance(architecture, str) else None  # a run's config.json holds it whole

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from nnas_cli import options
+from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
 from nnas_core.errors import UsageError
 
@@ -59,12 +60,13 @@ def command(
       nnas search --config run/config.json --seed 1 -o run-1
       nnas search model.py --mutator mine.py:MyMutator --mutator-arg temperature=5
     """
-    from nnas_cli.progress import TrainingProgress, described
-    from nnas_cli.seeding import seed_globals
-    from nnas_cli.signals import StopRequest
-    from nnas_core.finite import finite_only
-    from nnas_core.run import RunFolder
-    from nnas_core.search import SearchSettings, search
+    with without_collection():
+        from nnas_cli.progress import TrainingProgress, described
+        from nnas_cli.seeding import seed_globals
+        from nnas_cli.signals import StopRequest
+        from nnas_core.finite import finite_only
+        from nnas_core.run import RunFolder
+        from nnas_core.search import SearchSettings, search
 
     values.update(model=model, mutator=mutator)
     if resume is not None:

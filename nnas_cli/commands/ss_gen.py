@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nnas_cli import options
+from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
 from nnas_core.errors import UsageError
 from nnas_core.files import dump_json
@@ -75,10 +76,11 @@ def command(
 
 def _of_model(model: str, arguments: dict[str, object], seed: int) -> tuple[SearchSpace, dict[str, list[str]]]:
     """The space of a model, and the module paths of each key."""
-    from nnas_cli.seeding import seed_globals
-    from nnas_core.model import build_on_meta
-    from nnas_core.space import SearchSpace
-    from nnas_core.tree import parse
+    with without_collection():
+        from nnas_cli.seeding import seed_globals
+        from nnas_core.model import build_on_meta
+        from nnas_core.space import SearchSpace
+        from nnas_core.tree import parse
 
     seed_globals(seed)
     built, _ = build_on_meta(model, arguments)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nnas_cli import options
+from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
 from nnas_core.errors import UsageError
 from nnas_core.files import dump_json
@@ -121,12 +122,13 @@ def command(
     if trials is None and duration is None:
         trials = 100
 
-    from nnas_cli.progress import StudyProgress
-    from nnas_cli.seeding import seed_globals
-    from nnas_cli.signals import StopRequest
-    from nnas_core.study.coordinator import REASONS
-    from nnas_core.study.store import StudyStore
-    from nnas_core.tuning import TuneSettings, tune
+    with without_collection():
+        from nnas_cli.progress import StudyProgress
+        from nnas_cli.seeding import seed_globals
+        from nnas_cli.signals import StopRequest
+        from nnas_core.study.coordinator import REASONS
+        from nnas_core.study.store import StudyStore
+        from nnas_core.tuning import TuneSettings, tune
 
     settings = TuneSettings(
         model=model,

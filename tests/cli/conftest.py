@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.cli_support import _fork_server, forks, nnas, small_model
+from tests.cli_support import _fork_server, _searched, forks, nnas, small_model, small_run
 
-__all__ = ["_fork_server", "forks", "nnas", "small_model"]
+__all__ = ["_fork_server", "_searched", "forks", "nnas", "small_model", "small_run"]

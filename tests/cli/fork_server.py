@@ -31,6 +31,7 @@ def serve(descriptor: int) -> None:
     with socket.socket(fileno=descriptor) as connection, connection.makefile("rw", encoding="utf-8") as lines:
         for line in lines:
             request = json.loads(line)
+            answer: dict[str, int | None]
             if "argv" in request:
                 answer = {"pid": _fork(request, connection)}
             else:

@@ -33,10 +33,9 @@ EVALUATE = ("evaluate", "model.py", "--checkpoint", "run/checkpoint.pt", "--arch
 
 
 @pytest.fixture(autouse=True)
-def files(nnas: Cli, small_model: Path) -> None:
+def files(small_run: Path, tmp_path: Path) -> None:
     """A supernet and an architecture of it."""
-    nnas.ok("search", "model.py", "--mutator", "random", "--epochs", 1, "-o", "run")
-    Path("a.json").write_text(json.dumps(ARCHITECTURE))
+    (tmp_path / "a.json").write_text(json.dumps(ARCHITECTURE))
 
 
 def test_retrain_reports_the_test_metric_and_the_size(nnas: Cli) -> None:

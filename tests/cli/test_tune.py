@@ -42,9 +42,8 @@ class Backwards(Tuner):
 
 
 @pytest.fixture(autouse=True)
-def checkpoint(nnas: Cli, small_model: Path) -> None:
+def checkpoint(small_run: Path) -> None:
     """A supernet to inherit weights from."""
-    nnas.ok("search", "model.py", "--mutator", "random", "--epochs", 1, "-o", "run")
 
 
 def trials(study: str = "model-evolution", file: str = "nnas.db") -> list[TrialRecord]:

@@ -119,8 +119,7 @@ def test_parameters_and_documents_are_held_against_a_space(nnas: Cli, tmp_path: 
     )
 
 
-def test_a_checkpoint_is_held_against_a_space(nnas: Cli, small_model: Path) -> None:
-    nnas.ok("search", "model.py", "--mutator", "random", "--epochs", 1, "-o", "run")
+def test_a_checkpoint_is_held_against_a_space(nnas: Cli, small_run: Path) -> None:
     Path("space.json").write_text(SPACE)
     assert nnas("validate", "run/checkpoint.pt", "--space", "run/search_space.json").code == 0
     result = nnas("validate", "run/checkpoint.pt", "--space", "space.json")

@@ -15,7 +15,7 @@ from torch import nn
 
 from nnas_core import InputChoice, LayerChoice, Mutable, RandomMutator, SearchSpace, extract, transfer_weights
 from nnas_core.errors import ArchitectureError, InputError, SpaceError, UserCodeError
-from nnas_core.mutables import AutoKey
+from nnas_core.keys import AutoKey
 from tests.library.models import Always, Cell, Everything, Noisy, OneInput, OneLayer, Times, times
 
 X = torch.randn(5, 1, 6, 6, generator=torch.Generator().manual_seed(1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 
 import pytest
@@ -111,23 +112,53 @@ class TestReferences:
         RandomMutator(model)
         assert model.pick.choose_from == ["LayerChoice1", "LayerChoice2"]
 
+    # numbers at construction that later belong to others, to the same, or to nobody
+    @pytest.fixture(params=[1, 2, 3, 50])
+    def first_number(self, request, monkeypatch):
+        monkeypatch.setattr("nnas_core.keys._serials", itertools.count(request.param))
+
+    @pytest.mark.usefixtures("first_number")
     @pytest.mark.parametrize("cls", [Block, Live])
     @pytest.mark.parametrize(("chosen", "expected"), [(0, 1.0), (1, 10.0)])
-    @pytest.mark.parametrize("constructed_before", [0, 1, 2, 5])
-    def test_a_dictionary_may_be_keyed_by_stored_or_by_present_keys(self, cls, chosen, expected, constructed_before):
-        for _ in range(constructed_before):
-            LayerChoice([])
+    def test_a_dictionary_may_be_keyed_by_stored_or_by_present_keys(self, cls, chosen, expected):
         model = cls()
         decided(model, {"InputChoice3": [index == chosen for index in range(2)]})
         assert model(torch.ones(1)).item() == expected
 
+    @pytest.mark.usefixtures("first_number")
     @pytest.mark.parametrize("chosen", [0, 1])
     def test_a_dictionary_may_be_keyed_by_texts_made_of_stored_keys(self, chosen):
-        LayerChoice([])
         model = Block()
-        model.stored = [f"{key}" for key in model.stored]
+        model.stored = [str.__str__(key) for key in model.stored]
         decided(model, {"InputChoice3": [index == chosen for index in range(2)]})
         assert model(torch.ones(1)).item() == [1.0, 10.0][chosen]
+
+    @pytest.mark.usefixtures("first_number")
+    @pytest.mark.parametrize("stored", [{0}, {1}, {2}, {0, 1}, {0, 2}, {1, 2}])
+    def test_a_dictionary_of_both_kinds_of_keys_is_read_rightly_or_refused(self, stored):
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.ops = nn.ModuleList(LayerChoice([Times(10.0**index)]) for index in range(3))
+                self.before = [op.key for op in self.ops]
+                self.pick = InputChoice(choose_from=self.before)
+
+            def forward(self, x):
+                keys = [self.before[i] if i in stored else self.ops[i].key for i in range(3)]
+                return self.pick({key: op(x) for key, op in zip(keys, self.ops, strict=True)})
+
+        model, outputs = Model(), []
+        mutator = Always(model)
+        for chosen in range(3):
+            mutator.decisions = {"InputChoice4": [index == chosen for index in range(3)]}
+            mutator.reset()
+            try:
+                outputs.append(model(torch.ones(1)).item())
+            except ValueError as error:
+                outputs.append(str(error).split(",")[0])
+        texts = {model.before[index] if index in stored else f"LayerChoice{index + 1}" for index in range(3)}
+        refused = ["'InputChoice4' chooses among the inputs ['LayerChoice1'"] * 3
+        assert outputs == ([1.0, 10.0, 100.0] if len(texts) == 3 else refused)
 
     @pytest.mark.parametrize("clone", [copy.deepcopy, lambda block: pickle.loads(pickle.dumps(block))])
     @pytest.mark.parametrize("cls", [Block, Live])

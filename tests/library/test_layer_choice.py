@@ -180,9 +180,10 @@ class TestChangesAfterBinding:
 
     def test_a_deleted_candidate_leaves_the_search_space(self):
         model, mutator = self.bound()
+        before = mutator.space["k"].candidates
         del model.op[0]
         mutator.reset()
-        assert (model(X).tolist(), mutator.space["k"].candidates) == ([[3.0, 6.0]], ("1",))
+        assert (model(X).tolist(), before, mutator.space["k"].candidates) == ([[3.0, 6.0]], ("0", "1"), ("1",))
         assert mutator.final_architecture().masks() == {"k": [True]}
 
 

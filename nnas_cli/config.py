@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import difflib
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from nnas_core.errors import InputError
 from nnas_core.files import parse_json, read_bytes
 
-__all__ = ["load"]
+__all__ = ["load", "names_given"]
+
+_GIVEN = f"{__name__}.given"
 
 
 def load(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
@@ -27,11 +31,18 @@ def load(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
         pyproject = Path("pyproject.toml")
         if not pyproject.is_file():
             return
-        table, where = (
-            _toml(read_bytes(pyproject), str(pyproject)).get("tool", {}).get("nnas", {}),
-            str(pyproject),
-        )
-    ctx.default_map = {**(ctx.default_map or {}), **_for_command(table, ctx, where)}
+        where = str(pyproject)
+        table = _tool_nnas(_toml(read_bytes(pyproject), where), where)
+    defaults = _for_command(table, ctx, where)
+    ctx.default_map = {**(ctx.default_map or {}), **defaults}
+    if ctx.get_parameter_source("config") == ParameterSource.COMMANDLINE:
+        ctx.meta[_GIVEN] = frozenset(defaults)
+
+
+def names_given(ctx: click.Context) -> frozenset[str]:
+    """The parameters that a ``--config`` of the command line has values for, not one that is just around."""
+    names: frozenset[str] = ctx.meta.get(_GIVEN, frozenset())
+    return names
 
 
 def _read(path: str) -> dict[str, Any]:
@@ -42,10 +53,7 @@ def _read(path: str) -> dict[str, Any]:
             raise InputError("is no configuration (an object of commands is needed)", where=path)
         return document
     table = _toml(content, path)
-    if path.endswith("pyproject.toml"):
-        own: dict[str, Any] = table.get("tool", {}).get("nnas", {})
-        return own
-    return table
+    return _tool_nnas(table, path) if path.endswith("pyproject.toml") else table
 
 
 def _toml(content: bytes, where: str) -> dict[str, Any]:
@@ -59,35 +67,57 @@ def _toml(content: bytes, where: str) -> dict[str, Any]:
         raise InputError(f"not TOML: {error}", where=where) from error
 
 
+def _tool_nnas(document: dict[str, Any], where: str) -> dict[str, Any]:
+    table: Any = document
+    for name in ("tool", "nnas"):
+        table = table.get(name, {})
+        if not isinstance(table, dict):
+            raise InputError(f"{name} is no table", where=where, hint="options stand in [tool.nnas]")
+    own: dict[str, Any] = table
+    return own
+
+
 def _for_command(table: dict[str, Any], ctx: click.Context, where: str) -> dict[str, Any]:
     root = ctx.find_root().command
     commands = root.list_commands(ctx) if isinstance(root, click.Group) else []
     command = ctx.info_name or ""
-    parameters = {p.name: p for p in ctx.command.params if p.name != "config"}
-    shared = {_name(key): value for key, value in table.items() if key not in commands}
     own = table.get(command, {})
     if not isinstance(own, dict):
         raise InputError(f"{command} is no table of options", where=where)
-    _refuse_unknown(shared, {*parameters, *_ANY_COMMAND}, commands, where)
+    parameters = _parameters(ctx.command)
+    shared = {_name(key): value for key, value in table.items() if key not in commands}
+    if isinstance(root, click.Group) and not shared.keys() <= parameters.keys():  # those of another command?
+        others = [found for name in commands if (found := root.get_command(ctx, name)) is not None]
+        known = {option for other in others for option in _parameters(other)}
+        _refuse_unknown(shared, {*parameters, *known}, commands, where)
     options = {_name(key): value for key, value in own.items()}
     _refuse_unknown(options, set(parameters), (), f"{where}: [{command}]")
-    merged = {**{key: value for key, value in shared.items() if key in parameters}, **options}
-    return {key: _value(parameters[key], value) for key, value in merged.items() if value is not None}
+    found = {}
+    for name, value in {**shared, **options}.items():
+        if name in parameters and value is not None:
+            place = f"{where}: [{command}]" if name in options else where
+            found[parameters[name].name or name] = _value(parameters[name], value, ctx, name, place)
+    return found
 
 
-# What stands beside the tables may concern another command than the one that runs.
-_ANY_COMMAND = {"seed", "device", "task", "model_arg", "storage", "color", "no_progress", "quiet", "verbose"}
+def _parameters(command: click.Command) -> dict[str, click.Parameter]:
+    """The parameters by what they are called on the command line: ``train_epochs`` is ``--train-epochs``."""
+    found = {}
+    for parameter in command.params:
+        long = [_name(option[2:]) for option in parameter.opts if option.startswith("--")]
+        found[long[0] if long else parameter.name or ""] = parameter
+    found.pop("config", None)
+    return found
 
 
 def _name(key: str) -> str:
-    name = key.replace("-", "_")
-    return "json_output" if name == "json" else name
+    return key.replace("-", "_")
 
 
-def _refuse_unknown(options: dict[str, Any], known: set[str], commands: Any, where: str) -> None:
+def _refuse_unknown(options: dict[str, Any], known: set[str], commands: Iterable[str], where: str) -> None:
     unknown = sorted(set(options) - known)
     if unknown:
-        near = difflib.get_close_matches(unknown[0], [*known, *commands], n=1)
+        near = difflib.get_close_matches(unknown[0], [*sorted(known), *commands], n=1)
         raise InputError(
             f"no option is named {unknown[0]!r}",
             where=where,
@@ -95,6 +125,14 @@ def _refuse_unknown(options: dict[str, Any], known: set[str], commands: Any, whe
         )
 
 
-def _value(parameter: click.Parameter, value: Any) -> Any:
-    """A table for a repeatable KEY=VALUE option becomes its pairs."""
-    return list(value.items()) if getattr(parameter, "multiple", False) and isinstance(value, dict) else value
+def _value(parameter: click.Parameter, value: Any, ctx: click.Context, name: str, where: str) -> Any:
+    """The value, if the parameter takes it; a table for a repeatable KEY=VALUE option becomes its pairs."""
+    if getattr(parameter, "multiple", False) and isinstance(value, dict):
+        value = list(value.items())
+    try:
+        parameter.type_cast_value(ctx, value)
+    except click.BadParameter as error:
+        raise InputError(f"{name}: {error.message.rstrip('.')}", where=where) from error
+    except TypeError as error:  # a list or a table where click expects a text or a number
+        raise InputError(f"{name}: {value!r} is no value for it", where=where) from error
+    return value

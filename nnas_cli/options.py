@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -27,6 +28,7 @@ __all__ = [
     "model_argument",
     "require",
     "resumed",
+    "started",
     "training",
     "with_output",
 ]
@@ -157,25 +159,54 @@ def require(**values: Any) -> None:
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of ``values`` that the user gave, and that are not just defaults."""
+    """Those of ``values`` that stand on the command line, or in the ``--config`` that it names.
+
+    What the environment or ``./pyproject.toml`` says is around for every command, and not meant for this one.
+    """
     ctx = click.get_current_context()
-    ours = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
-    return {name: value for name, value in values.items() if ctx.get_parameter_source(name) not in ours}
+    in_file = config.names_given(ctx)
+
+    def is_given(name: str) -> bool:
+        source = ctx.get_parameter_source(name)
+        return source == ParameterSource.COMMANDLINE or (source == ParameterSource.DEFAULT_MAP and name in in_file)
+
+    return {name: value for name, value in values.items() if is_given(name)}
+
+
+def started(output: str | None, default: str, force: bool) -> RunFolder:
+    """Lock the folder of a new run.
+
+    Raises:
+        UsageError: standard output is no folder, or the folder is not empty.
+    """
+    from nnas_core.run import RunFolder
+
+    if output == "-":
+        raise UsageError("-o is a folder here, not standard output")
+    return RunFolder.create(output or default, force=force)
 
 
 def resumed(command: str, folder: str, values: Mapping[str, Any]) -> tuple[RunFolder, dict[str, Any]]:
     """Open a run to go on with.
 
+    Args:
+        command: its name.
+        folder: of the run.
+        values: all options of the command.
+
     Returns:
         The locked folder, and the options that it was started with. Where it runs may change.
 
     Raises:
+        UsageError: another folder, or ``--force``.
         InputError: no run, or options that differ from before.
     """
     from nnas_core.run import RunFolder
 
     elsewhere = ("device", "workers", "checkpoint_every")
     asked = given(values)
+    if asked.pop("force", False) or Path(asked.pop("output", None) or folder) != Path(folder):
+        raise UsageError("--resume goes on in the run's own folder, it takes no -o and no --force")
     moved = {name: asked.pop(name) for name in elsewhere if name in asked}
     run = RunFolder.resume(folder, command, asked)
     return run, {**run.configuration(command), **moved}

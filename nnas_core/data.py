@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,7 +28,8 @@ class DataSettings:
         workers: loader processes; 0 loads in this process.
         valid_fraction: of the training set, where the task has no ``valid_dataset``; 0 < fraction < 1.
         drop_last: leave out the last training batch when it is not full.
-        seed: of the split and the order.
+        seed: of the order, and of the split unless ``split_seed`` says otherwise.
+        split_seed: of the split; that of the search whose weights are used, so that no sample changes sides.
     """
 
     batch_size: int = 64
@@ -36,6 +37,21 @@ class DataSettings:
     valid_fraction: float = 0.2
     drop_last: bool = False
     seed: int = 0
+    split_seed: int | None = None
+
+    @property
+    def split(self) -> dict[str, Any]:
+        """What decides which samples are held out; a checkpoint remembers it."""
+        return {
+            "seed": self.seed if self.split_seed is None else self.split_seed,
+            "valid_fraction": self.valid_fraction,
+        }
+
+    def with_split(self, split: Mapping[str, Any] | None) -> DataSettings:
+        """These settings with the split that a checkpoint remembers."""
+        if split is None:
+            return self
+        return replace(self, split_seed=split["seed"], valid_fraction=split["valid_fraction"])
 
 
 class Batches:
@@ -171,7 +187,7 @@ def _split(train: Dataset[Any], settings: DataSettings, task: Task) -> tuple[Dat
             f"{count} training samples cannot be split with --valid-fraction {settings.valid_fraction}",
             where=task.user.reference,
         )
-    order = torch.randperm(count, generator=torch_generator(settings.seed, "split")).tolist()
+    order = torch.randperm(count, generator=torch_generator(settings.split["seed"], "split")).tolist()
     return Subset(train, order[held_out:]), Subset(train, order[:held_out])
 
 

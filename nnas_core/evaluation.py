@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,13 +16,13 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nnas_core.architecture import Architecture
-from nnas_core.data import Batches, batch_size_of, to_device
+from nnas_core.data import Batches, to_device
 from nnas_core.errors import NoResultError
 from nnas_core.mutator import Mutator
 from nnas_core.task import Task
-from nnas_core.training import Averages
+from nnas_core.training import mean_metrics
 
-__all__ = ["Evaluation", "InheritedWeights", "measure", "require_finite"]
+__all__ = ["Evaluation", "InheritedWeights", "first_metric", "measure", "require_finite"]
 
 _KEEP_BYTES = 256 * 2**20
 
@@ -55,19 +56,12 @@ def measure(
         poll: called before each batch; what it raises ends the measurement.
     """
     model.eval()
-    return _means(model, task, batches, device, poll)
+    return mean_metrics(model, task, batches, device, poll)
 
 
-def _means(
-    model: nn.Module, task: Task, batches: Iterator[Any], device: torch.device, poll: Callable[[], None]
-) -> dict[str, float]:
-    averages = Averages()
-    for batch in batches:
-        poll()
-        output, target = task.forward_batch(model, to_device(batch, device))
-        values = {"loss": float(task.loss(output, target)), **task.metrics(output, target)}
-        averages.update(values, batch_size_of(target))
-    return averages.means()
+def first_metric(metrics: Mapping[str, float]) -> tuple[str, float]:
+    """*The* metric, by name: the first that is not the loss, or the loss where there is no other."""
+    return next(((name, value) for name, value in metrics.items() if name != "loss"), ("loss", metrics["loss"]))
 
 
 def require_finite(metrics: Mapping[str, float], data: str) -> None:
@@ -76,10 +70,10 @@ def require_finite(metrics: Mapping[str, float], data: str) -> None:
     Raises:
         NoResultError: naming it and ``data``.
     """
-    for name in [name for name in metrics if name == "loss"] + [name for name in metrics if name != "loss"][:1]:
-        if not math.isfinite(metrics[name]):
+    for name, value in (("loss", metrics["loss"]), first_metric(metrics)):
+        if not math.isfinite(value):
             raise NoResultError(
-                f"the {name} on the {data} data is not finite ({metrics[name]})",
+                f"the {name} on the {data} data is not finite ({value})",
                 hint="look for bad input data, and for weights that are too large",
             )
 
@@ -118,6 +112,7 @@ class InheritedWeights:
         self._norms = [
             module for module in self._modules if isinstance(module, _BatchNorm) and module.running_mean is not None
         ]
+        self._spare = _SpareStatistics(self._norms)
 
     def evaluate(self, architecture: Architecture, poll: Callable[[], None] = lambda: None) -> Evaluation:
         """Measure one architecture.
@@ -131,7 +126,7 @@ class InheritedWeights:
             metrics = self._measure(poll)
             return Evaluation(metrics, None, time.perf_counter() - started)
         before = self._measure(poll)
-        with _statistics_kept(self._norms):
+        with self._spare.lent():
             self._run_calibration(poll)
             metrics = self._measure(poll)
         return Evaluation(metrics, before, time.perf_counter() - started)
@@ -139,7 +134,7 @@ class InheritedWeights:
     @torch.no_grad()
     def _measure(self, poll: Callable[[], None]) -> dict[str, float]:
         self._eval()
-        return _means(self._mutator.model, self._task, self._valid.batches(), self._device, poll)
+        return mean_metrics(self._mutator.model, self._task, self._valid.batches(), self._device, poll)
 
     def _eval(self) -> None:
         # eval() walks the whole supernet, which takes longer than a small architecture
@@ -150,59 +145,81 @@ class InheritedWeights:
     def _run_calibration(self, poll: Callable[[], None]) -> None:
         self._eval()  # dropout and the like stay off
         for norm in self._norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain mean over the batches
             norm.train()
         for batch in self._calibration.batches():
             poll()
             self._task.forward_batch(self._mutator.model, batch)
+        for norm in self._norms:
+            norm.eval()
 
 
-@contextmanager
-def _statistics_kept(norms: list[_BatchNorm]) -> Iterator[None]:
-    saved: list[tuple[_BatchNorm, float | None, list[Tensor]]] = [
-        (norm, norm.momentum, [buffer.clone() for buffer in norm.buffers(recurse=False)]) for norm in norms
-    ]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for norm, momentum, buffers in saved:
+class _SpareStatistics:
+    """Lends BatchNorm modules other buffers for a block; their own are not touched.
+
+    Args:
+        norms: with running statistics.
+    """
+
+    def __init__(self, norms: list[_BatchNorm]) -> None:
+        self._norms = norms
+        self._spare: list[dict[str, Tensor]] | None = None
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Statistics as after ``reset_running_stats``, whose momentum makes them a plain mean over the batches."""
+        own = [(norm.momentum, norm._buffers.copy()) for norm in self._norms]
+        if self._spare is None:  # made once and late, when even modules that are lazy have their shapes
+            self._spare = [
+                {name: torch.empty_like(b) for name, b in buffers.items() if b is not None} for _, buffers in own
+            ]
+        try:
+            for norm, spare in zip(self._norms, self._spare, strict=True):
+                norm._buffers.update(spare)
+                norm.reset_running_stats()
+                norm.momentum = None
+            yield
+        finally:
+            for norm, (momentum, buffers) in zip(self._norms, own, strict=True):
                 norm.momentum = momentum
-                for buffer, value in zip(norm.buffers(recurse=False), buffers, strict=True):
-                    buffer.copy_(value)
+                norm._buffers.update(buffers)
 
 
 class _Kept:
-    """The same batches again and again: on the device after the first time, while they are small."""
+    """The same batches again and again: on the device after the first time, while they are small.
+
+    A model may change its input in place. Then the batches are loaded anew each time, as if they were never kept.
+    """
 
     def __init__(self, source: Batches, device: torch.device, limit: int | None) -> None:
         self._source = source
         self._device = device
         self._limit = limit
         self._kept: list[Any] | None = None
+        self._keeps = True
 
     def batches(self) -> Iterator[Any]:
-        if self._kept is not None:
-            yield from self._kept
-            return
         kept: list[Any] = []
         size = 0
-        for number, batch in enumerate(self._source.epoch(0)):
-            if number == self._limit:
-                break
-            batch = to_device(batch, self._device)
-            size += _bytes(batch)
-            if size <= _KEEP_BYTES:
-                kept.append(batch)
+        for batch in self._kept if self._kept is not None else self._load():
+            versions = [tensor._version for tensor in _tensors(batch)]
             yield batch
-        if size <= _KEEP_BYTES:
+            if versions != [tensor._version for tensor in _tensors(batch)]:
+                self._keeps, self._kept = False, None
+            size += sum(tensor.numel() * tensor.element_size() for tensor in _tensors(batch))
+            self._keeps = self._keeps and size <= _KEEP_BYTES
+            if self._keeps:
+                kept.append(batch)
+        if self._keeps:
             self._kept = kept
 
+    def _load(self) -> Iterator[Any]:
+        batches = self._source.epoch(0)
+        return (to_device(batch, self._device) for batch in itertools.islice(batches, self._limit))
 
-def _bytes(value: Any) -> int:
+
+def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
-        return value.numel() * value.element_size()
-    if isinstance(value, dict):
-        return sum(map(_bytes, value.values()))
-    return sum(map(_bytes, value)) if isinstance(value, (list, tuple)) else 0
+        yield value
+    elif isinstance(value, (dict, list, tuple)):
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(entry)

@@ -78,28 +78,27 @@ def transfer_weights(
         InputError: ``state`` lacks weights of the model.
     """
     masks = _masks(model, architecture)
-    prefixes: list[tuple[str, str | None]] = []
+    moves: dict[str, str | None] = {}  # the prefix of a candidate -> what it becomes; None: it is not used
     for path, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, LayerChoice):
             mask = masks[module.key]
-            becomes = _only_candidate(module, mask)
+            only = _only_candidate(module, mask)
             base = f"{path}." if path else ""
             for name, value in zip(module.names, mask, strict=True):
-                if becomes == name:
-                    prefixes.append((f"{base}{name}.", base))
+                if only == name:
+                    moves[f"{base}{name}."] = base
                 elif not value:
-                    prefixes.append((f"{base}{name}.", None))
+                    moves[f"{base}{name}."] = None
                 else:
-                    prefixes.append((f"{base}{name}.", f"{base}{_target(name)}."))
+                    moves[f"{base}{name}."] = f"{base}{_target(name)}."
     result, missing = {}, []
     for key in model.state_dict():
-        new_key: str | None = key
-        for old, new in prefixes:
-            if key.startswith(old):
-                new_key = None if new is None else new + key[len(old) :]
-                break
-        if new_key is None:
+        ends = [position + 1 for position, letter in enumerate(key) if letter == "."]
+        candidate = next((key[:end] for end in ends if key[:end] in moves), "")
+        becomes = moves.get(candidate, candidate)
+        if becomes is None:
             continue
+        new_key = becomes + key[len(candidate) :]
         if key in state:
             result[new_key] = state[key]
         else:
@@ -123,9 +122,11 @@ def _masks(model: nn.Module, architecture: Architecture | Mapping[str, Any]) -> 
 
 def _require_plain_forward(mutable: LayerChoice | InputChoice) -> None:
     own = type(mutable).forward not in (LayerChoice.forward, InputChoice.forward)
-    if own:
+    hooks = mutable._forward_hooks or mutable._forward_pre_hooks
+    if own or hooks or mutable._backward_hooks or mutable._backward_pre_hooks:
+        what = "a forward() of its own" if own else "hooks"
         raise UserCodeError(
-            f"{type(mutable).__name__} has a forward() of its own, which an extracted model would lose",
+            f"{type(mutable).__name__} has {what}, which an extracted model would lose",
             where=mutable.name,
             hint="do that in a module around the choice",
         )

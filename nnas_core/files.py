@@ -19,6 +19,7 @@ from nnas_core.errors import EnvironmentFailure, InputError
 __all__ = [
     "append_json_line",
     "atomic_writer",
+    "check_writable",
     "dump_json",
     "environment_failure",
     "parse_json",
@@ -103,6 +104,24 @@ def atomic_writer(path: str | Path) -> Iterator[BinaryIO]:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def check_writable(path: str | Path) -> None:
+    """Prove that ``atomic_writer`` can replace ``path``, before hours of work go into its content.
+
+    Raises:
+        EnvironmentFailure: it cannot; the message is the writer's.
+    """
+    target = Path(os.path.realpath(path))
+    if _is_special(target):
+        return
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a directory")
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise environment_failure(error, path) from error
 
 
 class _OpenTemporary(io.BufferedWriter):

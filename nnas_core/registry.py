@@ -18,6 +18,7 @@ from typing import Any
 
 from nnas_core import loading
 from nnas_core.errors import UsageError, UserCodeError
+from nnas_core.files import read_bytes
 
 __all__ = ["Entry", "entries", "find"]
 
@@ -87,6 +88,15 @@ def _describe(text: str) -> tuple[str, str]:
     return (lines[0] if lines else ""), " ".join(sources)
 
 
+def _classes(content: bytes, where: str) -> list[str]:
+    """The classes that a file defines, without importing it."""
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError) as error:
+        raise UserCodeError(f"{type(error).__name__}: {error}", where=where) from error
+    return [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+
+
 def find(group: str, name: str) -> type[Any]:
     """The class that ``name`` means: a registered name, or ``file.py:Class`` of the user's own.
 
@@ -99,6 +109,10 @@ def find(group: str, name: str) -> type[Any]:
         return known[name].load()
     if ":" in name:
         return loading.load_class(name)
+    if name.endswith(".py"):
+        classes = _classes(read_bytes(name), name)
+        there = f"; there {'is' if len(classes) == 1 else 'are'} {', '.join(classes)}" if classes else ""
+        raise UsageError(f"{name!r} names no class", hint=f"write {name}:Class{there}")
     near = difflib.get_close_matches(name, known, n=1)
     kind = group.removesuffix("s")
     raise UsageError(

@@ -94,11 +94,12 @@ def retrain(
     supernet, user = build_model(settings.model, settings.model_arg)
     space = SearchSpace.from_model(supernet)
     architecture = space.parse(settings.architecture, architecture_from)
+    data = settings.data()
     if settings.checkpoint is not None:
-        load_weights(supernet, settings.checkpoint, space)
+        data = data.with_split(load_weights(supernet, settings.checkpoint, space).get("split"))
     child = extract(supernet, architecture).to(device)
     task = Task(load(settings.task) if settings.task else user, settings.optimizer())
-    train_batches, valid_batches = build_batches(task, settings.data())
+    train_batches, valid_batches = build_batches(task, data)
     facts = {
         "command": "retrain",
         "model": settings.model,
@@ -126,8 +127,8 @@ def retrain(
         run.write("architecture.json", architecture.masks())
         run.log("started", model=settings.model, seed=settings.seed)
     recorder.train()
-    held_out, tested_on = held_out_batches(task, settings.data())
-    test = measure(child, task, held_out.epoch(0), device)
+    held_out, tested_on = held_out_batches(task, data)
+    test = measure(child, task, held_out.epoch(0), device, recorder.poll)
     require_finite(test, tested_on)
     weights = run.path / "weights.pt"
     with atomic_writer(weights) as stream:

@@ -9,12 +9,13 @@ architecture.json   the final architecture so far
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -34,6 +35,7 @@ class RunFolder:
         self.path = path
         self._lock: TextIO | None = None
         self._resumed = False
+        self._made = False  # by us, and nothing is in it but the lock
 
     @classmethod
     def create(cls, path: str | Path, *, force: bool = False) -> RunFolder:
@@ -43,7 +45,9 @@ class RunFolder:
             UsageError: it holds something and ``force`` is false.
             EnvironmentFailure: it cannot be written, or another process works in it.
         """
+        is_new = not Path(path).exists()
         run = cls(prepare_folder(path))
+        run._made = is_new
         if (run.path / _LOCK).exists():
             run._acquire()  # first: a run that is going on is worth another message than one that ended
         if not force and any(not _is_leftover(entry.name) for entry in run.path.iterdir()):
@@ -98,6 +102,7 @@ class RunFolder:
 
     def begin(self, configuration: Mapping[str, Any]) -> None:
         """Take away what an older run left, and write ``config.json``: from here on the run can be resumed."""
+        self._made = False
         for name in _FILES:
             (self.path / name).unlink(missing_ok=True)
         self.write("config.json", configuration)
@@ -151,10 +156,23 @@ class RunFolder:
                 entry.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let others work in the folder."""
+        """Let others work in the folder; one that was made for a run that never began is taken away."""
         if self._lock is not None:
+            if self._made:
+                with contextlib.suppress(OSError):  # somebody put a file into it: it stays
+                    (self.path / _LOCK).unlink()
+                    self.path.rmdir()
             self._lock.close()
             self._lock = None
+
+    @contextlib.contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Close the folder if the block fails; else it stays locked."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> RunFolder:
         return self

@@ -130,6 +130,7 @@ def search(
         "model_arg": dict(settings.model_arg),
         "mutator": settings.mutator,
         "seed": settings.seed,
+        "split": settings.data().split,
     }
     recorder = Recorder(run, facts, space, cadence, should_stop)
     trainer = Trainer(

@@ -12,16 +12,18 @@ from typing import Any
 
 import torch
 import torch.nn as nn
+from torch import Tensor
 
 import nnas_core
 from nnas_core import random_state
 from nnas_core.architecture import Architecture
 from nnas_core.checkpoint import read_checkpoint, write_checkpoint
-from nnas_core.errors import EnvironmentFailure, InputError, Interrupted, NoResultError, UsageError
+from nnas_core.errors import EnvironmentFailure, InputError, Interrupted, NoResultError, UsageError, UserCodeError
 from nnas_core.finite import finite_only
+from nnas_core.mutator import Mutator
 from nnas_core.run import RunFolder
 from nnas_core.space import SearchSpace
-from nnas_core.training import Callback
+from nnas_core.training import Callback, Trainer
 
 __all__ = [
     "CheckpointCadence",
@@ -121,26 +123,62 @@ class Recorder(Callback):
         self._cadence = cadence
         self._should_stop = should_stop
 
+    def build(self, model: nn.Module, mutator: Mutator | None, trainer: Trainer) -> None:
+        super().build(model, mutator, trainer)
+        # a mask of minus infinity is meant to be one
+        self._never_finite = {name for name, value in model.state_dict().items() if not _is_finite(value)}
+
     def on_batch_end(self, epoch: int) -> None:
         number = self._should_stop()
-        if number is not None or self._cadence.is_due(self.trainer.step):
-            self.save()
         if number is not None:
-            self._run.log("interrupted", step=self.trainer.step, signal=number)
-            raise Interrupted(
-                number,
-                f"interrupted; checkpoint at step {self.trainer.step}: {self._run.checkpoint}",
-                hint=f"nnas {self._facts['command']} --resume {self._run.path}",
-            )
+            self._stop(number)
+        if self._cadence.is_due(self.trainer.step):
+            self.save()
+
+    def on_validation_batch(self, epoch: int) -> None:
+        number = self._should_stop()
+        if number is not None:
+            self._stop(number)
+
+    def _stop(self, number: int) -> None:
+        self.save()
+        self._run.log("interrupted", step=self.trainer.step, signal=number)
+        raise self._interrupted(number)
+
+    def poll(self) -> None:
+        """Stop after the training, while its result is measured.
+
+        Raises:
+            Interrupted: the last checkpoint has everything.
+        """
+        number = self._should_stop()
+        if number is not None:
+            raise self._interrupted(number)
+
+    def _interrupted(self, number: int) -> Interrupted:
+        return Interrupted(
+            number,
+            f"interrupted; checkpoint at step {self.trainer.step}: {self._run.checkpoint}",
+            hint=self._how_to_resume,
+        )
+
+    @property
+    def _how_to_resume(self) -> str:
+        return f"nnas {self._facts['command']} --resume {self._run.path}"
 
     def train(self) -> None:
         """Run the trainer to its end; where it diverges, say what is left.
 
         Raises:
             NoResultError: the loss or the weights are not finite.
+            Interrupted: at once, by a second signal.
         """
         try:
             self.trainer.train()
+        except KeyboardInterrupt as error:
+            kept = self._run.checkpoint
+            left = f"the last checkpoint is {kept}" if kept.exists() else "there is no checkpoint yet"
+            raise Interrupted(self._should_stop() or 2, f"stopped at once; {left}", hint=self._how_to_resume) from error
         except NoResultError as error:
             kept = self._run.checkpoint
             left = f"the last good checkpoint is {kept}" if kept.exists() else "there is no checkpoint yet"
@@ -191,7 +229,13 @@ class Recorder(Callback):
             header["fingerprint"] = self._space.fingerprint
         if architecture is not None:
             header["architecture"] = architecture.masks()
-        write_checkpoint(self._run.checkpoint, header, {"state": self.trainer.state_dict()})
+        try:
+            write_checkpoint(self._run.checkpoint, header, {"state": self.trainer.state_dict()})
+        except TypeError as error:
+            raise UserCodeError(
+                f"the state of the training cannot be saved: {error}",
+                hint="look at the optimizer, the scheduler, the mutator and the model's extra state",
+            ) from error
         if architecture is not None:
             self._run.write("architecture.json", architecture.masks())
         self._cadence.written()
@@ -199,7 +243,7 @@ class Recorder(Callback):
     def _require_finite(self) -> None:
         """A loss may be finite and its gradient not: such weights must not replace good ones."""
         for name, value in self.trainer.model.state_dict().items():
-            if value.is_floating_point() and not torch.isfinite(value).all():
+            if name not in self._never_finite and not _is_finite(value):
                 raise NoResultError(
                     f"the weights are not finite ({name}) after step {self.trainer.step}",
                     hint="lower the learning rate, set --clip-grad, or look for bad input data",
@@ -224,6 +268,10 @@ class Recorder(Callback):
         self.trainer.load_state_dict(content["state"])
         now = {"threads": torch.get_num_threads(), "torch": torch.__version__.split("+")[0]}
         return [f"{name} {header[name]} -> {value}" for name, value in now.items() if header[name] != value]
+
+
+def _is_finite(value: Any) -> bool:
+    return not (isinstance(value, Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all()))
 
 
 @contextmanager

@@ -121,6 +121,13 @@ class Task:
         """
         if self.has("build_scheduler"):
             own: torch.optim.lr_scheduler.LRScheduler | None = self.call("build_scheduler", optimizer, total_steps)
+            if isinstance(own, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                raise UserCodeError(
+                    "build_scheduler() returned a ReduceLROnPlateau, which needs a metric; schedules are stepped every"
+                    " training step",
+                    where=self.user.reference,
+                    hint="return a schedule of steps, such as CosineAnnealingLR",
+                )
             return own
         if self._settings.schedule == "none" or not total_steps:
             return None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn as nn
 from torch import Tensor
@@ -19,7 +20,7 @@ from nnas_core.errors import NoResultError, UserCodeError
 from nnas_core.mutator import Mutator
 from nnas_core.task import Task
 
-__all__ = ["Averages", "Callback", "EpochRecord", "Trainer"]
+__all__ = ["Averages", "Callback", "EpochRecord", "Trainer", "mean_metrics"]
 
 
 class Averages:
@@ -94,6 +95,37 @@ class Callback:
     def on_batch_end(self, epoch: int) -> None:
         """Called after each training step; ``trainer.step`` counts them."""
 
+    def on_validation_batch(self, epoch: int) -> None:
+        """Called before each validation batch."""
+
+
+@torch.no_grad()
+def mean_metrics(
+    model: nn.Module,
+    task: Task,
+    batches: Iterator[Any],
+    device: torch.device,
+    before_batch: Callable[[], None],
+) -> dict[str, float]:
+    """Mean loss and metrics over samples, in the mode that the model is in.
+
+    Args:
+        before_batch: called first for each batch; what it raises ends the measurement.
+
+    Raises:
+        UserCodeError: there is no batch.
+    """
+    averages = Averages()
+    for batch in batches:
+        before_batch()
+        output, target = task.forward_batch(model, to_device(batch, device))
+        values = {"loss": float(task.loss(output, target)), **task.metrics(output, target)}
+        averages.update(values, batch_size_of(target))
+    means = averages.means()
+    if not means:
+        raise UserCodeError("the data to measure on has no batches", where=task.user.reference)
+    return means
+
 
 @dataclass
 class Trainer:
@@ -132,14 +164,17 @@ class Trainer:
         self.batch = 0  # of that epoch, already consumed
         self.step = 0  # in all
         self.history: list[EpochRecord] = []
-        self.optimizer = self.task.build_optimizer(
-            parameter for parameter in self.model.parameters() if parameter.requires_grad
-        )
+        weights = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if not weights:
+            raise UserCodeError("the model has no weights to train", where=self.task.user.reference)
+        self.optimizer = self.task.build_optimizer(weights)
         self.scheduler = self.task.build_scheduler(self.optimizer, self.epochs * len(self.train_batches))
         self._averages = Averages()
         self._samples = 0
         self._elapsed = 0.0
         self._epoch_start: dict[str, Any] = {}
+        # While it validates, the random states from before it: an interrupted validation is done again.
+        self._before_validation: dict[str, Any] | None = None
         for callback in self.callbacks:
             callback.build(self.model, self.mutator, self)
 
@@ -153,7 +188,9 @@ class Trainer:
                 self._epoch_start = random_state.capture()
                 self._call("on_epoch_begin")
             self.train_one_epoch(self.epoch)
+            self._before_validation = self._random_states()
             valid = self.validate_one_epoch(self.epoch)
+            self._before_validation = None
             record = EpochRecord(self.epoch + 1, self._averages.means(), valid, self._samples, self._elapsed)
             self.history.append(record)
             finished = self.epoch
@@ -174,6 +211,8 @@ class Trainer:
             self.step += 1
             self._call("on_batch_end")
             started = time.perf_counter()
+        if self.batch == 0:
+            raise UserCodeError("the training data has no batches", where=self.task.user.reference)
 
     def _resumed_batches(self, epoch: int) -> Iterator[Any]:
         if self.batch == 0 or self.train_batches.can_skip:
@@ -227,18 +266,16 @@ class Trainer:
         output, target = self.task.forward_batch(self.model, batch)
         return self.task.loss(output, target), output, target
 
-    @torch.no_grad()
     def validate_one_epoch(self, epoch: int) -> dict[str, float]:
         """Mean loss and metrics on the validation data; with a mutator, a new architecture a batch."""
         self.model.eval()
-        averages = Averages()
-        for batch in self.valid_batches.epoch(epoch):
+
+        def before_batch() -> None:
+            self._call("on_validation_batch")
             if self.mutator is not None:
                 self.mutator.reset()
-            output, target = self.task.forward_batch(self.model, to_device(batch, self.device))
-            values = {"loss": float(self.task.loss(output, target)), **self.task.metrics(output, target)}
-            averages.update(values, batch_size_of(target))
-        return averages.means()
+
+        return mean_metrics(self.model, self.task, self.valid_batches.epoch(epoch), self.device, before_batch)
 
     def _call(self, hook: str) -> None:
         for callback in self.callbacks:
@@ -251,8 +288,8 @@ class Trainer:
         return {
             "model": dict(self.model.state_dict()),
             "mutator": dict(self.mutator.state_dict()) if self.mutator is not None else {},
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": _plain(self.scheduler.state_dict()) if self.scheduler is not None else {},
+            "optimizer": _without_numpy(self.optimizer.state_dict()),
+            "scheduler": _plain(_without_numpy(self.scheduler.state_dict())) if self.scheduler is not None else {},
             "progress": {"epoch": self.epoch, "batch": self.batch, "step": self.step},
             "epoch": {
                 "averages": self._averages.state_dict(),
@@ -261,11 +298,12 @@ class Trainer:
                 "start": self._epoch_start,
             },
             "history": [vars(record) for record in self.history],
-            "random": {
-                "global": random_state.capture(),
-                "generators": {name: generator.get_state() for name, generator in self.generators.items()},
-            },
+            "random": self._before_validation or self._random_states(),
         }
+
+    def _random_states(self) -> dict[str, Any]:
+        generators = {name: generator.get_state() for name, generator in self.generators.items()}
+        return {"global": random_state.capture(), "generators": generators}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` returned, to the bit."""
@@ -284,6 +322,17 @@ class Trainer:
         for name, generator in self.generators.items():
             generator.set_state(state["random"]["generators"][name])
         random_state.restore(state["random"]["global"])
+
+
+def _without_numpy(value: Any) -> Any:
+    """Numbers of numpy, which a schedule may well compute, as Python's own: no checkpoint may hold the others."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {key: _without_numpy(entry) for key, entry in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_without_numpy(entry) for entry in value)
+    return value
 
 
 def _plain(state: Mapping[str, Any]) -> dict[str, Any]:

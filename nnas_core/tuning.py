@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 import torch.nn as nn
 
 from nnas_core import random_state, registry
 from nnas_core.architecture import Architecture
 from nnas_core.data import build_batches, held_out_batches
-from nnas_core.errors import Interrupted, NoResultError, UserCodeError
-from nnas_core.evaluation import Evaluation, InheritedWeights, require_finite
+from nnas_core.errors import Interrupted, NnasError, NoResultError, UserCodeError
+from nnas_core.evaluation import Evaluation, InheritedWeights, first_metric, require_finite
 from nnas_core.extraction import extract
-from nnas_core.loading import load
+from nnas_core.files import read_bytes
+from nnas_core.loading import as_user_error, load
 from nnas_core.model import build_model
 from nnas_core.mutator import Mutator
 from nnas_core.session import StopSignal, choose_device, load_weights
@@ -68,13 +71,16 @@ class TuneSettings(TrainingSettings):
 
     def config(self) -> dict[str, Any]:
         """What a resumed study must have again besides space, tuner and seed; where it runs does not matter."""
-        kept = ["model", "model_arg", "task", "batch_size", "valid_fraction", "checkpoint"]
+        kept = ["model", "model_arg", "task", "batch_size", "drop_last"]
         if self.checkpoint is not None:
             kept.append("recalibrate")
         else:
-            kept += ["epochs", "drop_last", "clip_grad", "learning_rate", "momentum"]
+            kept += ["epochs", "valid_fraction", "clip_grad", "learning_rate", "momentum"]
             kept += ["weight_decay", "schedule", "min_learning_rate"]
-        return {name: getattr(self, name) for name in kept}
+        config = {name: getattr(self, name) for name in kept}
+        if self.checkpoint is not None:  # by content: a file may be overwritten, and have several paths
+            config["checkpoint"] = "sha256:" + hashlib.sha256(read_bytes(self.checkpoint)).hexdigest()[:16]
+        return config
 
 
 class _Setting:
@@ -85,11 +91,13 @@ class _Setting:
         self.device = choose_device(settings.device)
         model, user = build_model(settings.model, settings.model_arg)
         self.space = SearchSpace.from_model(model)
+        data = settings.data()
         if checkpoint is not None:
-            load_weights(model, checkpoint, self.space)
+            data = data.with_split(load_weights(model, checkpoint, self.space).get("split"))
+        self.data = data
         self.model: nn.Module = model.to(self.device)
         self.task = Task(load(settings.task) if settings.task else user, settings.optimizer())
-        self.train_batches, self.valid_batches = build_batches(self.task, settings.data())
+        self.train_batches, self.valid_batches = build_batches(self.task, data)
 
     def inherited(self, recalibrate: int) -> InheritedWeights:
         return InheritedWeights(
@@ -119,7 +127,7 @@ def evaluate_once(
     architecture = setting.space.parse(document, where)
     data = "validation"
     if settings.on == "test":
-        setting.valid_batches, data = held_out_batches(setting.task, settings.data())
+        setting.valid_batches, data = held_out_batches(setting.task, setting.data)
     evaluation = setting.inherited(settings.recalibrate).evaluate(architecture)
     require_finite(evaluation.metrics, data)
     return architecture, evaluation, data
@@ -199,12 +207,21 @@ class _Trial:
             raise Interrupted(number, "interrupted; all finished trials are stored", hint="go on with --resume")
 
     def __call__(self, architecture: Architecture) -> TrialResult:
+        try:
+            return self.run(architecture)
+        except NnasError:
+            raise
+        except Exception as error:
+            if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+                raise UserCodeError("out of memory", hint="lower --batch-size") from error
+            failure = as_user_error(error)
+            if failure is None:
+                raise
+            raise failure from error
+
+    def run(self, architecture: Architecture) -> TrialResult:
+        """Measure the architecture."""
         raise NotImplementedError
-
-
-def _first(metrics: Mapping[str, float]) -> float:
-    """*The* metric: the first that is not the loss."""
-    return next((value for name, value in metrics.items() if name != "loss"), metrics["loss"])
 
 
 def _require_finite(metrics: Mapping[str, float]) -> None:
@@ -218,13 +235,13 @@ class _InheritedTrial(_Trial):
     def __init__(self, setting: _Setting, settings: TuneSettings) -> None:
         self._inherited = setting.inherited(settings.recalibrate)
 
-    def __call__(self, architecture: Architecture) -> TrialResult:
+    def run(self, architecture: Architecture) -> TrialResult:
         found = self._inherited.evaluate(architecture, self.poll)
         _require_finite(found.metrics)
         metrics = dict(found.metrics)
         for name, value in (found.before or {}).items():
             metrics[f"{name}_before_recalibration"] = value
-        return TrialResult(_first(found.metrics), metrics, {"seconds": found.seconds})
+        return TrialResult(first_metric(found.metrics)[1], metrics, {"seconds": found.seconds})
 
 
 class _ScratchTrial(_Trial):
@@ -234,7 +251,7 @@ class _ScratchTrial(_Trial):
         self._setting = setting
         self._random = random_state.capture()
 
-    def __call__(self, architecture: Architecture) -> TrialResult:
+    def run(self, architecture: Architecture) -> TrialResult:
         setting = self._setting
         random_state.restore(self._random)
         child = extract(setting.model, architecture)
@@ -256,7 +273,7 @@ class _ScratchTrial(_Trial):
         _require_finite(last.valid)
         parameters = sum(p.numel() for p in child.parameters() if p.requires_grad)
         seconds = sum(record.seconds for record in trainer.history)
-        return TrialResult(_first(last.valid), last.valid, {"seconds": seconds, "parameters": parameters})
+        return TrialResult(first_metric(last.valid)[1], last.valid, {"seconds": seconds, "parameters": parameters})
 
 
 class _Polling(Callback):
@@ -264,4 +281,7 @@ class _Polling(Callback):
         self._poll = poll
 
     def on_batch_end(self, epoch: int) -> None:
+        self._poll()
+
+    def on_validation_batch(self, epoch: int) -> None:
         self._poll()

@@ -44,7 +44,7 @@ def validate_file(file: str, space: SearchSpace | None = None, kind: str | None 
     Args:
         file: path; ``-`` is standard input.
         space: what an architecture, parameters or a checkpoint must fit.
-        kind: how to check a JSON file; None recognises it by what it looks like.
+        kind: how to check a JSON file, or each line of a JSONL file; None recognises it by what it looks like.
 
     Raises:
         UsageError: no such kind.
@@ -56,9 +56,12 @@ def validate_file(file: str, space: SearchSpace | None = None, kind: str | None 
         content = read_bytes(file)
         if content.startswith(_ZIP):
             found = "checkpoint"
+            if kind is not None:
+                return FileCheck(file, found, [f"is a checkpoint, not of the kind {kind!r}"])
             return FileCheck(file, found, _checkpoint_problems(file, space))
         if file.endswith(".jsonl"):
-            return FileCheck(file, "events", _event_problems(content))
+            found = kind or "events"
+            return FileCheck(file, found, _line_problems(kind or "event", content, space))
         document = parse_json(content, file)
         found = kind or _recognise(document)
         return FileCheck(file, found, _problems(found, document, space))
@@ -114,7 +117,7 @@ def _misfits(document: Any, space: SearchSpace) -> list[str]:
     return []
 
 
-def _event_problems(content: bytes) -> list[str]:
+def _line_problems(kind: str, content: bytes, space: SearchSpace | None) -> list[str]:
     problems = []
     lines = content.split(b"\n")
     for number, line in enumerate(lines, start=1):
@@ -126,7 +129,7 @@ def _event_problems(content: bytes) -> list[str]:
             if number != len(lines):  # a torn last line is what a crash leaves
                 problems.append(f"line {number}: not JSON")
             continue
-        problems += [f"line {number}: {problem}" for problem in schema.problems("event", record)]
+        problems += [f"line {number}: {problem}" for problem in _problems(kind, record, space)]
     return problems
 
 

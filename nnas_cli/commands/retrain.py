@@ -9,7 +9,6 @@ import click
 from nnas_cli import options
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
-from nnas_core.errors import UsageError
 from nnas_core.files import read_json, source_name
 
 __all__ = ["command"]
@@ -60,22 +59,21 @@ def command(
         from nnas_cli.signals import StopRequest
         from nnas_core.finite import finite_only
         from nnas_core.retraining import RetrainSettings, retrain
-        from nnas_core.run import RunFolder
 
     values["model"] = model
     source = source_name(architecture) if isinstance(architecture, str) else None  # a run's config.json holds it whole
-    if architecture is not None:
-        values["architecture"] = read_json(architecture) if isinstance(architecture, str) else architecture
     if resume is not None:
-        if output is not None or force:
-            raise UsageError("--resume goes on in the run's own folder, it takes no -o and no --force")
-        run, values = options.resumed("retrain", resume, values)
+        if options.given({"architecture": architecture}):
+            values["architecture"] = _read(architecture)
+        run, values = options.resumed("retrain", resume, {**values, "output": output, "force": force})
     else:
         options.require(model=model, architecture=architecture)
-        run = RunFolder.create(output or f"runs/{stem(str(model))}-retrain", force=force)
-    settings = RetrainSettings(**values)
-    progress = TrainingProgress(out)
+        run = options.started(output, f"runs/{stem(str(model))}-retrain", force)
+        with run.closed_on_error():  # the folder first: standard input may be a study that takes hours
+            values["architecture"] = _read(architecture)
     with run, StopRequest() as stop:
+        settings = RetrainSettings(**values)
+        progress = TrainingProgress(out)
         seed_globals(settings.seed)
         try:
             report = retrain(
@@ -110,3 +108,7 @@ def command(
         ["weights", report.weights],
     ]
     out.table(["", report.device], rows, answer=True)
+
+
+def _read(architecture: str | dict[str, Any] | None) -> Any:
+    return read_json(architecture) if isinstance(architecture, str) else architecture

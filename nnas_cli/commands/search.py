@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import click
 from nnas_cli import options
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
-from nnas_core.errors import UsageError
+from nnas_core.loading import split_reference
 
 __all__ = ["command", "stem"]
 
@@ -65,21 +66,17 @@ def command(
         from nnas_cli.seeding import seed_globals
         from nnas_cli.signals import StopRequest
         from nnas_core.finite import finite_only
-        from nnas_core.run import RunFolder
         from nnas_core.search import SearchSettings, search
 
     values.update(model=model, mutator=mutator)
     if resume is not None:
-        if output is not None or force:
-            raise UsageError("--resume goes on in the run's own folder, it takes no -o and no --force")
-        run, values = options.resumed("search", resume, values)
+        run, values = options.resumed("search", resume, {**values, "output": output, "force": force})
     else:
         options.require(model=model, mutator=mutator)
-        default = f"runs/{stem(str(model))}-{stem(str(mutator))}"
-        run = RunFolder.create(output or default, force=force)
-    settings = SearchSettings(**values)
-    progress = TrainingProgress(out)
+        run = options.started(output, f"runs/{stem(str(model))}-{stem(str(mutator))}", force)
     with run, StopRequest() as stop:
+        settings = SearchSettings(**values)
+        progress = TrainingProgress(out)
         seed_globals(settings.seed)
         try:
             report = search(settings, run, callbacks=[progress], should_stop=stop, warn=out.warn)
@@ -111,7 +108,13 @@ def command(
 
 
 def stem(reference: str) -> str:
-    """A name for folders: ``examples/digits/model.py:Net`` -> ``model``."""
-    source = reference.split(":")[0]
-    name = Path(source).stem if source.endswith(".py") else source.rpartition(".")[2]
+    """A name for folders and studies: ``nets/small.py:Net`` -> ``small``, ``examples/digits/model.py`` -> ``digits``.
+
+    Every example's file is called model.py; only in the current folder that says enough.
+    """
+    source = split_reference(reference)[0]
+    path = Path(source)
+    name = path.stem if path.suffix == ".py" else source.rpartition(".")[2]
+    if path.name == "model.py" and path.parent != Path():
+        name = Path(os.path.abspath(path)).parent.name
     return re.sub(r"[^A-Za-z0-9._-]", "_", name) or "model"

@@ -11,7 +11,7 @@ from nnas_cli import options
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
 from nnas_core.errors import UsageError
-from nnas_core.files import dump_json
+from nnas_core.files import check_writable, dump_json
 
 if TYPE_CHECKING:
     from nnas_core.architecture import Architecture
@@ -121,6 +121,8 @@ def command(
         )
     if trials is None and duration is None:
         trials = 100
+    if output != "-":
+        check_writable(output)  # now, not after the last trial
 
     with without_collection():
         from nnas_cli.progress import StudyProgress

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nnas_core.architecture import Architecture
-from nnas_core.errors import Interrupted, NoResultError, UsageError
+from nnas_core.errors import Interrupted, NoResultError, UsageError, UserCodeError
 from nnas_core.finite import finite, finite_only
 from nnas_core.study.owned import OwnedStudy, Stored, digest_of
 from nnas_core.study.records import StudyRecord, TrialFailed, TrialRecord, TrialResult
@@ -73,8 +73,9 @@ def run_study(
         store: where the study is.
         study: from ``create_study`` or ``resume_study``.
         tuner: fresh, from ``create_tuner``; its space is given to it here.
-        evaluate: measures an architecture. ``TrialFailed`` fails the trial; any other exception ends the
-            run and lets the trial wait for the next one.
+        evaluate: measures an architecture. ``TrialFailed`` fails the trial; so does ``UserCodeError``, except in
+            the first attempt of a study without any result. Any other exception ends the run and lets the trial wait
+            for the next one.
         trials: the number of finished trials that the study shall have; None for no limit.
         duration_s: no trial begins after so many seconds of this run.
         should_stop: asked before every trial; a signal's number ends the run.
@@ -200,6 +201,12 @@ class _Run:
         try:
             result = self._evaluate(trial.architecture)
         except TrialFailed as failure:
+            error = failure.message
+        except UserCodeError as failure:
+            # A broken model shows at the first trial, and its author wants to know. One bad architecture among good
+            # ones costs its own trial only; and so does one that ended the study when it was first tried.
+            if trial.attempt == 1 and self.finished == self.failed:
+                raise
             error = failure.message
         seconds = time.monotonic() - begin
         value = None if result is None else finite(result.value)

@@ -133,7 +133,7 @@ def test_a_missing_config_is_refused(nnas: Cli, small_model: Path) -> None:
     assert result.err == "nnas: error: mine.toml: no such file\nhint: check the path\n"
 
 
-def test_a_wrong_value_in_the_config_is_refused_like_one_on_the_command_line(nnas: Cli, small_model: Path) -> None:
+def test_a_wrong_value_in_the_config_is_refused_with_its_place(nnas: Cli, small_model: Path) -> None:
     Path("mine.toml").write_text('[search]\nepochs = "many"\n')
     result = nnas(*SEARCH, "--config", "mine.toml")
     assert (result.code, result.out) == (2, "")

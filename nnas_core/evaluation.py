@@ -112,7 +112,6 @@ class InheritedWeights:
         self._norms = [
             module for module in self._modules if isinstance(module, _BatchNorm) and module.running_mean is not None
         ]
-        self._spare = _SpareStatistics(self._norms)
 
     def evaluate(self, architecture: Architecture, poll: Callable[[], None] = lambda: None) -> Evaluation:
         """Measure one architecture.
@@ -126,7 +125,7 @@ class InheritedWeights:
             metrics = self._measure(poll)
             return Evaluation(metrics, None, time.perf_counter() - started)
         before = self._measure(poll)
-        with self._spare.lent():
+        with _own_statistics_spared(self._norms):
             self._run_calibration(poll)
             metrics = self._measure(poll)
         return Evaluation(metrics, before, time.perf_counter() - started)
@@ -145,6 +144,8 @@ class InheritedWeights:
     def _run_calibration(self, poll: Callable[[], None]) -> None:
         self._eval()  # dropout and the like stay off
         for norm in self._norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over the batches
             norm.train()
         for batch in self._calibration.batches():
             poll()
@@ -153,35 +154,18 @@ class InheritedWeights:
             norm.eval()
 
 
-class _SpareStatistics:
-    """Lends BatchNorm modules other buffers for a block; their own are not touched.
-
-    Args:
-        norms: with running statistics.
-    """
-
-    def __init__(self, norms: list[_BatchNorm]) -> None:
-        self._norms = norms
-        self._spare: list[dict[str, Tensor]] | None = None
-
-    @contextmanager
-    def lent(self) -> Iterator[None]:
-        """Statistics as after ``reset_running_stats``, whose momentum makes them a plain mean over the batches."""
-        own = [(norm.momentum, norm._buffers.copy()) for norm in self._norms]
-        if self._spare is None:  # made once and late, when even modules that are lazy have their shapes
-            self._spare = [
-                {name: torch.empty_like(b) for name, b in buffers.items() if b is not None} for _, buffers in own
-            ]
-        try:
-            for norm, spare in zip(self._norms, self._spare, strict=True):
-                norm._buffers.update(spare)
-                norm.reset_running_stats()
-                norm.momentum = None
-            yield
-        finally:
-            for norm, (momentum, buffers) in zip(self._norms, own, strict=True):
-                norm.momentum = momentum
-                norm._buffers.update(buffers)
+@contextmanager
+def _own_statistics_spared(norms: list[_BatchNorm]) -> Iterator[None]:
+    """Give BatchNorm modules copies of their buffers for the block; what they own is never written."""
+    own = [(norm, norm.momentum, norm._buffers.copy()) for norm in norms]
+    try:
+        for norm, _, buffers in own:
+            norm._buffers.update({name: buffer.clone() for name, buffer in buffers.items() if buffer is not None})
+        yield
+    finally:
+        for norm, momentum, buffers in own:
+            norm.momentum = momentum
+            norm._buffers.update(buffers)
 
 
 class _Kept:

@@ -100,6 +100,50 @@ def test_an_option_of_all_commands_may_be_one_that_a_command_lacks(nnas: Cli, sm
     nnas.ok("ss-gen", "model.py", "--config", "mine.toml")
 
 
+@pytest.mark.parametrize("command", [("info",), ("ss-gen", "model.py"), ("list", "mutators")])
+def test_an_option_beside_the_tables_may_be_one_of_any_command(
+    nnas: Cli, small_model: Path, command: tuple[str, ...]
+) -> None:
+    Path("pyproject.toml").write_text('[tool.nnas]\nbatch_size = 32\ntop = 3\ntrial-dir = "."\n')
+    nnas.ok(*command)
+
+
+def test_options_go_by_the_names_they_have_on_the_command_line(nnas: Cli, small_model: Path) -> None:
+    """The epochs of a search are no --train-epochs of a study."""
+    Path("mine.toml").write_text("epochs = 9\n\n[tune]\ntrain-epochs = 1\ntrials = 1\n")
+    answer = nnas.ok("tune", "model.py", "--tuner", "random", "--config", "mine.toml", "--json").json
+    assert answer["measured_on"] == "validation data, 1 epoch from scratch"
+
+
+# ---- and --resume
+
+
+def test_options_that_are_just_around_do_not_disturb_a_resume(
+    nnas: Cli, small_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = config_of("run")
+    monkeypatch.setenv("NNAS_SEED", "3")
+    Path("pyproject.toml").write_text('[tool.nnas.search]\nepochs = 9\noutput = "other"\n')
+    nnas.ok("search", "--resume", "run")
+    assert config_of("run") == before
+    assert not Path("other").exists()
+
+
+def test_a_config_that_is_named_beside_resume_must_agree_with_the_run(nnas: Cli, small_run: Path) -> None:
+    Path("mine.toml").write_text("[search]\nepochs = 9\n")
+    result = nnas("search", "--resume", "run", "--config", "mine.toml")
+    assert (result.code, result.out) == (3, "")
+    assert result.err == (
+        "nnas: error: run: the run was started with other options\n"
+        "  epochs: 1 before, 9 now\n"
+        "hint: leave them out to resume, or start a new run\n"
+    )
+
+
+def test_a_run_resumes_with_its_own_config(nnas: Cli, small_run: Path) -> None:
+    nnas.ok("search", "--resume", "run", "--config", "run/config.json")
+
+
 # ---- what is refused
 
 
@@ -136,8 +180,26 @@ def test_a_missing_config_is_refused(nnas: Cli, small_model: Path) -> None:
 def test_a_wrong_value_in_the_config_is_refused_with_its_place(nnas: Cli, small_model: Path) -> None:
     Path("mine.toml").write_text('[search]\nepochs = "many"\n')
     result = nnas(*SEARCH, "--config", "mine.toml")
-    assert (result.code, result.out) == (2, "")
-    assert result.err.startswith("nnas: error: invalid value for '--epochs': 'many' is not a valid integer range")
+    assert (result.code, result.out) == (3, "")
+    assert result.err == "nnas: error: mine.toml: [search]: epochs: 'many' is not a valid integer range\n"
+
+
+def test_a_list_where_one_value_belongs_is_refused(nnas: Cli, small_model: Path) -> None:
+    Path("mine.toml").write_text("epochs = [1, 2]\n")
+    result = nnas(*SEARCH, "--config", "mine.toml")
+    assert (result.code, result.out, result.err) == (
+        3,
+        "",
+        "nnas: error: mine.toml: epochs: [1, 2] is no value for it\n",
+    )
+
+
+@pytest.mark.parametrize(("text", "name"), [("[tool]\nnnas = 3\n", "nnas"), ("tool = 3\n", "tool")])
+def test_tool_nnas_must_be_a_table(nnas: Cli, small_model: Path, text: str, name: str) -> None:
+    Path("pyproject.toml").write_text(text)
+    result = nnas("ss-gen", "model.py")
+    assert (result.code, result.out) == (3, "")
+    assert result.err == f"nnas: error: pyproject.toml: {name} is no table\nhint: options stand in [tool.nnas]\n"
 
 
 def test_a_wrong_value_in_the_environment_is_refused(

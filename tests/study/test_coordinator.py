@@ -303,3 +303,29 @@ def test_an_error_inside_the_tuner_is_its_own(store: StudyStore, study: StudyRec
     with pytest.raises(LookupError, match="mine"):
         run_study(store, study, Broken(parameters(0, 1)), lambda _: TrialResult(1.0))
     assert [trial.state for trial in store.trials(study)] == ["succeeded"]  # its result was stored before
+
+
+class TestBrokenArchitectures:
+    def test_the_first_trial_of_a_broken_model_ends_the_study_and_fails_when_tried_again(
+        self, store: StudyStore, study: StudyRecord
+    ) -> None:
+        def broken(architecture: Architecture) -> TrialResult:
+            raise UserCodeError("ValueError: no")
+
+        with pytest.raises(UserCodeError, match="ValueError: no"):
+            run(store, study, broken, trials=3)
+        assert [(trial.state, trial.attempt) for trial in store.trials(study)] == [("waiting", 2)]
+        result = run(store, study, trials=3)  # the model was mended, or only this architecture is broken
+        assert (result.finished, result.failed) == (3, 0)
+
+    def test_one_among_good_ones_costs_its_own_trial_only(self, store: StudyStore, study: StudyRecord) -> None:
+        calls = itertools.count()
+
+        def evaluate(architecture: Architecture) -> TrialResult:
+            if next(calls) == 2:
+                raise UserCodeError("ValueError: no")
+            return child.evaluate(architecture)
+
+        result = run(store, study, evaluate, trials=5)
+        assert (result.finished, result.failed) == (5, 1)
+        assert [trial.error for trial in store.trials(study, state="failed")] == ["ValueError: no"]

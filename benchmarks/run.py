@@ -1,6 +1,6 @@
 """Measure everything that nnas promises about its speed, print a table and write JSON.
 
-    python benchmarks/run.py                        all rows, about ten minutes on an idle machine
+    python benchmarks/run.py                        all rows, about six minutes on an idle machine
     python benchmarks/run.py --rows 1,3-5           some of them
     python benchmarks/run.py --rounds 21            more rounds: less noise
     python benchmarks/run.py -o results.json        every round's value too

@@ -87,8 +87,8 @@ def _for_command(table: dict[str, Any], ctx: click.Context, where: str) -> dict[
     parameters = _parameters(ctx.command)
     shared = {_name(key): value for key, value in table.items() if key not in commands}
     if isinstance(root, click.Group) and not shared.keys() <= parameters.keys():  # those of another command?
-        others = [found for name in commands if (found := root.get_command(ctx, name)) is not None]
-        known = {option for other in others for option in _parameters(other)}
+        others = [other for name in commands if (other := root.get_command(ctx, name)) is not None]
+        known = {option for one in others for option in _parameters(one)}
         _refuse_unknown(shared, {*parameters, *known}, commands, where)
     options = {_name(key): value for key, value in own.items()}
     _refuse_unknown(options, set(parameters), (), f"{where}: [{command}]")

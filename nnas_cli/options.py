@@ -26,6 +26,7 @@ __all__ = [
     "loads_model",
     "model_arg",
     "model_argument",
+    "refuse_idle",
     "require",
     "resumed",
     "started",
@@ -210,6 +211,22 @@ def resumed(command: str, folder: str, values: Mapping[str, Any]) -> tuple[RunFo
     moved = {name: asked.pop(name) for name in elsewhere if name in asked}
     run = RunFolder.resume(folder, command, asked)
     return run, {**run.configuration(command), **moved}
+
+
+def refuse_idle(names: Iterable[str], beside: str) -> None:
+    """Refuse options of the command line that would do nothing.
+
+    Args:
+        names: of the options' parameters.
+        beside: the option that makes them idle.
+
+    Raises:
+        UsageError: naming the first that was given.
+    """
+    ctx = click.get_current_context()
+    for name in names:
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise UsageError(f"--{name.replace('_', '-')} does nothing with {beside}", hint="leave it out")
 
 
 def with_output(help_text: str, default: str | None = "-") -> Callable[[F], F]:

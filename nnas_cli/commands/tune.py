@@ -34,6 +34,10 @@ class _Duration(click.ParamType[float]):
         return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
+# They decide how a trial is trained; one that inherits its weights is not.
+_FOR_TRAINING = ("clip_grad", "learning_rate", "momentum", "weight_decay", "schedule", "min_learning_rate")
+
+
 @click.command("tune")
 @click.argument("model", metavar="MODEL", required=False)
 @click.option(
@@ -119,6 +123,10 @@ def command(
             "give either --checkpoint (inherited weights) or --train-epochs (training from scratch)",
             hint="a checkpoint comes from `nnas search`",
         )
+    if checkpoint is None:
+        options.refuse_idle(("recalibrate",), "--train-epochs")
+    else:
+        options.refuse_idle(_FOR_TRAINING, "--checkpoint")
     if trials is None and duration is None:
         trials = 100
     if output != "-":

@@ -91,7 +91,9 @@ def test_the_second_ctrl_c_stops_at_once_and_the_old_checkpoint_loads(
     process.signal(signal.SIGINT)  # the batch never ends
     result = process.wait()
     assert (result.code, result.out) == (130, "")
-    assert result.err == "nnas: error: interrupted\n"
+    assert result.err == (
+        "nnas: error: stopped at once; the last checkpoint is run/checkpoint.pt\nhint: nnas search --resume run\n"
+    )
     assert read_checkpoint("run/checkpoint.pt")["header"]["progress"]["step"] == 2
     Path("go").touch()
     nnas.ok("search", "--resume", "run")

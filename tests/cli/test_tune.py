@@ -316,3 +316,21 @@ def test_a_duration_that_is_none_is_refused(nnas: Cli, text: str) -> None:
     result = nnas(*TUNE, "--duration", text)
     assert (result.code, result.out) == (2, "")
     assert f"{text!r} is no duration; give 90s, 30m, 2h or 1d" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("--checkpoint", "run/checkpoint.pt", "--learning-rate", "1"),
+            "--learning-rate does nothing with --checkpoint",
+        ),
+        (("--train-epochs", "1", "--recalibrate", "3"), "--recalibrate does nothing with --train-epochs"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    nnas: Cli, small_model: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    result = nnas("tune", "model.py", *arguments)
+    assert (result.code, result.out) == (2, "")
+    assert result.err == f"nnas: error: {message}\nhint: leave it out\n"

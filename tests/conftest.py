@@ -31,7 +31,13 @@ def environment_is_left_alone() -> Iterator[None]:
         name
         for name in before.keys() | after.keys()
         if before.get(name) != after.get(name)
-        and name not in {"PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR"}  # pytest's, and torch's first optimizer
+        and name
+        not in {
+            "PYTEST_CURRENT_TEST",
+            "KMP_DUPLICATE_LIB_OK",
+            "KMP_INIT_AT_FORK",
+            "TORCHINDUCTOR_CACHE_DIR",
+        }  # pytest's, and torch's first optimizer
     )
     for name in leaked:
         os.environ.pop(name, None)

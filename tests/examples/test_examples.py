@@ -1,0 +1,103 @@
+"""The examples run as their READMEs say, with fewer epochs."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli_support import Cli
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+DIGITS = EXAMPLES / "digits" / "model.py"
+
+
+@pytest.mark.parametrize(
+    ("example", "keys", "size"),
+    [("digits", 7, 9000), ("mnist1d", 5, 6**4 * 6), ("fashion_mnist", 10, 4**10)],
+)
+def test_the_search_space_is_as_large_as_the_example_says(nnas: Cli, example: str, keys: int, size: int) -> None:
+    result = nnas.ok("ss-gen", EXAMPLES / example / "model.py", "-v")
+    assert len(result.json) == keys
+    assert f"{keys} keys, {size} architectures" in result.err
+
+
+@pytest.mark.slow
+def test_mnist1d_is_searched_and_retrained(nnas: Cli) -> None:
+    model = EXAMPLES / "mnist1d" / "model.py"
+    nnas.ok("search", model, "--mutator", "random", "--epochs", "2", "-o", "run")
+    found = nnas.ok("tune", model, "--checkpoint", "run/checkpoint.pt", "--trials", "3", "-o", "best.json")
+    assert "3 trials, 0 failed" in found.err
+    report = nnas.ok("retrain", model, "--architecture", "best.json", "--epochs", "3", "-o", "final", "--json").json
+    assert report["tested_on"] == "test"
+    assert report["test"]["accuracy"] > 0.2  # ten classes: chance is 0.1
+
+
+def write_images(folder: Path, prefix: str, count: int) -> None:
+    """Files in the format of Fashion-MNIST: class k is bright in row k."""
+    labels = (np.arange(count) % 10).astype(np.uint8)
+    images = np.zeros((count, 28, 28), np.uint8)
+    images[np.arange(count), 2 * labels, :] = 255
+    with gzip.open(folder / f"{prefix}-images-idx3-ubyte.gz", "wb", compresslevel=1) as stream:
+        stream.write(struct.pack(">IIII", 2051, count, 28, 28) + images.tobytes())
+    with gzip.open(folder / f"{prefix}-labels-idx1-ubyte.gz", "wb", compresslevel=1) as stream:
+        stream.write(struct.pack(">II", 2049, count) + labels.tobytes())
+
+
+@pytest.mark.slow
+def test_fashion_mnist_trains_on_files_of_its_format(
+    nnas: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path, "train", 6000)
+    write_images(tmp_path, "t10k", 100)
+    monkeypatch.setenv("FASHION_MNIST_DIR", str(tmp_path))
+    (tmp_path / "few.py").write_text(
+        "from torch.utils.data import Subset\n"
+        f"import sys\nsys.path.insert(0, {str(EXAMPLES / 'fashion_mnist')!r})\n"
+        "import model as example\nsys.path.pop(0)\n"
+        "train_dataset = lambda: Subset(example.train_dataset(), range(64))\n"
+        "valid_dataset = lambda: Subset(example.test_dataset(), range(20))\n"
+    )
+    arguments = ("--mutator", "random", "--epochs", "1", "--batch-size", "32", "--task", "few.py", "-o", "run")
+    nnas.ok("search", EXAMPLES / "fashion_mnist" / "model.py", *arguments)
+    assert json.loads(Path("run/events.jsonl").read_text().splitlines()[1])["step"] == 2
+
+
+def test_fashion_mnist_says_what_to_install(nnas: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASHION_MNIST_DIR", str(tmp_path))
+    result = nnas("search", EXAMPLES / "fashion_mnist" / "model.py", "--mutator", "random")
+    assert (result.code, result.out) == (6, "")
+    error, hint = result.err.splitlines()[-2:]
+    assert error.startswith("nnas: error: ")
+    assert "apt-get install dataset-fashion-mnist" in hint
+
+
+@pytest.mark.slow
+def test_the_custom_mutator_and_tuner_work_on_digits(nnas: Cli) -> None:
+    reference = f"{EXAMPLES / 'custom_mutator' / 'mutator.py'}:ThriftyMutator"
+    nnas.ok("search", DIGITS, "--mutator", reference, "--epochs", "1", "-o", "run")
+    tuner = f"{EXAMPLES / 'custom_tuner' / 'tuner.py'}:HillClimber"
+    found = nnas.ok("tune", DIGITS, "--checkpoint", "run/checkpoint.pt", "--tuner", tuner, "--trials", "6", "--json")
+    assert (found.json["finished"], found.json["failed"]) == (6, 0)
+
+
+@pytest.mark.slow
+def test_the_custom_training_loop_writes_an_architecture(nnas: Cli, tmp_path: Path) -> None:
+    script = EXAMPLES / "custom_training_loop" / "train.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--epochs", "1", "-o", str(tmp_path / "architecture.json")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    nnas.ok("ss-gen", DIGITS, "-o", "space.json")
+    nnas.ok("validate", "architecture.json", "--space", "space.json")

@@ -20,6 +20,9 @@ import torch  # noqa: E402
 
 torch.set_num_threads(1)
 
+# Set by pytest, by the import of scikit-learn, and by torch's first optimizer.
+_OF_LIBRARIES = {"KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR"}
+
 
 @pytest.fixture(autouse=True)
 def environment_is_left_alone() -> Iterator[None]:
@@ -30,14 +33,7 @@ def environment_is_left_alone() -> Iterator[None]:
     leaked = sorted(
         name
         for name in before.keys() | after.keys()
-        if before.get(name) != after.get(name)
-        and name
-        not in {
-            "PYTEST_CURRENT_TEST",
-            "KMP_DUPLICATE_LIB_OK",
-            "KMP_INIT_AT_FORK",
-            "TORCHINDUCTOR_CACHE_DIR",
-        }  # pytest's, and torch's first optimizer
+        if before.get(name) != after.get(name) and name not in _OF_LIBRARIES
     )
     for name in leaked:
         os.environ.pop(name, None)

@@ -6,7 +6,6 @@ import os
 import pickle
 import re
 import signal
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -139,10 +138,8 @@ def test_a_file_of_torch_that_is_no_checkpoint_of_ours_is_refused(
     nnas: Cli, change: Callable[[dict[str, Any]], None], message: str
 ) -> None:
     changed(change)
-    started = time.perf_counter()
     result = nnas("export", "bad.pt")
     assert (result.code, result.out, result.err) == (3, "", f"nnas: error: bad.pt: {message}")
-    assert time.perf_counter() - started < 5
 
 
 def test_two_problems_of_a_header_are_both_listed(nnas: Cli) -> None:

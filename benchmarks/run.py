@@ -68,7 +68,7 @@ def main() -> int:
         document = {"machine": machine, "rounds": options.rounds, "lines": [line.to_json() for line in lines]}
         options.output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     if options.write_docs:
-        write_docs(f"{sentence(machine)}\n{options.rounds} rounds.\n\n{table(lines)}")
+        write_docs(f"{sentence(machine)}; {options.rounds} rounds.\n\n{table(lines)}")
     return 0 if all(line.reached for line in lines) else 1
 
 
@@ -156,10 +156,10 @@ def describe_machine() -> dict[str, Any]:
 
 
 def sentence(machine: dict[str, Any]) -> str:
-    """The machine in one line."""
+    """The machine in two lines."""
     return (
-        f"{machine['date']}: {machine['cpu']}, {machine['cores']} cores, {machine['threads']} thread used; "
-        f"{machine['system']}, Python {machine['python']}, torch {machine['torch']}, nnas {machine['nnas']}."
+        f"{machine['date']}: {machine['cpu']}, {machine['cores']} cores, {machine['threads']} thread used;\n"
+        f"{machine['system']}, Python {machine['python']}, torch {machine['torch']}, nnas {machine['nnas']}"
     )
 
 

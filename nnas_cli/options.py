@@ -20,15 +20,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ASSIGNMENT",
+    "arguments_of",
     "as_dictionary",
+    "batches",
     "common",
     "given",
     "loads_model",
     "model_arg",
     "model_argument",
+    "recalibrate",
     "refuse_idle",
     "require",
     "resumed",
+    "run_folder",
     "started",
     "training",
     "with_output",
@@ -91,14 +95,68 @@ def model_arg(function: F) -> F:
     )(function)
 
 
+def arguments_of(kind: str) -> Callable[[F], F]:
+    """The repeatable ``KEY=VALUE`` option of a mutator or tuner."""
+    return click.option(
+        f"--{kind}-arg",
+        type=ASSIGNMENT,
+        multiple=True,
+        callback=as_dictionary,
+        metavar="KEY=VALUE",
+        help=f"Argument of the {kind}. Repeatable.",
+    )
+
+
+def recalibrate(function: F) -> F:
+    """The option of evaluations with inherited weights."""
+    return click.option(
+        "--recalibrate",
+        type=click.IntRange(0),
+        default=10,
+        show_default=True,
+        metavar="N",
+        help="With --checkpoint: training batches for the BatchNorm statistics; 0: those of the supernet.",
+    )(function)
+
+
+def run_folder(function: F) -> F:
+    """Options of commands that work in a run folder."""
+    for decorate in reversed(
+        (
+            click.option(
+                "--checkpoint-every",
+                metavar="N",
+                help="Also after N steps, or N seconds (30s) or minutes (5m).  [default: each epoch]",
+            ),
+            click.option("--resume", metavar="RUN", help="Go on in this run folder; MODEL and options are its own."),
+            click.option("--force", is_flag=True, help="Start over in a run folder that is not empty."),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+def batches(function: F) -> F:
+    """Options of loading data."""
+    for decorate in reversed(
+        (
+            click.option(
+                "--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Samples a batch."
+            ),
+            click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Loader processes."),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
 def training(function: F) -> F:
     """Options of the training loop."""
     from click import option
 
     for decorate in reversed(
         (
-            option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Samples a batch."),
-            option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Loader processes."),
+            batches,
             option(
                 "--valid-fraction",
                 type=click.FloatRange(0, 1, min_open=True, max_open=True),

@@ -125,7 +125,7 @@ class InheritedWeights:
             metrics = self._measure(poll)
             return Evaluation(metrics, None, time.perf_counter() - started)
         before = self._measure(poll)
-        with _own_statistics_spared(self._norms):
+        with _new_statistics(self._norms):
             self._run_calibration(poll)
             metrics = self._measure(poll)
         return Evaluation(metrics, before, time.perf_counter() - started)
@@ -144,8 +144,6 @@ class InheritedWeights:
     def _run_calibration(self, poll: Callable[[], None]) -> None:
         self._eval()  # dropout and the like stay off
         for norm in self._norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain mean over the batches
             norm.train()
         for batch in self._calibration.batches():
             poll()
@@ -154,13 +152,24 @@ class InheritedWeights:
             norm.eval()
 
 
+# How statistics begin; other buffers, of a subclass, begin as copies.
+_INITIAL = {
+    "running_mean": torch.zeros_like,
+    "running_var": torch.ones_like,
+    "num_batches_tracked": torch.zeros_like,
+}
+
+
 @contextmanager
-def _own_statistics_spared(norms: list[_BatchNorm]) -> Iterator[None]:
-    """Give BatchNorm modules copies of their buffers for the block; what they own is never written."""
+def _new_statistics(norms: list[_BatchNorm]) -> Iterator[None]:
+    """Give BatchNorm modules new buffers for the block; their own are never written."""
     own = [(norm, norm.momentum, norm._buffers.copy()) for norm in norms]
     try:
         for norm, _, buffers in own:
-            norm._buffers.update({name: buffer.clone() for name, buffer in buffers.items() if buffer is not None})
+            for name, buffer in buffers.items():
+                if buffer is not None:
+                    norm._buffers[name] = _INITIAL.get(name, torch.clone)(buffer)
+            norm.momentum = None  # a plain mean over the batches
         yield
     finally:
         for norm, momentum, buffers in own:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import resource
 import time
@@ -34,6 +35,7 @@ __all__ = [
     "choose_device",
     "load_weights",
     "peak_memory_mb",
+    "weights_digest",
 ]
 
 StopSignal = Callable[[], int | None]
@@ -347,3 +349,12 @@ def load_weights(model: nn.Module, path: str | Path, space: SearchSpace) -> dict
     model.load_state_dict(content["state"]["model"])
     header: dict[str, Any] = content["header"]
     return header
+
+
+def weights_digest(model: nn.Module) -> str:
+    """``sha256:`` and the beginning of the hash of all weights and buffers: equal for equal bits."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return f"sha256:{digest.hexdigest()[:16]}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,11 +15,10 @@ from nnas_core.data import build_batches, held_out_batches
 from nnas_core.errors import Interrupted, NnasError, NoResultError, UserCodeError
 from nnas_core.evaluation import Evaluation, InheritedWeights, first_metric, require_finite
 from nnas_core.extraction import extract
-from nnas_core.files import read_bytes
 from nnas_core.loading import as_user_error, load
 from nnas_core.model import build_model
 from nnas_core.mutator import Mutator
-from nnas_core.session import StopSignal, choose_device, load_weights
+from nnas_core.session import StopSignal, choose_device, load_weights, weights_digest
 from nnas_core.settings import TrainingSettings
 from nnas_core.space import SearchSpace
 from nnas_core.study.coordinator import StudyResult, run_study
@@ -69,8 +67,12 @@ class TuneSettings(TrainingSettings):
     checkpoint: str | None = None
     recalibrate: int = 10
 
-    def config(self) -> dict[str, Any]:
-        """What a resumed study must have again besides space, tuner and seed; where it runs does not matter."""
+    def config(self, weights: str | None) -> dict[str, Any]:
+        """What a resumed study must have again besides space, tuner and seed; where it runs does not matter.
+
+        Args:
+            weights: digest of what a trial inherits: a checkpoint may be overwritten, and have several paths.
+        """
         kept = ["model", "model_arg", "task", "batch_size", "drop_last"]
         if self.checkpoint is not None:
             kept.append("recalibrate")
@@ -78,9 +80,7 @@ class TuneSettings(TrainingSettings):
             kept += ["epochs", "valid_fraction", "clip_grad", "learning_rate", "momentum"]
             kept += ["weight_decay", "schedule", "min_learning_rate"]
         config = {name: getattr(self, name) for name in kept}
-        if self.checkpoint is not None:  # by content: a file may be overwritten, and have several paths
-            config["checkpoint"] = "sha256:" + hashlib.sha256(read_bytes(self.checkpoint)).hexdigest()[:16]
-        return config
+        return config if weights is None else {**config, "weights": weights}
 
 
 class _Setting:
@@ -92,8 +92,10 @@ class _Setting:
         model, user = build_model(settings.model, settings.model_arg)
         self.space = SearchSpace.from_model(model)
         data = settings.data()
+        self.weights: str | None = None
         if checkpoint is not None:
             data = data.with_split(load_weights(model, checkpoint, self.space).get("split"))
+            self.weights = weights_digest(model)
         self.data = data
         self.model: nn.Module = model.to(self.device)
         self.task = Task(load(settings.task) if settings.task else user, settings.optimizer())
@@ -168,7 +170,7 @@ def tune(
         tuner_args=settings.tuner_arg,
         seed=settings.seed,
         optimize_mode="minimize" if minimize else "maximize",
-        config=settings.config(),
+        config=settings.config(setting.weights),
     )
     kind = registry.find("tuners", settings.tuner)
     if not issubclass(kind, Tuner):

@@ -18,23 +18,8 @@ __all__ = ["command"]
 @options.model_argument
 @click.option("--checkpoint", metavar="FILE", required=True, help="Of the supernet whose weights are inherited.")
 @click.option("--architecture", metavar="FILE", required=True, help="In any form; - is standard input.")
-@click.option(
-    "--recalibrate",
-    type=click.IntRange(0),
-    default=10,
-    show_default=True,
-    metavar="N",
-    help="Training batches for the BatchNorm statistics; 0: those of the supernet.",
-)
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Samples a batch.")
-@click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Loader processes.")
-@click.option(
-    "--valid-fraction",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.2,
-    show_default=True,
-    help="Of the training set, where there is no valid_dataset.",
-)
+@options.recalibrate
+@options.batches
 @click.option("--on", type=click.Choice(["valid", "test"]), default="valid", show_default=True, help="Which data.")
 @options.with_output("File for the JSON report; - is standard output, as a table unless --json.")
 @options.loads_model

@@ -22,13 +22,7 @@ __all__ = ["command"]
 @click.option("--checkpoint", metavar="FILE", help="Start from the weights of this supernet, not from scratch.")
 @click.option("--epochs", type=click.IntRange(1), default=50, show_default=True, help="To train in all.")
 @options.training
-@click.option(
-    "--checkpoint-every",
-    metavar="N",
-    help="Also after N steps, or N seconds (30s) or minutes (5m).  [default: each epoch]",
-)
-@click.option("--resume", metavar="RUN", help="Go on in this run folder; MODEL and options are its own.")
-@click.option("--force", is_flag=True, help="Start over in a run folder that is not empty.")
+@options.run_folder
 @options.with_output("Run folder; its weights.pt is the trained model.  [default: runs/MODEL-retrain]", default=None)
 @options.loads_model
 @options.common
@@ -68,6 +62,8 @@ def command(
         run, values = options.resumed("retrain", resume, {**values, "output": output, "force": force})
     else:
         options.require(model=model, architecture=architecture)
+        if values["checkpoint"] is not None:
+            options.refuse_idle(("valid_fraction",), "--checkpoint")
         run = options.started(output, f"runs/{stem(str(model))}-retrain", force)
         with run.closed_on_error():  # the folder first: standard input may be a study that takes hours
             values["architecture"] = _read(architecture)

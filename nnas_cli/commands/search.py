@@ -20,23 +20,10 @@ __all__ = ["command", "stem"]
 @click.command("search")
 @click.argument("model", metavar="MODEL", required=False)
 @click.option("--mutator", metavar="NAME", help="Algorithm: see `nnas list mutators`, or file.py:Class.  [required]")
-@click.option(
-    "--mutator-arg",
-    type=options.ASSIGNMENT,
-    multiple=True,
-    callback=options.as_dictionary,
-    metavar="KEY=VALUE",
-    help="Argument of the mutator. Repeatable.",
-)
+@options.arguments_of("mutator")
 @click.option("--epochs", type=click.IntRange(1), default=50, show_default=True, help="To train in all.")
 @options.training
-@click.option(
-    "--checkpoint-every",
-    metavar="N",
-    help="Also after N steps, or N seconds (30s) or minutes (5m).  [default: each epoch]",
-)
-@click.option("--resume", metavar="RUN", help="Go on in this run folder; MODEL and options are its own.")
-@click.option("--force", is_flag=True, help="Start over in a run folder that is not empty.")
+@options.run_folder
 @options.with_output("Run folder.  [default: runs/MODEL-MUTATOR]", default=None)
 @options.loads_model
 @options.common

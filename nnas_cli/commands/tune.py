@@ -34,8 +34,16 @@ class _Duration(click.ParamType[float]):
         return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
-# They decide how a trial is trained; one that inherits its weights is not.
-_FOR_TRAINING = ("clip_grad", "learning_rate", "momentum", "weight_decay", "schedule", "min_learning_rate")
+# They decide how a trial is trained, and on what; with inherited weights, the search has decided that.
+_FOR_TRAINING = (
+    "clip_grad",
+    "learning_rate",
+    "momentum",
+    "weight_decay",
+    "schedule",
+    "min_learning_rate",
+    "valid_fraction",
+)
 
 
 @click.command("tune")
@@ -47,14 +55,7 @@ _FOR_TRAINING = ("clip_grad", "learning_rate", "momentum", "weight_decay", "sche
     metavar="NAME",
     help="See `nnas list tuners`, or file.py:Class.",
 )
-@click.option(
-    "--tuner-arg",
-    type=options.ASSIGNMENT,
-    multiple=True,
-    callback=options.as_dictionary,
-    metavar="KEY=VALUE",
-    help="Argument of the tuner. Repeatable.",
-)
+@options.arguments_of("tuner")
 @click.option("--checkpoint", metavar="FILE", help="Trials inherit the weights of this supernet.")
 @click.option(
     "--train-epochs",
@@ -62,14 +63,7 @@ _FOR_TRAINING = ("clip_grad", "learning_rate", "momentum", "weight_decay", "sche
     type=click.IntRange(1),
     help="Without --checkpoint: train each trial from scratch for so long.",
 )
-@click.option(
-    "--recalibrate",
-    type=click.IntRange(0),
-    default=10,
-    show_default=True,
-    metavar="N",
-    help="With --checkpoint: training batches for the BatchNorm statistics of each trial; 0: off.",
-)
+@options.recalibrate
 @click.option("--trials", type=click.IntRange(1), help="Finished trials that the study shall have.  [default: 100]")
 @click.option("--duration", type=_Duration(), metavar="TIME", help="Begin no trial after 90s, 30m, 2h.")
 @click.option("--study", metavar="NAME", help="Name of the study.  [default: MODEL-TUNER]")

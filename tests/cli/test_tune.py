@@ -334,3 +334,14 @@ def test_an_option_that_would_do_nothing_is_refused(
     result = nnas("tune", "model.py", *arguments)
     assert (result.code, result.out) == (2, "")
     assert result.err == f"nnas: error: {message}\nhint: leave it out\n"
+
+
+def test_a_study_goes_on_with_the_same_weights_wherever_they_are(nnas: Cli, small_run: Path) -> None:
+    tune = ("tune", "model.py", "--tuner", "random", "--trials", "2", "-o", "best.json")
+    nnas.ok(*tune, "--checkpoint", "run/checkpoint.pt")
+    Path("copy.pt").write_bytes(Path("run/checkpoint.pt").read_bytes())
+    nnas.ok(*tune, "--checkpoint", "copy.pt", "--resume")
+    nnas.ok("search", "model.py", "--mutator", "random", "--epochs", "1", "--seed", "5", "-o", "run", "--force")
+    result = nnas(*tune, "--checkpoint", "run/checkpoint.pt", "--resume")
+    assert result.code == 3
+    assert re.search(r'^  weights: "sha256:\w+" before, "sha256:\w+" now$', result.err, re.MULTILINE)

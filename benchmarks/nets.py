@@ -57,6 +57,24 @@ class Tiny(nn.Module):
         return self.head(x)
 
 
+class TinyConv(nn.Module):
+    """``depth`` choices among 4 convolutions of 4 channels on 4x4 images, with ReLU."""
+
+    example = ((8, 4, 4, 4), 10)
+
+    def __init__(self, choose: Choose, depth: int = 20) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            choose(f"layer{number:04}", [nn.Conv2d(4, 4, 3, padding=1) for _ in range(4)]) for number in range(depth)
+        )
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        return self.head(x.mean(dim=(2, 3)))
+
+
 # ---- cells, as in NAS-Bench-201 (Dong and Yang, arXiv:2001.00326)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from harness import Line, Turn, compare, ratios, shown
-from nets import Cells, SinglePath, Tiny, batch_for, sampled, supernet
+from nets import Cells, SinglePath, Tiny, TinyConv, batch_for, sampled, supernet
 from torch import nn
 
 from nnas_core import RandomMutator
@@ -126,7 +126,8 @@ def _line(row: int, what: str, target: float, sides: Callable[[int], Mapping[str
 
 def row_1(rounds: int) -> Iterator[Line]:
     """Python-bound training step."""
-    yield _line(1, "training step, tiny net", 1.08, training(Tiny, plain_sgd, plain_sgd), rounds)
+    yield _line(1, "training step, tiny conv net", 1.08, training(TinyConv, plain_sgd, plain_sgd), rounds)
+    yield _line(1, "training step, tiny linear net", 1.08, training(Tiny, plain_sgd, plain_sgd), rounds)
 
 
 def row_2(rounds: int) -> Iterator[Line]:
@@ -137,9 +138,11 @@ def row_2(rounds: int) -> Iterator[Line]:
 
 def row_3(rounds: int) -> Iterator[Line]:
     """The default optimizer against the one that a plain loop has."""
-    yield _line(3, "default optimizer against plain SGD, tiny net", 0.80, training(Tiny, default, plain_sgd), rounds)
+    sides = training(Tiny, default, plain_sgd)
+    yield _line(3, "default optimizer against plain SGD, tiny linear net", 0.80, sides, rounds)
 
 
 def row_4(rounds: int) -> Iterator[Line]:
     """Forward passes only."""
-    yield _line(4, "reset and forward pass, tiny net", 1.12, forward(Tiny), rounds)
+    yield _line(4, "reset and forward pass, tiny conv net", 1.12, forward(TinyConv), rounds)
+    yield _line(4, "reset and forward pass, tiny linear net", 1.12, forward(Tiny), rounds)

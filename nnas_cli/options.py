@@ -66,6 +66,13 @@ def as_dictionary(ctx: click.Context, param: click.Parameter, value: Iterable[tu
     return dict(value)
 
 
+def _decorated(function: F, *decorators: Callable[[Any], Any]) -> F:
+    """Apply decorators as if they stood above the function, in this order."""
+    for decorate in reversed(decorators):
+        function = decorate(function)
+    return function
+
+
 def model_argument(function: F) -> F:
     """The MODEL argument."""
     return click.argument("model", metavar="MODEL")(function)
@@ -73,13 +80,12 @@ def model_argument(function: F) -> F:
 
 def loads_model(function: F) -> F:
     """Options of commands that run the user's model."""
-    for decorate in (
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
-        click.option("--task", metavar="FILE", help="Python file with datasets, loss and metrics, if not MODEL's."),
+    return _decorated(
+        function,
         model_arg,
-    ):
-        function = decorate(function)
-    return function
+        click.option("--task", metavar="FILE", help="Python file with datasets, loss and metrics, if not MODEL's."),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+    )
 
 
 def model_arg(function: F) -> F:
@@ -121,88 +127,77 @@ def recalibrate(function: F) -> F:
 
 def run_folder(function: F) -> F:
     """Options of commands that work in a run folder."""
-    for decorate in reversed(
-        (
-            click.option(
-                "--checkpoint-every",
-                metavar="N",
-                help="Also after N steps, or N seconds (30s) or minutes (5m).  [default: each epoch]",
-            ),
-            click.option("--resume", metavar="RUN", help="Go on in this run folder; MODEL and options are its own."),
-            click.option("--force", is_flag=True, help="Start over in a run folder that is not empty."),
-        )
-    ):
-        function = decorate(function)
-    return function
+    return _decorated(
+        function,
+        click.option(
+            "--checkpoint-every",
+            metavar="N",
+            help="Also after N steps, or N seconds (30s) or minutes (5m).  [default: each epoch]",
+        ),
+        click.option("--resume", metavar="RUN", help="Go on in this run folder; MODEL and options are its own."),
+        click.option("--force", is_flag=True, help="Start over in a run folder that is not empty."),
+    )
 
 
 def batches(function: F) -> F:
     """Options of loading data."""
-    for decorate in reversed(
-        (
-            click.option(
-                "--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Samples a batch."
-            ),
-            click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Loader processes."),
-        )
-    ):
-        function = decorate(function)
-    return function
+    return _decorated(
+        function,
+        click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Samples a batch."),
+        click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Loader processes."),
+    )
 
 
 def training(function: F) -> F:
     """Options of the training loop."""
     from click import option
 
-    for decorate in reversed(
-        (
-            batches,
-            option(
-                "--valid-fraction",
-                type=click.FloatRange(0, 1, min_open=True, max_open=True),
-                default=0.2,
-                show_default=True,
-                help="Of the training set, where there is no valid_dataset.",
-            ),
-            option(
-                "--drop-last/--no-drop-last",
-                default=False,
-                help="Leave out an unfull last batch.  [default: no]",
-            ),
-            option(
-                "--clip-grad",
-                type=click.FloatRange(0),
-                default=5.0,
-                show_default=True,
-                help="Largest gradient norm; 0 for no limit.",
-            ),
-            option(
-                "--learning-rate",
-                type=click.FloatRange(0, min_open=True),
-                default=0.025,
-                show_default=True,
-                help="Of the default optimizer (SGD).",
-            ),
-            option("--momentum", type=click.FloatRange(0, 1), default=0.9, show_default=True, help="Likewise."),
-            option("--weight-decay", type=click.FloatRange(0), default=3e-4, show_default=True, help="Likewise."),
-            option(
-                "--schedule",
-                type=click.Choice(["cosine", "none"]),
-                default="cosine",
-                show_default=True,
-                help="Of the default optimizer's learning rate, step by step.",
-            ),
-            option(
-                "--min-learning-rate",
-                type=click.FloatRange(0),
-                default=1e-3,
-                show_default=True,
-                help="Where the cosine ends.",
-            ),
-        )
-    ):
-        function = decorate(function)
-    return function
+    return _decorated(
+        function,
+        batches,
+        option(
+            "--valid-fraction",
+            type=click.FloatRange(0, 1, min_open=True, max_open=True),
+            default=0.2,
+            show_default=True,
+            help="Of the training set, where there is no valid_dataset.",
+        ),
+        option(
+            "--drop-last/--no-drop-last",
+            default=False,
+            help="Leave out an unfull last batch.  [default: no]",
+        ),
+        option(
+            "--clip-grad",
+            type=click.FloatRange(0),
+            default=5.0,
+            show_default=True,
+            help="Largest gradient norm; 0 for no limit.",
+        ),
+        option(
+            "--learning-rate",
+            type=click.FloatRange(0, min_open=True),
+            default=0.025,
+            show_default=True,
+            help="Of the default optimizer (SGD).",
+        ),
+        option("--momentum", type=click.FloatRange(0, 1), default=0.9, show_default=True, help="Likewise."),
+        option("--weight-decay", type=click.FloatRange(0), default=3e-4, show_default=True, help="Likewise."),
+        option(
+            "--schedule",
+            type=click.Choice(["cosine", "none"]),
+            default="cosine",
+            show_default=True,
+            help="Of the default optimizer's learning rate, step by step.",
+        ),
+        option(
+            "--min-learning-rate",
+            type=click.FloatRange(0),
+            default=1e-3,
+            show_default=True,
+            help="Where the cosine ends.",
+        ),
+    )
 
 
 def require(**values: Any) -> None:
@@ -317,44 +312,41 @@ def common(function: F) -> F:
         ) as out:
             return function(out=out, **options)
 
-    for decorate in reversed(
-        (
-            click.option(
-                "--json",
-                "json_output",
-                is_flag=True,
-                envvar="NNAS_JSON",
-                help="One JSON document on standard output.",
-            ),
-            click.option(
-                "--seed",
-                type=click.IntRange(0),
-                default=0,
-                show_default=True,
-                envvar="NNAS_SEED",
-                help="Of all randomness.",
-            ),
-            click.option(
-                "--config",
-                metavar="FILE",
-                is_eager=True,
-                expose_value=False,
-                callback=config.load,
-                envvar="NNAS_CONFIG",
-                help="Options as TOML or JSON (default: [tool.nnas] of ./pyproject.toml).",
-            ),
-            click.option("-q", "--quiet", count=True, help="Say less; -q leaves errors only."),
-            click.option("-v", "--verbose", count=True, help="Say more."),
-            click.option(
-                "--color",
-                type=click.Choice(["auto", "always", "never"]),
-                default="auto",
-                show_default=True,
-                help="Colours; auto heeds NO_COLOR and FORCE_COLOR.",
-            ),
-            click.option("--no-progress", is_flag=True, help="Plain lines instead of progress bars."),
-            click.option("--debug", is_flag=True, help="Show tracebacks."),
-        )
-    ):
-        wrapped = decorate(wrapped)
-    return wrapped  # type: ignore[return-value]  # the same command with more options
+    return _decorated(
+        wrapped,
+        click.option(
+            "--json",
+            "json_output",
+            is_flag=True,
+            envvar="NNAS_JSON",
+            help="One JSON document on standard output.",
+        ),
+        click.option(
+            "--seed",
+            type=click.IntRange(0),
+            default=0,
+            show_default=True,
+            envvar="NNAS_SEED",
+            help="Of all randomness.",
+        ),
+        click.option(
+            "--config",
+            metavar="FILE",
+            is_eager=True,
+            expose_value=False,
+            callback=config.load,
+            envvar="NNAS_CONFIG",
+            help="Options as TOML or JSON (default: [tool.nnas] of ./pyproject.toml).",
+        ),
+        click.option("-q", "--quiet", count=True, help="Say less; -q leaves errors only."),
+        click.option("-v", "--verbose", count=True, help="Say more."),
+        click.option(
+            "--color",
+            type=click.Choice(["auto", "always", "never"]),
+            default="auto",
+            show_default=True,
+            help="Colours; auto heeds NO_COLOR and FORCE_COLOR.",
+        ),
+        click.option("--no-progress", is_flag=True, help="Plain lines instead of progress bars."),
+        click.option("--debug", is_flag=True, help="Show tracebacks."),
+    )  # type: ignore[return-value]  # the same command with more options

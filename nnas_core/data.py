@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,11 +12,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, Subset
 
+from nnas_core import random_state
 from nnas_core.errors import UserCodeError
 from nnas_core.random_state import torch_generator
 from nnas_core.task import Task
 
-__all__ = ["Batches", "DataSettings", "batch_size_of", "build_batches", "held_out_batches", "to_device"]
+__all__ = [
+    "Batches",
+    "Cycle",
+    "DataSettings",
+    "architecture_batches",
+    "batch_size_of",
+    "build_batches",
+    "held_out_batches",
+    "to_device",
+    "to_float64",
+]
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,59 @@ class Batches:
         return itertools.islice(iter(self._loader), skip if loads_all else 0, None)
 
 
+class Cycle:
+    """Batches without end: epoch after epoch of the same data, in a position that can be saved.
+
+    Args:
+        batches: of the data; where there is an order of ours, unfull batches are left out.
+    """
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+        self._consumed = 0  # of the current pass
+        self._pass = 0
+        self._start: dict[str, Any] | None = None  # the random states at the beginning of the current pass
+        self._iterator: Iterator[Any] | None = None
+
+    def __next__(self) -> Any:
+        if self._iterator is None:
+            self._iterator = self._resumed()
+        batch = next(self._iterator, None)
+        if batch is None:
+            self._pass, self._consumed = self._pass + 1, 0
+            self._iterator = self._resumed()
+            batch = next(self._iterator, None)
+            if batch is None:
+                raise UserCodeError(
+                    "the validation data have no batches to train the architecture on",
+                    hint="an iterable dataset must start anew each time it is iterated",
+                )
+        self._consumed += 1
+        return batch
+
+    def _resumed(self) -> Iterator[Any]:
+        if self._consumed == 0 or self._batches.can_skip or self._start is None:
+            self._start = random_state.capture() if not self._batches.can_skip else None
+            return self._batches.epoch(self._pass, self._consumed)
+        # A loader of the user's draws from the global state: repeat the beginning, then go on as it was.
+        now = random_state.capture()
+        random_state.restore(self._start)
+        batches = self._batches.epoch(self._pass)
+        for _ in itertools.islice(batches, self._consumed):
+            pass
+        random_state.restore(now)
+        return batches
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, as tensors and plain data."""
+        return {"pass": self._pass, "consumed": self._consumed, "start": self._start}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state_dict`` returned."""
+        self._pass, self._consumed, self._start = state["pass"], state["consumed"], state["start"]
+        self._iterator = None
+
+
 class _EpochOrder(Sampler[list[int]]):
     """Batches of indices; their order depends on the seed and the epoch only."""
 
@@ -153,6 +217,33 @@ def build_batches(task: Task, settings: DataSettings) -> tuple[Batches, Batches]
     return batches, _batches(valid, settings, False, "valid")
 
 
+def architecture_batches(task: Task, settings: DataSettings) -> Batches:
+    """The validation data once more, shuffled and in full batches only, to train an architecture on.
+
+    Raises:
+        UserCodeError: as ``build_batches``; or the validation data make no full batch.
+    """
+    if task.has("build_dataloaders"):
+        return build_batches(task, settings)[1]
+    valid = _validation_dataset(task, settings)
+    settings = replace(settings, drop_last=True)
+    batches = _batches(valid, settings, True, "architecture")
+    if isinstance(valid, Sized) and len(batches) == 0:
+        raise UserCodeError(
+            f"the {len(valid)} validation samples make no full batch of {settings.batch_size}, which this algorithm"
+            " trains the architecture on",
+            where=task.user.reference,
+            hint="choose a smaller --batch-size, or a larger --valid-fraction",
+        )
+    return batches
+
+
+def _validation_dataset(task: Task, settings: DataSettings) -> Dataset[Any]:
+    if task.has("valid_dataset"):
+        return _dataset(task, "valid_dataset")
+    return _split(_dataset(task, "train_dataset"), settings, task)[1]
+
+
 def held_out_batches(task: Task, settings: DataSettings) -> tuple[Batches, str]:
     """Batches of the test data, and which data they are: ``"test"``, or ``"validation"`` without a test set."""
     if task.has("test_dataset"):
@@ -209,13 +300,25 @@ def to_device(value: Any, device: torch.device) -> Any:
     """Move every tensor in nested lists, tuples and dictionaries."""
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
+    return _mapped(value, lambda entry: to_device(entry, device))
+
+
+def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+    """The same nesting with its entries changed; anything that is no collection stays."""
     if isinstance(value, Mapping):
-        return {name: to_device(entry, device) for name, entry in value.items()}
+        return {name: change(entry) for name, entry in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(to_device(entry, device) for entry in value))
+        return type(value)(*map(change, value))
     if isinstance(value, (list, tuple)):
-        return type(value)(to_device(entry, device) for entry in value)
+        return type(value)(map(change, value))
     return value
+
+
+def to_float64(value: Any) -> Any:
+    """Make every floating tensor in nested lists, tuples and dictionaries a double."""
+    if isinstance(value, Tensor):
+        return value.double() if value.is_floating_point() else value
+    return _mapped(value, to_float64)
 
 
 def batch_size_of(target: Any) -> int:

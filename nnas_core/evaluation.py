@@ -18,9 +18,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nnas_core.architecture import Architecture
 from nnas_core.data import Batches, to_device
 from nnas_core.errors import NoResultError
+from nnas_core.metrics import mean_metrics
 from nnas_core.mutator import Mutator
 from nnas_core.task import Task
-from nnas_core.training import mean_metrics
 
 __all__ = ["Evaluation", "InheritedWeights", "first_metric", "measure", "require_finite"]
 

@@ -6,7 +6,7 @@ import copy
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn as nn
@@ -193,7 +193,30 @@ class Mutator(BaseMutator):
     A subclass defines ``sample_search`` and ``sample_final``; both return key -> mask, one entry a candidate:
     bool (true: chosen) or floating (the candidate's weight; zero: it is not run). Tensors, arrays, lists and
     tuples are accepted.
+
+    Attributes:
+        progress: how much of the training is done, 0 to 1; the trainer sets it before every step, so a schedule can
+            be a function of it.
     """
+
+    trainer: ClassVar[type[Any] | None] = None
+    """The ``Trainer`` that this algorithm needs; None for the plain loop."""
+
+    progress: float = 0.0
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer of the mutator's own parameters, for trainers that train them: Adam, as in DARTS.
+
+        Raises:
+            BindingError: there are none.
+        """
+        parameters = [one for one in self.parameters() if one.requires_grad]
+        if not parameters:
+            raise BindingError(
+                f"{type(self).__name__} has no parameters to train",
+                hint="use a trainer that trains the model alone, or give the mutator an nn.Parameter",
+            )
+        return torch.optim.Adam(parameters, lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
 
     def sample_search(self) -> Mapping[str, Any]:
         """The masks for the next training steps."""
@@ -293,6 +316,12 @@ class Mutator(BaseMutator):
         if isinstance(mutable, LayerChoice):
             return own.on_forward_layer_choice is not Mutator.on_forward_layer_choice
         return own.on_forward_input_choice is not Mutator.on_forward_input_choice
+
+    @property
+    def _takes_over_forward(self) -> bool:
+        own = type(self)
+        layers = own.on_forward_layer_choice is not Mutator.on_forward_layer_choice
+        return layers or own.on_forward_input_choice is not Mutator.on_forward_input_choice
 
     def _device(self) -> torch.device:
         for parameter in self.model.parameters():

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["REDUCTIONS", "reduce_hard", "reduce_soft"]
+__all__ = ["REDUCTIONS", "gate", "reduce_hard", "reduce_soft"]
 
 
 def _sum(outputs: Sequence[Tensor]) -> Tensor:
@@ -55,30 +55,32 @@ def reduce_hard(outputs: Sequence[Tensor], reduction: str) -> Any:
     return outputs[0] if len(outputs) == 1 else REDUCTIONS[reduction](outputs)
 
 
-def reduce_soft(outputs: Sequence[Tensor], weights: Sequence[Tensor], reduction: str) -> Any:
+def reduce_soft(outputs: Sequence[Tensor], weights: Tensor, kept: Sequence[int], reduction: str, count: int) -> Any:
     """Reduce outputs that are weighted.
 
     Args:
         outputs: C tensors.
-        weights: C scalars ``[]``; cast to the dtype of the outputs. Gradients flow to both.
-        reduction: ``"mean"`` divides by C, not by the sum of the weights (as NNI).
+        weights: ``[W]``, W > max(kept); cast to the dtype of the outputs. Gradients flow to both.
+        kept: C positions: ``weights[kept[i]]`` is the weight of ``outputs[i]``.
+        reduction: ``"mean"`` divides by ``count``, not by the sum of the weights (as NNI).
+        count: how many candidates took part, those included whose output is known to be zero.
 
     Returns:
         None for no outputs (an empty list for ``"none"``).
     """
     if reduction in ("concat", "none"):
-        weighted = [o * w.to(o.dtype) for o, w in zip(outputs, weights, strict=True)]
+        weighted = [o * weights[i].to(o.dtype) for o, i in zip(outputs, kept, strict=True)]
         return weighted if reduction == "none" else torch.cat(weighted, dim=1) if weighted else None
     if not outputs:
         return None
     first = outputs[0]
     if all(o.shape == first.shape and o.dtype == first.dtype for o in outputs):
-        total = _WeightedSum.apply(torch.stack(list(weights)).to(first.dtype), *outputs)  # type: ignore[no-untyped-call]
+        total = _WeightedSum.apply(weights.to(first.dtype), tuple(kept), *outputs)  # type: ignore[no-untyped-call]
     else:
-        total = first * weights[0].to(first.dtype)
-        for o, w in zip(outputs[1:], weights[1:], strict=True):
-            total = torch.addcmul(total, o, w.to(o.dtype))
-    return total / len(outputs) if reduction == "mean" else total
+        total = first * weights[kept[0]].to(first.dtype)
+        for o, i in zip(outputs[1:], kept[1:], strict=True):
+            total = torch.addcmul(total, o, weights[i].to(o.dtype))
+    return total / count if reduction == "mean" else total
 
 
 class _WeightedSum(torch.autograd.Function):
@@ -88,10 +90,11 @@ class _WeightedSum(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, *outputs: Tensor) -> Tensor:
+    def forward(ctx: Any, weights: Tensor, kept: tuple[int, ...], *outputs: Tensor) -> Tensor:
         ctx.save_for_backward(weights, *outputs)
-        total = outputs[0] * weights[0]
-        for position, output in enumerate(outputs[1:], start=1):
+        ctx.kept = kept
+        total = outputs[0] * weights[kept[0]]
+        for output, position in zip(outputs[1:], kept[1:], strict=True):
             total.addcmul_(output, weights[position])
         return total
 
@@ -101,6 +104,34 @@ class _WeightedSum(torch.autograd.Function):
         weights, *outputs = ctx.saved_tensors
         of_weights = None
         if ctx.needs_input_grad[0]:
-            of_weights = torch.stack([(gradient * output).sum() for output in outputs])
-        needed = ctx.needs_input_grad[1:]
-        return of_weights, *(gradient * weights[position] if needs else None for position, needs in enumerate(needed))
+            products = {i: (gradient * output).sum() for i, output in zip(ctx.kept, outputs, strict=True)}
+            zero = gradient.new_zeros(())
+            of_weights = torch.stack([products.get(i, zero) for i in range(len(weights))])
+        needed = ctx.needs_input_grad[2:]
+        of_outputs = (gradient * weights[i] if needs else None for i, needs in zip(ctx.kept, needed, strict=True))
+        return of_weights, None, *of_outputs
+
+
+def gate(output: Tensor, weight: Tensor) -> Tensor:
+    """``output`` as it is, to the bit, as if it were multiplied by a ``weight`` ``[]`` that happens to be 1.
+
+    The gradient of ``weight`` is the dot product of ``output`` and its gradient, whatever the value of ``weight``.
+    """
+    gated: Tensor = _Gate.apply(output, weight)  # type: ignore[no-untyped-call]
+    return gated
+
+
+class _Gate(torch.autograd.Function):
+    """See ``gate``; the backward pass can be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(output, weight)
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        output, weight = ctx.saved_tensors
+        of_weight = (gradient * output).sum().to(weight.dtype) if ctx.needs_input_grad[1] else None
+        return gradient if ctx.needs_input_grad[0] else None, of_weight

@@ -18,7 +18,7 @@ from nnas_core.errors import DecisionError
 from nnas_core.mutables import InputChoice, LayerChoice
 from nnas_core.reduction import reduce_hard, reduce_soft
 
-__all__ = ["Plan", "Run", "as_masks", "hard_mask", "hard_plan", "soft_plan"]
+__all__ = ["Plan", "Run", "as_masks", "hard_mask", "hard_plan", "is_zero", "soft_plan", "soft_run"]
 
 Run = Callable[..., Any]
 
@@ -173,18 +173,40 @@ def soft_plan(mutable: LayerChoice | InputChoice, values: Sequence[float], mask:
         mask: the same as a tensor ``[len(values)]`` on the model's device; gradients flow through it.
     """
     kept = [index for index, value in enumerate(values) if value != 0]
-    every = mask.unbind()
-    weights = [every[index] for index in kept]
+    return Plan(soft_run(mutable, kept, lambda: mask), mask)
+
+
+def soft_run(mutable: LayerChoice | InputChoice, kept: Sequence[int], weights: Callable[[], Tensor]) -> Run:
+    """Run the candidates ``kept`` of ``mutable``, and weight them.
+
+    Args:
+        mutable: where.
+        kept: their indices.
+        weights: called in each forward pass; ``[W]``, W > max(kept): one weight a candidate. Gradients flow into it.
+
+    A candidate that is known to give zero is not run, if another one says what shape its zeros have.
+    """
     reduction = mutable.reduction
+    count = len(kept)
     if isinstance(mutable, InputChoice):
 
         def choose(inputs: Sequence[Tensor]) -> Any:
-            return reduce_soft([inputs[index] for index in kept], weights, reduction)
+            return reduce_soft([inputs[index] for index in kept], weights(), kept, reduction, count)
 
-        return Plan(choose, mask)
+        return choose
     modules = _chosen(mutable, kept)
+    if reduction in ("sum", "mean"):
+        flowing = [(index, module) for index, module in zip(kept, modules, strict=True) if not is_zero(module)]
+        if flowing:
+            kept, modules = [index for index, _ in flowing], [module for _, module in flowing]
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        return reduce_soft([module(*args, **kwargs) for module in modules], weights, reduction)
+        return reduce_soft([module(*args, **kwargs) for module in modules], weights(), kept, reduction, count)
 
-    return Plan(run, mask)
+    return run
+
+
+def is_zero(candidate: Any) -> bool:
+    """Whether a candidate says that its output is always zero: it has NNI's method ``is_zero_layer``."""
+    says = getattr(candidate, "is_zero_layer", None)
+    return callable(says) and bool(says())

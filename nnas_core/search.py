@@ -13,9 +13,12 @@ import torch.nn as nn
 
 from nnas_core import registry
 from nnas_core.architecture import Architecture
-from nnas_core.data import build_batches
-from nnas_core.errors import UsageError, UserCodeError
+from nnas_core.arguments import check_arguments
+from nnas_core.bilevel import BilevelTrainer
+from nnas_core.data import architecture_batches, build_batches
+from nnas_core.errors import UserCodeError
 from nnas_core.loading import load
+from nnas_core.metrics import EpochRecord
 from nnas_core.model import build_model
 from nnas_core.mutator import Mutator
 from nnas_core.random_state import torch_generator
@@ -23,9 +26,9 @@ from nnas_core.run import RunFolder
 from nnas_core.session import CheckpointCadence, Recorder, StopSignal, choose_device, peak_memory_mb
 from nnas_core.settings import TrainingSettings
 from nnas_core.task import Task
-from nnas_core.training import Callback, EpochRecord, Trainer
+from nnas_core.training import Callback, Trainer
 
-__all__ = ["SearchReport", "SearchSettings", "build_mutator", "search"]
+__all__ = ["SearchReport", "SearchSettings", "build_mutator", "find_trainer", "search"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +38,16 @@ class SearchSettings(TrainingSettings):
     Attributes:
         mutator: a registered name, or ``file.py:Class``.
         mutator_arg: for its constructor.
+        trainer: whose loop to use instead of the mutator's own: a registered mutator's name, or ``file.py:Class``.
+        precision: ``"float32"``, ``"float64"``, or ``"bfloat16"`` (autocast).
+        derive: draw this many final architectures and keep the best on validation data; 0: take the first.
     """
 
     mutator: str
     mutator_arg: Mapping[str, Any] = field(default_factory=dict)
+    trainer: str | None = None
+    precision: str = "float32"
+    derive: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,18 +87,30 @@ def build_mutator(name: str, model: nn.Module, arguments: Mapping[str, Any], gen
     if not issubclass(cls, Mutator):
         raise UserCodeError(f"{cls.__name__} is no Mutator", where=name, hint="derive it from nnas_core.Mutator")
     parameters = inspect.signature(cls).parameters
-    given = dict(arguments)
+    given = check_arguments(cls, arguments, f"mutator {name!r}", provided=[next(iter(parameters), ""), "generator"])
     if "generator" in parameters:
         given["generator"] = generator
-    open_ended = any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values())
-    unknown = [] if open_ended else sorted(set(given) - set(parameters))
-    if unknown:
-        takes = [one for one in list(parameters)[1:] if one != "generator"]
-        raise UsageError(
-            f"the mutator {name!r} takes no argument {unknown[0]!r}",
-            hint=f"it takes {', '.join(takes)}" if takes else "it takes none",
-        )
     return cls(model, **given)
+
+
+def find_trainer(name: str | None, mutator: Mutator) -> type[Trainer]:
+    """The loop of a search.
+
+    Args:
+        name: of a mutator whose loop to take, or ``file.py:Class``; None: the mutator's own.
+
+    Raises:
+        UsageError: no such name.
+        UserCodeError: the class is no trainer.
+    """
+    if name is None:
+        return mutator.trainer or Trainer
+    if name in registry.entries("mutators"):
+        return getattr(registry.find("mutators", name), "trainer", None) or Trainer
+    cls = registry.find("mutators", name)  # file.py:Class, or an error that says so
+    if not issubclass(cls, Trainer):
+        raise UserCodeError(f"{cls.__name__} is no Trainer", where=name, hint="derive it from nnas_core.Trainer")
+    return cls
 
 
 def search(
@@ -116,8 +137,9 @@ def search(
     started = time.perf_counter()
     device = choose_device(settings.device)
     cadence = CheckpointCadence(settings.checkpoint_every)
+    dtype = torch.float64 if settings.precision == "float64" else None
     model, user = build_model(settings.model, settings.model_arg)
-    model.to(device)
+    model.to(device, dtype)
     generator = torch_generator(settings.seed, "mutator")
     mutator = build_mutator(settings.mutator, model, settings.mutator_arg, generator)
     mutator.to(device)
@@ -133,7 +155,13 @@ def search(
         "split": settings.data().split,
     }
     recorder = Recorder(run, facts, space, cadence, should_stop)
-    trainer = Trainer(
+    loop = find_trainer(settings.trainer, mutator)
+    own_data = issubclass(loop, BilevelTrainer)
+
+    def rebuild(arguments: Mapping[str, Any]) -> nn.Module:
+        return build_model(settings.model, {**settings.model_arg, **arguments})[0].to(device, dtype)
+
+    trainer = loop(
         model,
         task,
         train_batches,
@@ -144,6 +172,9 @@ def search(
         device=device,
         callbacks=[*callbacks, recorder],
         generators={"mutator": generator},
+        architecture_batches=architecture_batches(task, settings.data()) if own_data else None,
+        rebuild=rebuild,
+        precision=settings.precision,
     )
     if run.goes_on:
         for difference in recorder.restore():

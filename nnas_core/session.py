@@ -218,6 +218,7 @@ class Recorder(Callback):
             "torch": torch.__version__.split("+")[0],
             "threads": torch.get_num_threads(),
             **self._facts,
+            "model_arg": {**self._facts.get("model_arg", {}), **self.trainer.model_arguments},
             "progress": {
                 "epoch": self.trainer.epoch,
                 "epochs": self.trainer.epochs,
@@ -244,12 +245,15 @@ class Recorder(Callback):
 
     def _require_finite(self) -> None:
         """A loss may be finite and its gradient not: such weights must not replace good ones."""
-        for name, value in self.trainer.model.state_dict().items():
-            if name not in self._never_finite and not _is_finite(value):
-                raise NoResultError(
-                    f"the weights are not finite ({name}) after step {self.trainer.step}",
-                    hint="lower the learning rate, set --clip-grad, or look for bad input data",
-                )
+        mutator = self.trainer.mutator
+        of_mutator = dict(mutator.named_parameters()) if mutator is not None else {}
+        for kind, state in (("weights", self.trainer.model.state_dict()), ("architecture parameters", of_mutator)):
+            for name, value in state.items():
+                if not (kind == "weights" and name in self._never_finite) and not _is_finite(value):
+                    raise NoResultError(
+                        f"the {kind} are not finite ({name}) after step {self.trainer.step}",
+                        hint="lower the learning rate, set --clip-grad, or look for bad input data",
+                    )
 
     def restore(self) -> list[str]:
         """Load the newest checkpoint, if one was written, into the trainer.
@@ -266,6 +270,7 @@ class Recorder(Callback):
         header = content["header"]
         if self._space is not None:
             check_space(header, self._space, str(self._run.checkpoint))
+        self.trainer.prepare_for(content["state"])
         check_weights(self.trainer.model, content["state"]["model"], str(self._run.checkpoint))
         self.trainer.load_state_dict(content["state"])
         now = {"threads": torch.get_num_threads(), "torch": torch.__version__.split("+")[0]}

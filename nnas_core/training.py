@@ -6,6 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,73 +16,33 @@ import torch.nn as nn
 from torch import Tensor
 
 from nnas_core import random_state
-from nnas_core.data import Batches, batch_size_of, to_device
+from nnas_core.data import Batches, batch_size_of, to_device, to_float64
 from nnas_core.errors import NoResultError, UserCodeError
+from nnas_core.metrics import Averages, EpochRecord, mean_metrics
 from nnas_core.mutator import Mutator
 from nnas_core.task import Task
 
-__all__ = ["Averages", "Callback", "EpochRecord", "Trainer", "mean_metrics"]
-
-
-class Averages:
-    """Means of metrics over samples, batch by batch."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._counts: dict[str, int] = {}
-
-    def update(self, values: Mapping[str, float], count: int) -> None:
-        """Add the means of a batch of ``count`` samples."""
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value * count
-            self._counts[name] = self._counts.get(name, 0) + count
-
-    def means(self) -> dict[str, float]:
-        """The means so far, in the order in which the names first came."""
-        return {name: total / self._counts[name] for name, total in self._sums.items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain data to go on from."""
-        return {"sums": dict(self._sums), "counts": dict(self._counts)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what ``state_dict`` returned."""
-        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """What one epoch measured.
-
-    Attributes:
-        epoch: from 1.
-        train, valid: means over samples; with a mutator each batch saw an architecture of its own.
-        samples: training samples seen in this epoch by this process.
-        seconds: wall time of their training, validation apart.
-    """
-
-    epoch: int
-    train: dict[str, float]
-    valid: dict[str, float]
-    samples: int
-    seconds: float
-
-    @property
-    def samples_per_second(self) -> float:
-        """Training throughput."""
-        return self.samples / self.seconds if self.seconds > 0 else 0.0
+__all__ = ["Callback", "Trainer"]
 
 
 class Callback:
     """Hooks of the loop; override what is needed. Epochs count from 0."""
 
     trainer: Trainer
-    model: nn.Module
-    mutator: Mutator | None
 
     def build(self, model: nn.Module, mutator: Mutator | None, trainer: Trainer) -> None:
         """Called once, before training."""
-        self.model, self.mutator, self.trainer = model, mutator, trainer
+        self.trainer = trainer
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that is trained now; an algorithm of several stages has several."""
+        return self.trainer.model
+
+    @property
+    def mutator(self) -> Mutator | None:
+        """The mutator that is bound to it."""
+        return self.trainer.mutator
 
     def on_epoch_begin(self, epoch: int) -> None:
         """Called before the first batch."""
@@ -99,39 +60,12 @@ class Callback:
         """Called before each validation batch."""
 
 
-@torch.no_grad()
-def mean_metrics(
-    model: nn.Module,
-    task: Task,
-    batches: Iterator[Any],
-    device: torch.device,
-    before_batch: Callable[[], None],
-) -> dict[str, float]:
-    """Mean loss and metrics over samples, in the mode that the model is in.
-
-    Args:
-        before_batch: called first for each batch; what it raises ends the measurement.
-
-    Raises:
-        UserCodeError: there is no batch.
-    """
-    averages = Averages()
-    for batch in batches:
-        before_batch()
-        output, target = task.forward_batch(model, to_device(batch, device))
-        values = {"loss": float(task.loss(output, target)), **task.metrics(output, target)}
-        averages.update(values, batch_size_of(target))
-    means = averages.means()
-    if not means:
-        raise UserCodeError("the data to measure on has no batches", where=task.user.reference)
-    return means
-
-
 @dataclass
 class Trainer:
     """Train a model; with a mutator, a new architecture every step.
 
-    Override ``training_step``, ``train_one_epoch`` or ``validate_one_epoch`` for another algorithm.
+    Override what differs in another algorithm: ``train_one_epoch`` calls ``train_batch`` for each batch, that calls
+    ``weight_step``, and that ``training_step`` for the loss; then ``validate_one_epoch``.
 
     Args:
         model: on its device.
@@ -143,6 +77,15 @@ class Trainer:
         device: where batches go.
         callbacks: called in this order.
         generators: every private generator that training draws from, by name; saved and restored.
+        architecture_batches: shuffled held-out data, for algorithms that train the architecture; None: those of
+            ``valid_batches``, in their order.
+        rebuild: builds the user's model once more, with other ``--model-arg`` than before, for algorithms that train
+            several models; None where a program made the model.
+        precision: ``"float32"`` or ``"float64"``, which must be the model's, or ``"bfloat16"`` (autocast).
+
+    Attributes:
+        network: what forward passes call: the model, or what ``torch.compile`` made of it.
+        model_arguments: the ``--model-arg`` that ``rebuild`` gave to the model of now.
 
     Raises:
         NoResultError: the loss is not finite.
@@ -158,17 +101,18 @@ class Trainer:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     callbacks: Sequence[Callback] = ()
     generators: Mapping[str, torch.Generator] = field(default_factory=dict)
+    architecture_batches: Batches | None = None
+    rebuild: Callable[[Mapping[str, Any]], nn.Module] | None = None
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
+        self.network: Callable[..., Any] = self.model
+        self.model_arguments: dict[str, Any] = {}
         self.epoch = 0  # of the step to come
         self.batch = 0  # of that epoch, already consumed
         self.step = 0  # in all
         self.history: list[EpochRecord] = []
-        weights = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        if not weights:
-            raise UserCodeError("the model has no weights to train", where=self.task.user.reference)
-        self.optimizer = self.task.build_optimizer(weights)
-        self.scheduler = self.task.build_scheduler(self.optimizer, self.epochs * len(self.train_batches))
+        self.build_optimizers()
         self._averages = Averages()
         self._samples = 0
         self._elapsed = 0.0
@@ -177,6 +121,19 @@ class Trainer:
         self._before_validation: dict[str, Any] | None = None
         for callback in self.callbacks:
             callback.build(self.model, self.mutator, self)
+
+    def build_optimizers(self) -> None:
+        """Make the optimizer and the schedule of the model's weights."""
+        weights = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if not weights:
+            raise UserCodeError("the model has no weights to train", where=self.task.user.reference)
+        self.optimizer = self.task.build_optimizer(weights)
+        self.scheduler = self.task.build_scheduler(self.optimizer, self.total_steps)
+
+    @property
+    def total_steps(self) -> int:
+        """Training steps of the whole training; 0 if the data do not say how many there are."""
+        return self.epochs * len(self.train_batches)
 
     # ---- the loop
 
@@ -205,7 +162,9 @@ class Trainer:
         started = time.perf_counter()
         for batch in batches:
             self._call("on_batch_begin")
-            self._train_batch(to_device(batch, self.device))
+            if self.mutator is not None and self.total_steps:
+                self.mutator.progress = min(1.0, self.step / self.total_steps)
+            self.train_batch(self.to_device(batch))
             self._elapsed += time.perf_counter() - started
             self.batch += 1
             self.step += 1
@@ -226,34 +185,22 @@ class Trainer:
         random_state.restore(now)
         return batches
 
-    def _train_batch(self, batch: Any) -> None:
+    def to_device(self, batch: Any) -> Any:
+        """A batch where, and in the precision in which, the model is."""
+        batch = to_device(batch, self.device)
+        return to_float64(batch) if self.precision == "float64" else batch
+
+    def train_batch(self, batch: Any) -> None:
+        """Everything that one training batch brings about: here, one step of the weights."""
+        self.weight_step(batch)
+
+    def weight_step(self, batch: Any) -> None:
+        """One update of the weights."""
         self.optimizer.zero_grad()
         loss, output, target = self.training_step(batch)
-        value = loss.item()
-        if not math.isfinite(value):  # before it reaches the weights, and with them a checkpoint
-            raise NoResultError(
-                f"the loss is not finite ({value}) at step {self.step + 1}, epoch {self.epoch + 1}",
-                hint="lower the learning rate, set --clip-grad, or look for bad input data",
-            )
-        try:
-            torch.autograd.backward(loss)
-        except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
-            raise UserCodeError(
-                f"the backward pass failed: {str(error).splitlines()[0]}",
-                hint="the loss must depend on weights that require gradients; in-place operations may break that",
-            ) from error
-        if self.clip_grad:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad)
-        self.optimizer.step()
-        if self.scheduler is not None:
-            self.scheduler.step()
-        count = batch_size_of(target)
-        with torch.no_grad():
-            values = {"loss": value, **self.task.metrics(output, target)}
-        self._averages.update(values, count)
-        self._samples += count
+        self.backward(loss)
+        self.update_weights()
+        self.record(loss, output, target)
 
     def training_step(self, batch: Any) -> tuple[Tensor, Any, Any]:
         """Decide an architecture and compute its loss on one batch.
@@ -263,8 +210,66 @@ class Trainer:
         """
         if self.mutator is not None:
             self.mutator.reset()
-        output, target = self.task.forward_batch(self.model, batch)
-        return self.task.loss(output, target), output, target
+        return self.loss_of(batch)
+
+    def loss_of(self, batch: Any) -> tuple[Tensor, Any, Any]:
+        """The loss of a batch with the architecture of now; the output and the target."""
+        with self.autocast():
+            output, target = self.task.forward_batch(self.network, batch)  # type: ignore[arg-type]
+            return self.task.loss(output, target), output, target
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context of forward passes in the precision asked for."""
+        if self.precision == "bfloat16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of ``loss`` to those of the weights.
+
+        Raises:
+            NoResultError: the loss is not finite.
+            UserCodeError: it cannot be differentiated.
+        """
+        self.require_finite(loss, "loss")  # before it reaches the weights, and with them a checkpoint
+        try:
+            torch.autograd.backward(loss)
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise UserCodeError(
+                f"the backward pass failed: {str(error).splitlines()[0]}",
+                hint="the loss must depend on weights that require gradients; in-place operations may break that",
+            ) from error
+
+    def require_finite(self, value: Tensor, what: str) -> None:
+        """Refuse a number that is not finite.
+
+        Raises:
+            NoResultError: naming it and the step.
+        """
+        number = value.item()
+        if not math.isfinite(number):
+            raise NoResultError(
+                f"the {what} is not finite ({number}) at step {self.step + 1}, epoch {self.epoch + 1}",
+                hint="lower the learning rate, set --clip-grad, or look for bad input data",
+            )
+
+    def update_weights(self) -> None:
+        """Clip the gradients, update the weights, and move the schedule on."""
+        if self.clip_grad:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad)
+        self.optimizer.step()
+        if self.scheduler is not None:
+            self.scheduler.step()
+
+    def record(self, loss: Tensor, output: Any, target: Any) -> None:
+        """Count a batch in the means of this epoch."""
+        count = batch_size_of(target)
+        with torch.no_grad():
+            values = {"loss": loss.item(), **self.task.metrics(output, target)}
+        self._averages.update(values, count)
+        self._samples += count
 
     def validate_one_epoch(self, epoch: int) -> dict[str, float]:
         """Mean loss and metrics on the validation data; with a mutator, a new architecture a batch."""
@@ -275,7 +280,9 @@ class Trainer:
             if self.mutator is not None:
                 self.mutator.reset()
 
-        return mean_metrics(self.model, self.task, self.valid_batches.epoch(epoch), self.device, before_batch)
+        batches = (self.to_device(batch) for batch in self.valid_batches.epoch(epoch))
+        with self.autocast():
+            return mean_metrics(self.model, self.task, batches, self.device, before_batch)
 
     def _call(self, hook: str) -> None:
         for callback in self.callbacks:
@@ -304,6 +311,9 @@ class Trainer:
     def _random_states(self) -> dict[str, Any]:
         generators = {name: generator.get_state() for name, generator in self.generators.items()}
         return {"global": random_state.capture(), "generators": generators}
+
+    def prepare_for(self, state: Mapping[str, Any]) -> None:
+        """Become able to load ``state``: an algorithm of several stages builds the model of its stage."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` returned, to the bit."""

@@ -13,7 +13,8 @@ from nnas_core import Trainer
 from nnas_core.data import DataSettings, build_batches
 from nnas_core.errors import ExitCode, NoResultError
 from nnas_core.task import OptimizerSettings
-from nnas_core.training import Averages, Callback
+from nnas_core.metrics import Averages
+from nnas_core.training import Callback
 from tests.library.training import build_trainer, numbers, task_of
 
 

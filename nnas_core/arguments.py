@@ -1,0 +1,104 @@
+"""The arguments of algorithms: what a constructor takes, and whether what a user gave fits it."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Union
+
+from nnas_core.errors import UsageError
+
+__all__ = ["check_arguments"]
+
+
+def check_arguments(
+    cls: type[Any], given: Mapping[str, Any], what: str, provided: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Compare arguments, as JSON literals, with the signature of a constructor.
+
+    Args:
+        cls: whose constructor.
+        given: by name.
+        what: the algorithm in errors: ``"mutator 'darts'"``.
+        provided: parameters that nnas itself fills.
+
+    Returns:
+        ``given``, with whole numbers as floats where floats are expected.
+
+    Raises:
+        UsageError: an argument is unknown, missing, or of another type than its annotation says.
+    """
+    parameters = {
+        name: one
+        for name, one in inspect.signature(cls).parameters.items()
+        if name not in provided and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+    }
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in inspect.signature(cls).parameters.values())
+    takes = f"it takes {', '.join(parameters)}" if parameters else "it takes none"
+    unknown = [name for name in given if name not in parameters]
+    if unknown and not takes_any:
+        near = difflib.get_close_matches(unknown[0], parameters, n=1)
+        raise UsageError(
+            f"the {what} takes no argument {unknown[0]!r}",
+            hint=(f"did you mean {near[0]!r}? " if near else "") + takes,
+        )
+    missing = [name for name, one in parameters.items() if one.default is one.empty and name not in given]
+    if missing:
+        kind = what.split(" ")[0]
+        raise UsageError(f"the {what} needs the argument {missing[0]!r}", hint=f"give --{kind}-arg {missing[0]}=...")
+    hints = _annotations(cls)
+    checked = {}
+    for name, value in given.items():
+        annotation = hints.get(name, Any)
+        if not _fits(value, annotation):
+            raise UsageError(
+                f"the {what} cannot take {name}={json.dumps(value)}, it must be {_described(annotation)}", hint=takes
+            )
+        checked[name] = float(value) if annotation is float and type(value) is int else value
+    return checked
+
+
+def _annotations(cls: type[Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(cls.__init__)
+    except (NameError, TypeError):  # a class of the user's may name types that exist for its checker only
+        return {}
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return any(value == one and type(value) is type(one) for one in arguments)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, one) for one in arguments)
+    if annotation is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation in (bool, str):
+        return isinstance(value, annotation)
+    if annotation is type(None):
+        return value is None
+    if origin in (list, Sequence):
+        return isinstance(value, (list, tuple)) and all(_fits(one, arguments[0]) for one in value)
+    if origin in (dict, Mapping):
+        return isinstance(value, Mapping) and all(_fits(one, arguments[1]) for one in value.values())
+    return True  # an annotation that no JSON literal can contradict
+
+
+def _described(annotation: Any) -> str:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return " or ".join(json.dumps(one) for one in arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_described(one) for one in arguments)
+    if origin in (list, Sequence):
+        return f"a list, each {_described(arguments[0])}"
+    if origin in (dict, Mapping):
+        return f"an object, each value {_described(arguments[1])}"
+    names = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", type(None): "null"}
+    return names.get(annotation, str(annotation))

@@ -21,6 +21,14 @@ __all__ = ["command", "stem"]
 @click.argument("model", metavar="MODEL", required=False)
 @click.option("--mutator", metavar="NAME", help="Algorithm: see `nnas list mutators`, or file.py:Class.  [required]")
 @options.arguments_of("mutator")
+@click.option("--trainer", metavar="NAME", help="Its loop instead: of another mutator, or file.py:Class.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "float64", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Of weights and batches; bfloat16 is autocast.",
+)
 @click.option("--epochs", type=click.IntRange(1), default=50, show_default=True, help="To train in all.")
 @options.training
 @options.run_folder

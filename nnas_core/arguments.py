@@ -12,7 +12,7 @@ from typing import Any, Literal, Union
 
 from nnas_core.errors import UsageError
 
-__all__ = ["check_arguments"]
+__all__ = ["check_arguments", "check_range"]
 
 
 def check_arguments(
@@ -60,6 +60,24 @@ def check_arguments(
             )
         checked[name] = float(value) if annotation is float and type(value) is int else value
     return checked
+
+
+def check_range(name: str, value: float, interval: str) -> None:
+    """Refuse a number outside an interval.
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        interval: as mathematics writes it: ``"(0, inf)"``, ``"[0, 1)"``; a bracket includes its end.
+
+    Raises:
+        UsageError: it lies outside, or is not a number.
+    """
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    above = value >= low if interval[0] == "[" else value > low
+    below = value <= high if interval[-1] == "]" else value < high
+    if not (above and below):
+        raise UsageError(f"{name}={value} is out of range", hint=f"it must be in {interval}")
 
 
 def _annotations(cls: type[Any]) -> dict[str, Any]:

@@ -171,6 +171,8 @@ class MutatorConformance:
         model = build({})
         generator = torch.Generator().manual_seed(5)
         mutator = self.make(model, generator)
+        if precision == "float64":
+            mutator.double()
         loop = self.trainer or mutator.trainer or Trainer
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(11)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from nnas_core.arguments import check_arguments
+from nnas_core.arguments import check_arguments, check_range
 from nnas_core.errors import UsageError
 
 
@@ -91,10 +91,32 @@ def test_the_hint_lists_what_there_is_and_the_closest_name() -> None:
 
 
 def test_a_missing_argument_is_named() -> None:
-    with pytest.raises(UsageError, match="^the tuner 'x' needs the argument 'count'$") as raised:
+    with pytest.raises(UsageError, match=r"^the tuner 'x' needs the argument 'count'$") as raised:
         check_arguments(Needy, {}, "tuner 'x'", ["model"])
     assert raised.value.hint == "give --tuner-arg count=..."
 
 
 def test_a_constructor_that_takes_anything_gets_it() -> None:
     assert check_arguments(Open, {"anything": 1}, "mutator 'x'", ["model"]) == {"anything": 1}
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "inside"),
+    [
+        (0, "[0, 1]", True),
+        (0, "(0, 1]", False),
+        (1, "(0, 1]", True),
+        (1, "[0, 1)", False),
+        (1e9, "(0, inf)", True),
+        (float("inf"), "(0, inf)", False),
+        (float("nan"), "[0, 1]", False),
+        (-1, "[0, inf)", False),
+    ],
+)
+def test_an_interval_is_read_as_mathematics_writes_it(value: float, interval: str, inside: bool) -> None:
+    if inside:
+        check_range("rate", value, interval)
+        return
+    with pytest.raises(UsageError, match=f"^rate={re.escape(str(value))} is out of range$") as raised:
+        check_range("rate", value, interval)
+    assert raised.value.hint == f"it must be in {interval}"

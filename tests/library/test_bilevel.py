@@ -164,7 +164,9 @@ def test_a_position_in_the_held_out_batches_can_be_saved(loaders: bool, position
 
 def test_validation_data_smaller_than_a_batch_are_refused() -> None:
     task = task_of(train_dataset=numbers)
-    message = "task.py: the 8 validation samples make no full batch of 16, which this algorithm trains the architecture on"
+    message = (
+        "task.py: the 8 validation samples make no full batch of 16, which this algorithm trains the architecture on"
+    )
     with pytest.raises(UserCodeError, match=f"^{re.escape(message)}$") as raised:
         architecture_batches(task, DataSettings(batch_size=16))
     assert raised.value.hint == "choose a smaller --batch-size, or a larger --valid-fraction"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from nnas_core import InputChoice, LayerChoice
-from nnas_core.errors import BindingError
+from nnas_core.errors import BindingError, UsageError
 from nnas_core.reduction import gate
 from nnas_core.relaxation import RelaxedMutator
 from tests.library.models import OneLayer, Times, times
@@ -251,3 +253,18 @@ def test_a_model_without_layer_choices_is_refused_where_inputs_are_not_relaxed()
     model = nn.Sequential(InputChoice(2, key="pick"))
     with pytest.raises(BindingError, match="Layers has nothing to train: the model has no LayerChoice"):
         Layers(model, seeded())
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate=0.0 is out of range"),
+        ({"learning_rate": float("inf")}, "learning_rate=inf is out of range"),
+        ({"weight_decay": -1.0}, "weight_decay=-1.0 is out of range"),
+        ({"betas": [0.5]}, "betas=[0.5] are not two numbers"),
+        ({"betas": [0.5, 1.0]}, "betas=1.0 is out of range"),
+    ],
+)
+def test_numbers_that_adam_cannot_take_are_refused(option: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        Soft(OneLayer(times(1.0, 2.0)), seeded(), **option)

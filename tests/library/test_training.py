@@ -12,8 +12,8 @@ from torch.utils.data import TensorDataset
 from nnas_core import Trainer
 from nnas_core.data import DataSettings, build_batches
 from nnas_core.errors import ExitCode, NoResultError
-from nnas_core.task import OptimizerSettings
 from nnas_core.metrics import Averages
+from nnas_core.task import OptimizerSettings
 from nnas_core.training import Callback
 from tests.library.training import build_trainer, numbers, task_of
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn as nn
 
 from nnas_core.data import batch_size_of, to_device
 from nnas_core.errors import UserCodeError
@@ -67,7 +66,7 @@ class EpochRecord:
 
 @torch.no_grad()
 def mean_metrics(
-    model: nn.Module,
+    model: Callable[..., Any],
     task: Task,
     batches: Iterator[Any],
     device: torch.device,
@@ -84,7 +83,7 @@ def mean_metrics(
     averages = Averages()
     for batch in batches:
         before_batch()
-        output, target = task.forward_batch(model, to_device(batch, device))
+        output, target = task.forward_batch(model, to_device(batch, device))  # type: ignore[arg-type]
         values = {"loss": float(task.loss(output, target)), **task.metrics(output, target)}
         averages.update(values, batch_size_of(target))
     means = averages.means()

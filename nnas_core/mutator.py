@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
@@ -29,7 +30,27 @@ Direct = tuple[int, list[nn.Module]]
 """The slot of a LayerChoice and its candidates: storing one of them there decides it."""
 
 
-class BaseMutator(nn.Module):
+class _ReleasedOnFailure(type):
+    """Classes whose constructor, where it refuses the model after it was bound, leaves it free for another mutator."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        made: Any = object.__new__(cls)  # type: ignore[arg-type]  # a class, though mypy sees a metaclass
+        try:
+            made.__init__(*args, **kwargs)
+        except BaseException:
+            if "model" in made.__dict__:
+                made.unbind()
+            raise
+        return made
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """That of the constructor: arguments are checked by it, and ``__call__`` above would hide it."""
+        own = inspect.signature(cls.__init__)  # type: ignore[misc]  # of this class, not of an instance of another
+        return own.replace(parameters=list(own.parameters.values())[1:])
+
+
+class BaseMutator(nn.Module, metaclass=_ReleasedOnFailure):
     """Finds the mutables of a model and takes over their forward passes.
 
     A subclass overrides ``on_forward_layer_choice`` and ``on_forward_input_choice``; most algorithms want ``Mutator``.

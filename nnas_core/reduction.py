@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["REDUCTIONS", "gate", "reduce_hard", "reduce_soft"]
+__all__ = ["REDUCTIONS", "dot", "gate", "reduce_hard", "reduce_soft"]
 
 
 def _sum(outputs: Sequence[Tensor]) -> Tensor:
@@ -74,7 +74,11 @@ def reduce_soft(outputs: Sequence[Tensor], weights: Tensor, kept: Sequence[int],
     if not outputs:
         return None
     first = outputs[0]
-    if all(o.shape == first.shape and o.dtype == first.dtype for o in outputs):
+    if torch.compiler.is_compiling():  # the compiler fuses this into one kernel, and its backward pass too
+        total = first * weights[kept[0]].to(first.dtype)
+        for o, i in zip(outputs[1:], kept[1:], strict=True):
+            total = total + o * weights[i].to(o.dtype)
+    elif all(o.shape == first.shape and o.dtype == first.dtype for o in outputs):
         total = _WeightedSum.apply(weights.to(first.dtype), tuple(kept), *outputs)  # type: ignore[no-untyped-call]
     else:
         total = first * weights[kept[0]].to(first.dtype)
@@ -86,16 +90,21 @@ def reduce_soft(outputs: Sequence[Tensor], weights: Tensor, kept: Sequence[int],
 class _WeightedSum(torch.autograd.Function):
     """``sum_i w_i o_i`` in one buffer: no temporary a candidate, and a dot product for each weight's gradient.
 
-    The backward pass is made of differentiable operations, so second derivatives exist.
+    The backward pass can be differentiated. Where it is not, it makes no temporaries either.
     """
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor, kept: tuple[int, ...], *outputs: Tensor) -> Tensor:
         ctx.save_for_backward(weights, *outputs)
         ctx.kept = kept
-        total = outputs[0] * weights[kept[0]]
+        factors = _factors(weights)
+        total = outputs[0] * factors[kept[0]]
         for output, position in zip(outputs[1:], kept[1:], strict=True):
-            total.addcmul_(output, weights[position])
+            factor = factors[position]
+            if isinstance(factor, float):
+                total.add_(output, alpha=factor)
+            else:
+                total.addcmul_(output, factor)
         return total
 
     @staticmethod
@@ -104,12 +113,46 @@ class _WeightedSum(torch.autograd.Function):
         weights, *outputs = ctx.saved_tensors
         of_weights = None
         if ctx.needs_input_grad[0]:
-            products = {i: (gradient * output).sum() for i, output in zip(ctx.kept, outputs, strict=True)}
+            products = {i: dot(gradient, output) for i, output in zip(ctx.kept, outputs, strict=True)}
             zero = gradient.new_zeros(())
             of_weights = torch.stack([products.get(i, zero) for i in range(len(weights))])
+        factors = weights.unbind() if torch.is_grad_enabled() else _factors(weights)
         needed = ctx.needs_input_grad[2:]
-        of_outputs = (gradient * weights[i] if needs else None for i, needs in zip(ctx.kept, needed, strict=True))
+        of_outputs = (gradient * factors[i] if needs else None for i, needs in zip(ctx.kept, needed, strict=True))
         return of_weights, None, *of_outputs
+
+
+def _factors(weights: Tensor) -> Sequence[float | Tensor]:
+    """The weights, as numbers where reading them waits for no device."""
+    numbers: list[float] = weights.tolist() if weights.device.type == "cpu" else []
+    return numbers or weights.unbind()
+
+
+def dot(one: Tensor, other: Tensor) -> Tensor:
+    """The sum ``[]`` of the products of two tensors of equal shape; differentiable where gradients are enabled."""
+    if one.dtype == other.dtype and one.dtype in _SUMMED_WELL and not torch.is_grad_enabled():
+        # In memory, entries that belong together stand side by side in any order of the dimensions, so no product
+        # has to be written anywhere.
+        if one.is_contiguous() and other.is_contiguous():
+            return torch.dot(one.view(-1), other.view(-1))
+        if one.stride() == other.stride() and _is_dense(one):
+            count = (one.numel(),)
+            return torch.dot(one.as_strided(count, (1,)), other.as_strided(count, (1,)))
+    return (one * other).sum()
+
+
+_SUMMED_WELL = (torch.float32, torch.float64)  # torch.dot of half precision would be a sum in half precision
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether the entries fill a stretch of memory, each once."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size != 1:
+            if stride != expected:
+                return False
+            expected *= size
+    return True
 
 
 def gate(output: Tensor, weight: Tensor) -> Tensor:
@@ -117,6 +160,8 @@ def gate(output: Tensor, weight: Tensor) -> Tensor:
 
     The gradient of ``weight`` is the dot product of ``output`` and its gradient, whatever the value of ``weight``.
     """
+    if not weight.requires_grad:
+        return output
     gated: Tensor = _Gate.apply(output, weight)  # type: ignore[no-untyped-call]
     return gated
 
@@ -127,11 +172,11 @@ class _Gate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, output: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(output, weight)
-        return output.view_as(output)
+        return output.clone()  # models may change it in place: `relu(inplace=True)` right after a choice
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
         output, weight = ctx.saved_tensors
-        of_weight = (gradient * output).sum().to(weight.dtype) if ctx.needs_input_grad[1] else None
+        of_weight = dot(gradient, output).to(weight.dtype) if ctx.needs_input_grad[1] else None
         return gradient if ctx.needs_input_grad[0] else None, of_weight

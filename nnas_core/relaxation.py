@@ -13,13 +13,16 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from nnas_core.errors import BindingError
+from nnas_core.arguments import check_range
+from nnas_core.errors import BindingError, UsageError
 from nnas_core.mutables import InputChoice, LayerChoice
 from nnas_core.mutator import Mutator
+from nnas_core.recomputation import recomputed
 from nnas_core.reduction import gate, reduce_hard
 from nnas_core.resolution import hard_mask, hard_plan, is_zero, soft_run
+from nnas_core.rows import WeightRows
 
-__all__ = ["ONE_AT_A_TIME", "RelaxedMutator", "RelaxedRow"]
+__all__ = ["ONE_AT_A_TIME", "RelaxedMutator", "RelaxedRow", "require_dense"]
 
 ONE_AT_A_TIME = "random, spos, fairnas, enas, gdas"
 """What serves choices that can only run what is chosen."""
@@ -72,6 +75,12 @@ class RelaxedMutator(Mutator):
     runs_all: ClassVar[bool] = True
     """Whether all candidates run in a forward pass; without, those that ``paths`` returns."""
 
+    has_fixed_graph: ClassVar[bool] = True
+    """Whether, with ``runs_all``, forward passes differ in nothing but weights, so that the model can be compiled."""
+
+    recomputes: bool = False
+    """Whether activations of candidates are computed once more in the backward pass: see ``recompute``."""
+
     def __init__(
         self,
         model: nn.Module,
@@ -84,11 +93,17 @@ class RelaxedMutator(Mutator):
     ) -> None:
         super().__init__(model)
         self._generator = generator
+        check_range("learning_rate", learning_rate, "(0, inf)")
+        check_range("weight_decay", weight_decay, "[0, inf)")
+        if len(betas) != 2:
+            raise UsageError(f"betas={list(betas)} are not two numbers", hint="give two, such as [0.5, 0.999]")
+        for beta in betas:
+            check_range("betas", beta, "[0, 1)")
         self.learning_rate = learning_rate
         self.betas = betas
         self.weight_decay = weight_decay
         self.zero = zero
-        relaxed = [one for one in self.choices if isinstance(one, LayerChoice) or self.relaxes_inputs]
+        relaxed = [one for one in self.choices if self.relaxes(one)]
         self.rows = [RelaxedRow(index, mutable) for index, mutable in enumerate(relaxed)]
         if not self.rows:
             raise BindingError(
@@ -109,6 +124,10 @@ class RelaxedMutator(Mutator):
         self.logits = nn.Parameter(initial.to(device, dtype))
         self.valid: Tensor
         self.register_buffer("valid", valid.to(device))
+
+    def relaxes(self, mutable: LayerChoice | InputChoice) -> bool:
+        """Whether ``mutable`` has logits; all inputs of an InputChoice that has none take part, unweighted."""
+        return isinstance(mutable, LayerChoice) or self.relaxes_inputs
 
     def check(self, mutable: LayerChoice | InputChoice) -> None:
         """Refuse a mutable that this algorithm cannot serve; called for each while binding.
@@ -207,28 +226,46 @@ class RelaxedMutator(Mutator):
     def reset(self) -> None:
         """Relax the logits anew."""
         self._require_bound()
-        own = type(self)
-        if own.sample_search is not RelaxedMutator.sample_search or self._takes_over_forward:
+        if self._decides_itself:
             super().reset()  # a subclass decides in its own way
             return
         weights = self.relaxed()
         if "_blended" not in self.__dict__:
-            self.__dict__["_weights"] = [weights]
+            self.__dict__["_weights"] = WeightRows()
             self.__dict__["_paths"] = []
             self.__dict__["_blended"] = self._blend_all()
-        self._weights[:] = weights.unbind()
+        self._weights.renew(weights)
         if not self.runs_all:
             self._paths[:] = self.paths()
         self._calls[:] = self._blended
         self.__dict__["_current"] = _LazyMasks(self)
 
-    _weights: list[Tensor]
+    _weights: WeightRows
     _paths: list[Sequence[int]]
     _blended: list[Callable[..., Any]]
 
+    @property
+    def _decides_itself(self) -> bool:
+        return type(self).sample_search is not RelaxedMutator.sample_search or self._takes_over_forward
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether every forward pass runs all candidates, by the same graph with other weights."""
+        return self.runs_all and not self._decides_itself
+
+    def recompute(self) -> None:
+        """Keep no activations of candidates: run each LayerChoice once more in the backward pass.
+
+        Raises:
+            UsageError: this algorithm does not run all candidates.
+        """
+        require_dense(self, "recompute")
+        self.recomputes = True
+        self.reblend()
+
     def reblend(self) -> None:
         """Make anew what the choices call; needed after ``valid`` or the candidates changed."""
-        for name in ("_blended", "_weights", "_paths"):
+        for name in (*_CACHES, "_current"):
             self.__dict__.pop(name, None)
 
     def _blend_all(self) -> list[Callable[..., Any]]:
@@ -245,6 +282,8 @@ class RelaxedMutator(Mutator):
             plan = hard_plan(mutable, everything, hard_mask(everything, len(mutable), self._device()))
             return plan.run_with_mask if mutable.return_mask else plan.run
         run = self.blend(mutable, row)
+        if self.recomputes and isinstance(mutable, LayerChoice):
+            run = recomputed(run, mutable, self._weights.hold)
         if not mutable.return_mask:
             return run
         weights, index, count = self._weights, row.index, row.count
@@ -291,6 +330,10 @@ class RelaxedMutator(Mutator):
         super().candidates_changed(mutable)
         self.reblend()
 
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self.reblend()  # what is valid may have changed
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in super().__getstate__().items() if name not in _CACHES}
 
@@ -298,6 +341,20 @@ class RelaxedMutator(Mutator):
         super()._bind(model)
         for row in self.__dict__.get("rows", ()):  # a copy: its rows point to the mutables of the original
             row.mutable = self._choices[row.key]
+
+
+def require_dense(mutator: Mutator, option: str) -> RelaxedMutator:
+    """Refuse an option that needs one fixed graph.
+
+    Raises:
+        UsageError: ``mutator`` runs only what it chose, or decides in a way of its own.
+    """
+    if not (isinstance(mutator, RelaxedMutator) and mutator.is_dense):
+        raise UsageError(
+            f"{option} needs a mutator that weights all candidates in every step, {type(mutator).__name__} does not",
+            hint="leave it out, or use one that does, such as darts",
+        )
+    return mutator
 
 
 _CACHES = ("_blended", "_weights", "_paths")

@@ -176,13 +176,19 @@ def soft_plan(mutable: LayerChoice | InputChoice, values: Sequence[float], mask:
     return Plan(soft_run(mutable, kept, lambda: mask), mask)
 
 
-def soft_run(mutable: LayerChoice | InputChoice, kept: Sequence[int], weights: Callable[[], Tensor]) -> Run:
+def soft_run(
+    mutable: LayerChoice | InputChoice,
+    kept: Sequence[int],
+    weights: Callable[[], Tensor],
+    wrap: Callable[[int, Run], Run] = lambda index, candidate: candidate,
+) -> Run:
     """Run the candidates ``kept`` of ``mutable``, and weight them.
 
     Args:
         mutable: where.
         kept: their indices.
         weights: called in each forward pass; ``[W]``, W > max(kept): one weight a candidate. Gradients flow into it.
+        wrap: makes, of the index of a candidate and the candidate, what is called in its place.
 
     A candidate that is known to give zero is not run, if another one says what shape its zeros have.
     """
@@ -199,6 +205,7 @@ def soft_run(mutable: LayerChoice | InputChoice, kept: Sequence[int], weights: C
         flowing = [(index, module) for index, module in zip(kept, modules, strict=True) if not is_zero(module)]
         if flowing:
             kept, modules = [index for index, _ in flowing], [module for _, module in flowing]
+    modules = [wrap(index, module) for index, module in zip(kept, modules, strict=True)]
 
     def run(*args: Any, **kwargs: Any) -> Any:
         return reduce_soft([module(*args, **kwargs) for module in modules], weights(), kept, reduction, count)

@@ -12,10 +12,12 @@ import torch
 import torch.nn as nn
 
 from nnas_core import registry
+from nnas_core.acceleration import Acceleration, Rehearsal
 from nnas_core.architecture import Architecture
 from nnas_core.arguments import check_arguments
 from nnas_core.bilevel import BilevelTrainer
 from nnas_core.data import architecture_batches, build_batches
+from nnas_core.derivation import Derivation, derive
 from nnas_core.errors import UserCodeError
 from nnas_core.loading import load
 from nnas_core.metrics import EpochRecord
@@ -40,6 +42,7 @@ class SearchSettings(TrainingSettings):
         mutator_arg: for its constructor.
         trainer: whose loop to use instead of the mutator's own: a registered mutator's name, or ``file.py:Class``.
         precision: ``"float32"``, ``"float64"``, or ``"bfloat16"`` (autocast).
+        memory_format, compile, recompute: see ``Acceleration``.
         derive: draw this many final architectures and keep the best on validation data; 0: take the first.
     """
 
@@ -47,7 +50,14 @@ class SearchSettings(TrainingSettings):
     mutator_arg: Mapping[str, Any] = field(default_factory=dict)
     trainer: str | None = None
     precision: str = "float32"
+    memory_format: str = "auto"
+    compile: bool = False
+    recompute: bool = False
     derive: int = 0
+
+    def acceleration(self) -> Acceleration:
+        """The part that concerns speed and memory."""
+        return Acceleration(self.memory_format, self.compile, self.recompute)
 
 
 @dataclass(frozen=True)
@@ -56,11 +66,12 @@ class SearchReport:
 
     Attributes:
         metrics: of the last epoch on the validation data, each batch with an architecture of its own.
-        architecture: the final one, as the mutator exports it.
+        architecture: the final one: the best derived one, or what the mutator exports.
         seconds: wall time of this process.
         samples_per_second: training throughput of the last epoch.
         peak_memory_mb: of the GPU, or of the process.
         epochs: finished in all.
+        derivation: how ``architecture`` was chosen; None: it was not derived.
     """
 
     metrics: dict[str, float]
@@ -71,6 +82,7 @@ class SearchReport:
     epochs: int
     space_size: int
     device: str
+    derivation: Derivation | None = None
 
 
 def build_mutator(name: str, model: nn.Module, arguments: Mapping[str, Any], generator: torch.Generator) -> Mutator:
@@ -142,7 +154,9 @@ def search(
     model.to(device, dtype)
     generator = torch_generator(settings.seed, "mutator")
     mutator = build_mutator(settings.mutator, model, settings.mutator_arg, generator)
-    mutator.to(device)
+    mutator.to(device, dtype)
+    acceleration = settings.acceleration()
+    acceleration.check(mutator)
     space = mutator.space
     task = Task(load(settings.task) if settings.task else user, settings.optimizer())
     train_batches, valid_batches = build_batches(task, settings.data())
@@ -156,7 +170,10 @@ def search(
     }
     recorder = Recorder(run, facts, space, cadence, should_stop)
     loop = find_trainer(settings.trainer, mutator)
-    own_data = issubclass(loop, BilevelTrainer)
+    held_out = architecture_batches(task, settings.data()) if issubclass(loop, BilevelTrainer) else None
+    generators = {"mutator": generator}
+    training_data = [train_batches, held_out] if held_out is not None else [train_batches]
+    rehearsal = Rehearsal(mutator, task, training_data, [valid_batches], device, settings.precision, generators)
 
     def rebuild(arguments: Mapping[str, Any]) -> nn.Module:
         return build_model(settings.model, {**settings.model_arg, **arguments})[0].to(device, dtype)
@@ -171,20 +188,29 @@ def search(
         clip_grad=settings.clip_grad,
         device=device,
         callbacks=[*callbacks, recorder],
-        generators={"mutator": generator},
-        architecture_batches=architecture_batches(task, settings.data()) if own_data else None,
+        generators=generators,
+        architecture_batches=held_out,
         rebuild=rebuild,
         precision=settings.precision,
+        accelerate=acceleration.prepare(rehearsal, warn),
     )
     if run.goes_on:
         for difference in recorder.restore():
             warn(f"resume differs: {difference}; the result may differ in its last bits")
         run.log("resumed", step=trainer.step)
+        before = run.configuration("search")
+        if settings.derive != before.get("derive"):  # the one option that may change what comes out
+            run.write("config.json", {"search": {**before, "derive": settings.derive}})
     else:
         run.begin({"search": asdict(settings)})
         run.write("search_space.json", space.to_json())
         run.log("started", model=settings.model, mutator=settings.mutator, seed=settings.seed)
     recorder.train()
+    derivation = derive(trainer, settings.derive, recorder.poll) if settings.derive else None
+    if derivation is not None:
+        recorder.keep(derivation.architecture)
+        how = {name: getattr(derivation, name) for name in ("drawn", "distinct", "metric", "mode", "value")}
+        run.log("derived", **how)
     architecture = recorder.final_architecture()
     if architecture is None:
         raise UserCodeError("the mutator has no final architecture", where=settings.mutator)
@@ -198,6 +224,7 @@ def search(
         epochs=len(trainer.history),
         space_size=space.size,
         device=str(device),
+        derivation=derivation,
     )
     run.log(
         "finished",

@@ -35,6 +35,7 @@ __all__ = [
     "choose_device",
     "load_weights",
     "peak_memory_mb",
+    "untouched_randomness",
     "weights_digest",
 ]
 
@@ -124,11 +125,20 @@ class Recorder(Callback):
         self._space = space
         self._cadence = cadence
         self._should_stop = should_stop
+        self._kept: Architecture | None = None
 
     def build(self, model: nn.Module, mutator: Mutator | None, trainer: Trainer) -> None:
         super().build(model, mutator, trainer)
+        self._look_at(model)
+
+    def _look_at(self, model: nn.Module) -> None:
         # a mask of minus infinity is meant to be one
         self._never_finite = {name for name, value in model.state_dict().items() if not _is_finite(value)}
+        self._looked_at = model
+
+    def on_epoch_begin(self, epoch: int) -> None:
+        if self.trainer.model is not self._looked_at:  # an algorithm of several stages began one with a new model
+            self._look_at(self.trainer.model)
 
     def on_batch_end(self, epoch: int) -> None:
         number = self._should_stop()
@@ -198,11 +208,16 @@ class Recorder(Callback):
             samples_per_second=record.samples_per_second,
         )
 
+    def keep(self, architecture: Architecture) -> None:
+        """Let ``architecture`` be the final one from here on, and save it."""
+        self._kept = architecture
+        self.save()
+
     def final_architecture(self) -> Architecture | None:
-        """What the mutator would export now; drawing it leaves all random states as they are."""
-        if self.mutator is None or self._space is None:
-            return None
-        with _untouched_randomness(self.trainer.generators):
+        """What was kept, or the mutator would export now; drawing it leaves all random states as they are."""
+        if self._kept is not None or self.mutator is None or self._space is None:
+            return self._kept
+        with untouched_randomness(self.trainer.generators):
             return self.mutator.final_architecture()
 
     def save(self) -> None:
@@ -271,6 +286,7 @@ class Recorder(Callback):
         if self._space is not None:
             check_space(header, self._space, str(self._run.checkpoint))
         self.trainer.prepare_for(content["state"])
+        self._look_at(self.trainer.model)
         check_weights(self.trainer.model, content["state"]["model"], str(self._run.checkpoint))
         self.trainer.load_state_dict(content["state"])
         now = {"threads": torch.get_num_threads(), "torch": torch.__version__.split("+")[0]}
@@ -282,7 +298,8 @@ def _is_finite(value: Any) -> bool:
 
 
 @contextmanager
-def _untouched_randomness(generators: Mapping[str, torch.Generator]) -> Iterator[None]:
+def untouched_randomness(generators: Mapping[str, torch.Generator]) -> Iterator[None]:
+    """Leave all global random states, and those of ``generators``, as they were before the block."""
     before = random_state.capture()
     private = {name: generator.get_state() for name, generator in generators.items()}
     try:

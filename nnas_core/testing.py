@@ -219,6 +219,7 @@ class MutatorConformance:
                 keys = [one.key for one in model.modules() if isinstance(one, LayerChoice | InputChoice)]
                 assert any(repr(key) in str(refusal) for key in keys), f"{name}: the refusal names no key: {refusal}"
                 assert refusal.hint, f"{name}: the refusal does not say what can serve it: {refusal}"
+                assert not any(getattr(one, "is_bound", False) for one in model.modules()), f"{name} was left bound"
                 continue
             trainer = self.train(name)
             assert trainer.epoch == self.epochs, name

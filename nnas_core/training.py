@@ -6,7 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +18,12 @@ from torch import Tensor
 from nnas_core import random_state
 from nnas_core.data import Batches, batch_size_of, to_device, to_float64
 from nnas_core.errors import NoResultError, UserCodeError
+from nnas_core.memory_format import match_layouts
 from nnas_core.metrics import Averages, EpochRecord, mean_metrics
 from nnas_core.mutator import Mutator
 from nnas_core.task import Task
 
-__all__ = ["Callback", "Trainer"]
+__all__ = ["Callback", "Trainer", "differentiating", "optimizer_state"]
 
 
 class Callback:
@@ -82,6 +83,7 @@ class Trainer:
         rebuild: builds the user's model once more, with other ``--model-arg`` than before, for algorithms that train
             several models; None where a program made the model.
         precision: ``"float32"`` or ``"float64"``, which must be the model's, or ``"bfloat16"`` (autocast).
+        accelerate: (model, mutator) -> ``network``; see ``Acceleration``.
 
     Attributes:
         network: what forward passes call: the model, or what ``torch.compile`` made of it.
@@ -104,9 +106,10 @@ class Trainer:
     architecture_batches: Batches | None = None
     rebuild: Callable[[Mapping[str, Any]], nn.Module] | None = None
     precision: str = "float32"
+    accelerate: Callable[[nn.Module, Mutator | None], Callable[..., Any]] | None = None
 
     def __post_init__(self) -> None:
-        self.network: Callable[..., Any] = self.model
+        self.network = self.accelerated()
         self.model_arguments: dict[str, Any] = {}
         self.epoch = 0  # of the step to come
         self.batch = 0  # of that epoch, already consumed
@@ -122,17 +125,30 @@ class Trainer:
         for callback in self.callbacks:
             callback.build(self.model, self.mutator, self)
 
+    def accelerated(self) -> Callable[..., Any]:
+        """``network`` for the model and the mutator of now."""
+        return self.model if self.accelerate is None else self.accelerate(self.model, self.mutator)
+
     def build_optimizers(self) -> None:
         """Make the optimizer and the schedule of the model's weights."""
         weights = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         if not weights:
             raise UserCodeError("the model has no weights to train", where=self.task.user.reference)
         self.optimizer = self.task.build_optimizer(weights)
-        self.scheduler = self.task.build_scheduler(self.optimizer, self.total_steps)
+        self.scheduler = self.task.build_scheduler(self.optimizer, self.schedule_steps)
+
+    def steps_of(self, epoch: int) -> int:
+        """Training steps of an epoch; 0 if the data do not say how many there are."""
+        return len(self.train_batches)
 
     @property
     def total_steps(self) -> int:
         """Training steps of the whole training; 0 if the data do not say how many there are."""
+        return self.epochs * len(self.train_batches)
+
+    @property
+    def schedule_steps(self) -> int:
+        """Steps of the weights until their schedule ends; an algorithm of several stages has several schedules."""
         return self.epochs * len(self.train_batches)
 
     # ---- the loop
@@ -141,6 +157,7 @@ class Trainer:
         """Train from wherever ``load_state_dict`` left off to the last epoch."""
         while self.epoch < self.epochs:
             if self.batch == 0:
+                self.start_epoch(self.epoch)
                 self._averages, self._samples, self._elapsed = Averages(), 0, 0.0
                 self._epoch_start = random_state.capture()
                 self._call("on_epoch_begin")
@@ -155,15 +172,17 @@ class Trainer:
             for callback in self.callbacks:
                 callback.on_epoch_end(finished)
 
+    def start_epoch(self, epoch: int) -> None:
+        """Called before anything of an epoch, and not again where one is gone on with: here, nothing to do."""
+
     def train_one_epoch(self, epoch: int) -> None:
         """The training steps of one epoch, or what is left of it."""
         self.model.train()
-        batches = self._resumed_batches(epoch)
+        batches = self.batches_of(epoch)
         started = time.perf_counter()
         for batch in batches:
             self._call("on_batch_begin")
-            if self.mutator is not None and self.total_steps:
-                self.mutator.progress = min(1.0, self.step / self.total_steps)
+            self._tell_progress()
             self.train_batch(self.to_device(batch))
             self._elapsed += time.perf_counter() - started
             self.batch += 1
@@ -173,14 +192,24 @@ class Trainer:
         if self.batch == 0:
             raise UserCodeError("the training data has no batches", where=self.task.user.reference)
 
-    def _resumed_batches(self, epoch: int) -> Iterator[Any]:
-        if self.batch == 0 or self.train_batches.can_skip:
-            return self.train_batches.epoch(epoch, self.batch)
+    def _tell_progress(self) -> None:
+        if self.mutator is not None:
+            done = self.step / self.total_steps if self.total_steps else self.epoch / self.epochs
+            self.mutator.progress = min(1.0, done)
+
+    def batches_of(self, epoch: int) -> Iterator[Any]:
+        """The training batches that are left of an epoch."""
+        return self.batches_after(epoch, self.batch)
+
+    def batches_after(self, epoch: int, consumed: int) -> Iterator[Any]:
+        """The training batches of an epoch without the first ``consumed``."""
+        if consumed == 0 or self.train_batches.can_skip:
+            return self.train_batches.epoch(epoch, consumed)
         # A loader of the user's draws from the global state: repeat the epoch's beginning, then go on as it was.
         now = random_state.capture()
         random_state.restore(self._epoch_start)
         batches = self.train_batches.epoch(epoch)
-        for _ in itertools.islice(batches, self.batch):
+        for _ in itertools.islice(batches, consumed):
             pass
         random_state.restore(now)
         return batches
@@ -232,15 +261,8 @@ class Trainer:
             UserCodeError: it cannot be differentiated.
         """
         self.require_finite(loss, "loss")  # before it reaches the weights, and with them a checkpoint
-        try:
+        with differentiating():
             torch.autograd.backward(loss)
-        except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
-            raise UserCodeError(
-                f"the backward pass failed: {str(error).splitlines()[0]}",
-                hint="the loss must depend on weights that require gradients; in-place operations may break that",
-            ) from error
 
     def require_finite(self, value: Tensor, what: str) -> None:
         """Refuse a number that is not finite.
@@ -274,6 +296,7 @@ class Trainer:
     def validate_one_epoch(self, epoch: int) -> dict[str, float]:
         """Mean loss and metrics on the validation data; with a mutator, a new architecture a batch."""
         self.model.eval()
+        self._tell_progress()  # also where a resumed run begins here
 
         def before_batch() -> None:
             self._call("on_validation_batch")
@@ -282,7 +305,7 @@ class Trainer:
 
         batches = (self.to_device(batch) for batch in self.valid_batches.epoch(epoch))
         with self.autocast():
-            return mean_metrics(self.model, self.task, batches, self.device, before_batch)
+            return mean_metrics(self.network, self.task, batches, self.device, before_batch)
 
     def _call(self, hook: str) -> None:
         for callback in self.callbacks:
@@ -295,8 +318,7 @@ class Trainer:
         return {
             "model": dict(self.model.state_dict()),
             "mutator": dict(self.mutator.state_dict()) if self.mutator is not None else {},
-            "optimizer": _without_numpy(self.optimizer.state_dict()),
-            "scheduler": _plain(_without_numpy(self.scheduler.state_dict())) if self.scheduler is not None else {},
+            **optimizer_state(self.optimizer, self.scheduler),
             "progress": {"epoch": self.epoch, "batch": self.batch, "step": self.step},
             "epoch": {
                 "averages": self._averages.state_dict(),
@@ -321,6 +343,7 @@ class Trainer:
         if self.mutator is not None:
             self.mutator.load_state_dict(state["mutator"])
         self.optimizer.load_state_dict(state["optimizer"])
+        match_layouts(self.optimizer)
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         progress = state["progress"]
@@ -332,6 +355,32 @@ class Trainer:
         for name, generator in self.generators.items():
             generator.set_state(state["random"]["generators"][name])
         random_state.restore(state["random"]["global"])
+
+
+@contextmanager
+def differentiating(
+    what: str = "the backward pass failed",
+    hint: str = "the loss must depend on weights that require gradients; in-place operations may break that",
+) -> Iterator[None]:
+    """Say whose fault it is when a loss of the user's cannot be differentiated.
+
+    Raises:
+        UserCodeError: ``what``, and torch's reason.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise UserCodeError(f"{what}: {str(error).splitlines()[0]}", hint=hint) from error
+
+
+def optimizer_state(
+    optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler | None
+) -> dict[str, Any]:
+    """Of both, under ``optimizer`` and ``scheduler``: tensors and plain data."""
+    schedule = _plain(_without_numpy(scheduler.state_dict())) if scheduler is not None else {}
+    return {"optimizer": _without_numpy(optimizer.state_dict()), "scheduler": schedule}
 
 
 def _without_numpy(value: Any) -> Any:

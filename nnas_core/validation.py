@@ -12,6 +12,7 @@ from nnas_core import schema
 from nnas_core.architecture import DOCUMENT_FORMAT, Architecture
 from nnas_core.errors import InputError, NnasError, UsageError
 from nnas_core.files import parse_json, read_bytes
+from nnas_core.latency import LATENCY_FORMAT, latency_problems
 from nnas_core.space import SearchSpace
 
 __all__ = ["FileCheck", "validate_file"]
@@ -43,7 +44,7 @@ def validate_file(file: str, space: SearchSpace | None = None, kind: str | None 
 
     Args:
         file: path; ``-`` is standard input.
-        space: what an architecture, parameters or a checkpoint must fit.
+        space: what an architecture, parameters, a latency table or a checkpoint must fit.
         kind: how to check a JSON file, or each line of a JSONL file; None recognises it by what it looks like.
 
     Raises:
@@ -80,6 +81,8 @@ def _recognise(document: Any) -> str:
         return "unknown"
     if document.get("format") == DOCUMENT_FORMAT:
         return "architecture-document"
+    if document.get("format") == LATENCY_FORMAT:
+        return "latency-table"
     if set(document) == {"error"}:
         return "error"
     values = list(document.values())
@@ -105,6 +108,8 @@ def _problems(kind: str, document: Any, space: SearchSpace | None) -> list[str]:
         SearchSpace.from_json(document)
     elif kind in ("parameters", "architecture-document") and space is not None:
         return _misfits(document, space)
+    elif kind == "latency-table" and space is not None:
+        return latency_problems(document, space)
     return []
 
 

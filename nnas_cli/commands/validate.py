@@ -13,7 +13,7 @@ __all__ = ["command"]
 
 @click.command("validate")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
-@click.option("--space", metavar="FILE", help="Search space that architectures and parameters must fit.")
+@click.option("--space", metavar="FILE", help="Search space that architectures, parameters and latencies must fit.")
 @click.option("--kind", metavar="KIND", help="Check as this kind instead of recognising it.")
 @options.with_output("File for the report; - is standard output.")
 @options.common

@@ -55,6 +55,7 @@ def loaded(folder: Path, kind: str, *arguments: str, **environment: str) -> set[
         ("command", ["validate", "space.json"]),
         ("command", ["list", "tuners"]),
         ("command", ["list", "mutators"]),
+        ("command", ["list", "mutators", "--verbose"]),
         *(("command", [name, "--help"]) for name in COMMANDS),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else value,

@@ -47,7 +47,7 @@ def test_a_negative_example_has_exactly_the_problems_that_stand_in_it(nnas: Cli,
 
 
 @pytest.mark.parametrize(
-    "kind", ["search-space", "parameters", "architecture", "architecture-document", "config", "error"]
+    "kind", ["search-space", "parameters", "architecture", "architecture-document", "config", "error", "latency-table"]
 )
 def test_kinds_that_differ_are_recognised(nnas: Cli, kind: str) -> None:
     for path in (EXAMPLES / "positive" / kind).glob("*.json"):

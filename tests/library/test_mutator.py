@@ -359,3 +359,16 @@ class TestOverriding:
         model = OneLayer(times(2, 3), key="k")
         Second(model).reset()
         assert model(X).tolist() == [[3.0, 6.0]]
+
+
+def test_a_constructor_that_refuses_the_model_leaves_it_free() -> None:
+    class Choosy(Always):
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__(model)
+            raise ValueError("not this one")
+
+    model = OneLayer(times(1.0, 2.0))
+    with pytest.raises(ValueError, match="^not this one$"):
+        Choosy(model)
+    Always(model).reset()
+    assert model(torch.ones(1)).item() == 1.0

@@ -268,3 +268,16 @@ def test_a_model_without_layer_choices_is_refused_where_inputs_are_not_relaxed()
 def test_numbers_that_adam_cannot_take_are_refused(option: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         Soft(OneLayer(times(1.0, 2.0)), seeded(), **option)
+
+
+def test_the_output_of_a_gate_may_be_changed_in_place() -> None:
+    class Net(OneLayer):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.op(x).mul_(10.0)
+
+    model = Net(times(3.0, 5.0))
+    mutator = First(model, seeded())
+    mutator.reset()
+    p = mutator.logits.detach().softmax(1)[0]
+    (gradient,) = torch.autograd.grad(model(torch.ones(1)).sum(), mutator.logits)
+    torch.testing.assert_close(gradient[0, 0], 30.0 * p[0] * (1 - p[0]))

@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
-from nnas_core import registry
+import torch
+from torch import nn
+
+from nnas_core import Mutator, registry
+from nnas_core.mutators.fbnet import FbnetMutator
+from nnas_core.space import SearchSpace
 from nnas_core.testing import MutatorConformance
+
+
+def _with_latencies(self: MutatorConformance, model: nn.Module, generator: torch.Generator) -> Mutator:
+    """fbnet needs a latency for each candidate of the model at hand."""
+    choices = SearchSpace.from_model(model).choices.values()
+    table = {choice.key: dict.fromkeys(choice.candidates, 2.0) for choice in choices}
+    return FbnetMutator(model, generator, latency_table=table)
+
 
 # What differs from one algorithm to the next: arguments that small models need, and what cannot be served.
 _SPECIAL: dict[str, dict[str, Any]] = {
+    "cdarts": {"refuses": frozenset({"concat"})},
     "darts": {"refuses": frozenset({"concat"})},
+    "drnas": {"refuses": frozenset({"concat"})},
+    "fbnet": {"refuses": frozenset({"concat"}), "make": _with_latencies},
+    "pcdarts": {"refuses": frozenset({"concat"}), "arguments": {"k": 1}},  # candidates are as wide as the model
+    "pdarts": {"refuses": frozenset({"concat"})},
+    "snas": {"refuses": frozenset({"concat"})},
 }
 
 for _name in registry.entries("mutators"):

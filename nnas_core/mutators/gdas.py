@@ -1,0 +1,84 @@
+"""Run one path a step, drawn with Gumbel noise, and train its probabilities through the soft sample.
+
+Source: Dong, Yang, "Searching for a Robust Neural Architecture in Four GPU Hours", arXiv:1910.04465.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from nnas_core.bilevel import BilevelTrainer
+from nnas_core.gumbel import GumbelMutator
+
+__all__ = ["GdasMutator", "GdasTrainer"]
+
+
+class GdasTrainer(BilevelTrainer):
+    """Algorithm 1 of the paper: weights on training data, the architecture on held-out data, a new sample for each."""
+
+
+class GdasMutator(GumbelMutator):
+    """Forward: the sampled decision alone, unweighted. Backward: as if it were weighted by the soft sample.
+
+    With ``h = softmax((logits + Gumbel) / T)`` and the sampled candidate s, the gradient of a logit is
+    ``<gradient, output of s> h_s ((i = s) - h_i) / T`` (equations 3 to 5, and the acceleration of section 3.2: a
+    candidate that did not run gives no gradient of its own). An InputChoice of k inputs takes the k largest of
+    ``logits + Gumbel`` and is trained through their relaxation; one of any number takes each input by itself, and a
+    step trains only those that were taken.
+
+    Args:
+        model: to be bound.
+        generator: source of the initial logits and of all noise, on the CPU; torch's default generator if None.
+        temperature: T at the beginning of the training.
+        final_temperature: T at its end; in between, it falls in a straight line.
+        learning_rate: of Adam, for the logits.
+        betas: of Adam.
+        weight_decay: of Adam.
+    """
+
+    runs_all = False
+    trainer = GdasTrainer
+
+    def __init__(
+        self,
+        model: nn.Module,
+        generator: torch.Generator | None = None,
+        *,
+        temperature: float = 10.0,
+        final_temperature: float = 0.1,
+        learning_rate: float = 3e-4,
+        betas: Sequence[float] = (0.5, 0.999),
+        weight_decay: float = 1e-3,
+    ) -> None:
+        super().__init__(
+            model,
+            generator,
+            temperature=temperature,
+            final_temperature=final_temperature,
+            learning_rate=learning_rate,
+            betas=betas,
+            weight_decay=weight_decay,
+        )
+
+    def relaxed(self) -> Tensor:
+        """``[K, W]``: zeros and ones, with the gradient of the soft sample."""
+        perturbed = self.perturbed()
+        hard = self.hardened(perturbed)
+        self.__dict__["_hard"] = hard
+        if not perturbed.requires_grad:
+            return hard
+        soft = self.softened(perturbed)
+        return hard + (soft - soft.detach())  # the bracket is zero to the bit
+
+    _hard: Tensor
+
+    def paths(self) -> Sequence[Sequence[int]]:
+        """The sampled candidates, fetched from the device at once."""
+        if self.one_of_each:
+            chosen: list[list[int]] = self._hard.argmax(dim=1, keepdim=True).tolist()
+            return chosen
+        return [[index for index, value in enumerate(row) if value] for row in self._hard.tolist()]

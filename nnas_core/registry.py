@@ -1,28 +1,53 @@
 """Names become classes here: an algorithm's file name is its name, no list is kept by hand.
 
 The folders ``mutators/`` and ``tuners/`` are read without importing them (a class is imported when it is
-used), entry points of the groups ``nnas.mutators`` and ``nnas.tuners`` add more, and ``file.py:Class``
-names one of the user's own.
+used), and so are their options; entry points of the groups ``nnas.mutators`` and ``nnas.tuners`` add more,
+and ``file.py:Class`` names one of the user's own.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import functools
 import importlib
 import importlib.metadata
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nnas_core import loading
+from nnas_core.constructors import Option, options_of
 from nnas_core.errors import UsageError, UserCodeError
-from nnas_core.files import read_bytes
+from nnas_core.files import read_bytes, read_json
 
-__all__ = ["Entry", "entries", "find"]
+__all__ = ["Entry", "entries", "find", "measured"]
 
 _SUFFIX = {"mutators": "Mutator", "tuners": "Tuner"}
+
+_FILLED = {"mutators": {"model", "generator"}, "tuners": {"seed", "optimize_mode"}}
+"""Parameters of constructors that nnas gives; all others are options."""
+
+_ROOT = Path(__file__).parents[1]
+
+_MEASURED = Path(__file__).parent / "mutators" / "measured.json"
+"""What benchmarks/groundtruth found, by mutator."""
+
+
+def _own_source(module: str) -> str | None:
+    """The text of a module of nnas_core."""
+    return _source(_ROOT, module) if module.split(".")[0] == "nnas_core" else None
+
+
+def _source(folder: Path, module: str) -> str | None:
+    """The text of a module below ``folder``; None if it is not there, or no text."""
+    base = folder.joinpath(*module.split("."))
+    for file in (base.with_name(f"{base.name}.py"), base / "__init__.py"):
+        if file.is_file():
+            return file.read_bytes().decode(errors="replace")
+    return None
 
 
 @dataclass(frozen=True)
@@ -34,18 +59,28 @@ class Entry:
         target: ``package.module:Class``.
         summary: the first line of its module's docstring.
         source: the paper, from the docstring's line ``Source: ...``.
+        group: ``"mutators"`` or ``"tuners"``.
+        sources: finds the text of its module, and of those that it derives from.
     """
 
     name: str
     target: str
     summary: str
     source: str
+    group: str
+    sources: Callable[[str], str | None] = field(default=_own_source, compare=False, repr=False)
 
     def load(self) -> type[Any]:
         """Import the class."""
         module, _, name = self.target.partition(":")
         loaded: type[Any] = getattr(importlib.import_module(module), name)
         return loaded
+
+    def options(self) -> tuple[Option, ...] | None:
+        """What ``--mutator-arg`` or ``--tuner-arg`` may set, read without importing; None if that cannot be read."""
+        module, _, name = self.target.partition(":")
+        leading = 1 if self.group == "mutators" else 0  # the model, whatever it is called
+        return options_of(module, name, self.sources, _FILLED[self.group], leading)
 
 
 @functools.cache
@@ -61,7 +96,7 @@ def entries(group: str) -> dict[str, Entry]:
         camel = "".join(word.capitalize() for word in file.stem.split("_"))
         target = f"nnas_core.{group}.{file.stem}:{camel}{_SUFFIX[group]}"
         name = file.stem.replace("_", "-")
-        found[name] = Entry(name, target, summary, source)
+        found[name] = Entry(name, target, summary, source, group)
     for point in importlib.metadata.entry_points(group=f"nnas.{group}"):
         if point.name in found:
             raise UserCodeError(
@@ -69,9 +104,34 @@ def entries(group: str) -> dict[str, Entry]:
                 f"{found[point.name].target!r} has",
                 hint="uninstall one of the two packages",
             )
-        package = point.dist.name if point.dist is not None else point.value
-        found[point.name] = Entry(point.name, point.value, f"from the package {package}", "")
+        found[point.name] = _from_package(point, group)
     return dict(sorted(found.items()))
+
+
+def _from_package(point: importlib.metadata.EntryPoint, group: str) -> Entry:
+    """What an installed package says about an algorithm of its own, as far as its files are where it says."""
+    distribution = point.dist
+
+    def sources(module: str) -> str | None:
+        own = _own_source(module)
+        if own is not None or distribution is None:
+            return own
+        return _source(Path(str(distribution.locate_file(""))), module)
+
+    summary, source = "", ""
+    text = sources(point.module)
+    if text is not None:
+        with contextlib.suppress(SyntaxError, ValueError):  # whoever uses it is told
+            summary, source = _describe(text)
+    package = f"from the package {distribution.name if distribution is not None else point.value}"
+    shown = f"{summary} ({package})" if summary else package
+    return Entry(point.name, point.value, shown, source, group, sources)
+
+
+def measured() -> dict[str, dict[str, Any]]:
+    """How well mutators were found to rank architectures, by name; empty if that was not measured."""
+    found: dict[str, dict[str, Any]] = read_json(_MEASURED)["mutators"] if _MEASURED.is_file() else {}
+    return found
 
 
 def _describe(text: str) -> tuple[str, str]:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from nnas_cli import options
 from nnas_cli.output import Output
 from nnas_core.files import dump_json
+
+if TYPE_CHECKING:
+    from nnas_core.registry import Entry
 
 __all__ = ["command"]
 
@@ -18,18 +25,57 @@ __all__ = ["command"]
 def command(group: str, output: str, seed: int, out: Output) -> None:
     """List what --mutator or --tuner takes, with sources.
 
+    With --verbose also what --mutator-arg or --tuner-arg may set. A column tau, where there is one, says how well the
+    ranking with inherited weights agrees with the truth: Kendall's tau, measured on a small space.
+
     \b
     Examples:
-      nnas list mutators
+      nnas list mutators --verbose
       nnas list tuners --json
     """
-    from nnas_core.registry import entries
+    from nnas_core import registry
 
-    found = list(entries(group).values())
+    found = list(registry.entries(group).values())
+    measured = registry.measured() if group == "mutators" else {}
     if out.as_json or output != "-":
-        document = [
-            {"name": one.name, "summary": one.summary, "source": one.source, "class": one.target} for one in found
-        ]
-        out.write(output, dump_json({group: document}))
+        out.write(output, dump_json({group: [_document(one, measured) for one in found]}))
         return
-    out.table(["name", "summary", "source"], [[one.name, one.summary, one.source] for one in found], answer=True)
+    columns = ["name", *(["tau"] if measured else []), "summary", "source"]
+    rows = [[one.name, *([_tau(measured.get(one.name))] if measured else []), one.summary, one.source] for one in found]
+    out.table(columns, rows, answer=True)
+    if out.verbosity > 1:
+        out.answer("\n")
+        out.table(["name", "option", "default", "type", "meaning"], _options(found), answer=True)
+
+
+def _tau(measured: Mapping[str, Any] | None) -> str:
+    """Kendall's tau of the ranking with inherited weights: mean and standard deviation over seeds."""
+    if measured is None:
+        return "-"
+    return f"{measured['kendall_tau']:.2f} ± {measured['kendall_tau_std']:.2f}"
+
+
+def _options(found: Sequence[Entry]) -> list[list[str]]:
+    rows = []
+    for one in found:
+        options = one.options()
+        if not options:
+            rows.append([one.name, "none" if options is not None else "not known", "", "", ""])
+        for option in options or ():
+            default = "(required)" if option.default is None else option.default
+            rows.append([one.name, option.name, default, option.type, option.summary])
+    return rows
+
+
+def _document(one: Entry, measured: Mapping[str, Any]) -> dict[str, Any]:
+    options = one.options()
+    document: dict[str, Any] = {
+        "name": one.name,
+        "summary": one.summary,
+        "source": one.source,
+        "class": one.target,
+        "options": None if options is None else [asdict(option) for option in options],
+    }
+    if one.group == "mutators":
+        document["measured"] = measured.get(one.name)
+    return document

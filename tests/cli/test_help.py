@@ -105,7 +105,7 @@ def test_list_as_json_is_sorted_by_name(nnas: Cli) -> None:
     names = [entry["name"] for entry in result.json["tuners"]]
     assert names == sorted(names)
     assert {"evolution", "random"} <= set(names)
-    assert set(result.json["tuners"][0]) == {"name", "summary", "source", "class"}
+    assert set(result.json["tuners"][0]) == {"name", "summary", "source", "class", "options"}
 
 
 def test_list_writes_to_a_file(nnas: Cli) -> None:

@@ -1,0 +1,222 @@
+"""Train a supernet along single paths drawn uniformly, if asked among architectures of bounded FLOPs and parameters.
+
+Source: Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", arXiv:1904.00420
+(uniform sampling; bounds and bins are those of NNI 1.x).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from nnas_core.bounded import AddedCosts, BoundedDraw, Interval, MeasuredCosts, Population
+from nnas_core.choice import Decision
+from nnas_core.cost import FlopMeter, parameter_table
+from nnas_core.data import to_device
+from nnas_core.errors import UsageError, UserCodeError
+from nnas_core.mutables import LayerChoice
+from nnas_core.mutators.random import RandomMutator
+from nnas_core.training import Trainer
+
+__all__ = ["SposMutator", "SposTrainer"]
+
+
+class SposTrainer(Trainer):
+    """The plain loop; before the first step it lets the mutator measure FLOPs on one sample, where these are bounded.
+
+    The sample is kept in checkpoints, so that a resumed search measures the same again.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._sample: Any = None
+
+    def train_batch(self, batch: Any) -> None:
+        if isinstance(self.mutator, SposMutator) and self.mutator.needs_costs:
+            self._sample = self.one_sample(batch)
+            self._measure()
+        super().train_batch(batch)
+
+    def _measure(self) -> None:
+        if isinstance(self.mutator, SposMutator):
+            self.mutator.measure_costs(self.to_device(self._sample), forward=self.task.forward_batch)
+
+    def one_sample(self, batch: Any) -> Any:
+        """The first sample of a batch: the first row of every tensor that has as many rows as the first one.
+
+        Raises:
+            UserCodeError: there is no tensor in nested lists, tuples and dictionaries.
+        """
+        rows = next((len(tensor) for tensor in _tensors(batch) if tensor.dim()), None)
+        if rows is None:
+            raise UserCodeError(
+                f"flops cannot be bounded: no sample can be taken out of a batch that is a {type(batch).__name__}",
+                where=self.task.user.reference,
+                hint="let batches be tensors in lists, tuples or dictionaries, or override SposTrainer.one_sample",
+            )
+        return to_device(_first(batch, rows), torch.device("cpu"))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "sample": self._sample if _is_plain(self._sample) else None}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._sample = state.get("sample")
+        if self._sample is not None:
+            self._measure()
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [tensor for entry in value for tensor in _tensors(entry)] if isinstance(value, (list, tuple)) else []
+
+
+def _first(value: Any, rows: int) -> Any:
+    if isinstance(value, Tensor):
+        return value[:1].detach().clone() if value.dim() and len(value) == rows else value
+    if isinstance(value, Mapping):
+        return {name: _first(entry, rows) for name, entry in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_first(entry, rows) for entry in value))
+    return type(value)(_first(entry, rows) for entry in value) if isinstance(value, (list, tuple)) else value
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a checkpoint can hold it; a sample that is of other types is taken anew after a resume."""
+    if isinstance(value, dict):
+        return all(isinstance(name, str) and _is_plain(entry) for name, entry in value.items())
+    if type(value) in (list, tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, Tensor) or type(value) in (bool, int, float, str)
+
+
+class SposMutator(RandomMutator):
+    """Uniform single paths: all architectures are equally likely, as with ``random``.
+
+    With bounds, the range of the costs is divided into ``bins`` of equal width. A draw picks one of the bins that have
+    architectures, each equally likely, and then one of the architectures of that bin, each equally likely. So an
+    architecture in a sparse bin is drawn more often than one in a crowded bin; ``bins=1`` makes all architectures
+    within the bounds equally likely. No draw, final ones included, is ever outside of the bounds. Where both costs are
+    bounded, the bins are those of the FLOPs.
+
+    Parameters are counted, and FLOPs measured on one sample: by ``SposTrainer`` on the first it trains on, in other
+    programs by ``measure_costs``. Where FLOPs of candidates do not add up, because one changes the shape that the next
+    one sees, every architecture that may be drawn is run once on that sample.
+
+    Args:
+        model: to be bound.
+        generator: source of randomness, on the CPU; torch's default generator if None.
+        flops: lowest and highest FLOPs of one sample, both allowed; null for no limit. A multiply-add counts two.
+        params: lowest and highest number of parameters, both allowed; null for no limit.
+        bins: into which the bounds are divided, each equally likely; 1 to ignore how costs are distributed.
+        tries: architectures drawn at most until one is in the bin, in spaces that are too large to be listed.
+
+    Raises:
+        UsageError: an option is out of range, or no architecture has as few or as many parameters as asked for.
+        NoResultError: none, or too few, of ``tries`` architectures are within the bounds.
+    """
+
+    trainer = SposTrainer
+
+    def __init__(
+        self,
+        model: nn.Module,
+        generator: torch.Generator | None = None,
+        *,
+        flops: Sequence[float | None] | None = None,
+        params: Sequence[float | None] | None = None,
+        bins: int = 7,
+        tries: int = 10_000,
+    ) -> None:
+        super().__init__(model, generator)
+        for name, value in (("bins", bins), ("tries", tries)):
+            if value < 1:
+                raise UsageError(f"spos: {name} must be at least 1, not {value}")
+        given = {"flops": flops, "params": params}
+        self._bounds = {name: _interval(name, ends) for name, ends in given.items() if ends is not None}
+        self._bins = bins
+        self._tries = tries
+        if self._bounds and "flops" not in self._bounds:
+            self._bounded()
+
+    @property
+    def needs_costs(self) -> bool:
+        """Whether FLOPs are bounded and were not measured yet."""
+        return "flops" in self._bounds and "_drawing" not in self.__dict__ and "_forward" not in self.__dict__
+
+    def measure_costs(self, *inputs: Any, forward: Callable[..., Any] | None = None) -> None:
+        """Measure the FLOPs of candidates on one sample; model, decision and random states stay as they are.
+
+        Args:
+            inputs: of the model, with a batch dimension of 1; they are kept to measure again if candidates change.
+            forward: called as ``forward(model, *inputs)``; None calls the model.
+
+        Raises:
+            UsageError: no architecture is within the bounds.
+            NoResultError: none, or too few, of those that were drawn are.
+        """
+        self._require_bound()
+        model = self.model
+        call = model if forward is None else functools.partial(forward, model)
+        self.__dict__["_forward"] = functools.partial(call, *inputs)
+        self.__dict__.pop("_drawing", None)
+        if self._bounds:
+            self._bounded()
+
+    def _single_path(self) -> Any:
+        return None if self._bounds else super()._single_path()
+
+    def _draw(self) -> dict[str, Decision]:
+        return self._bounded().draw(self._generator) if self._bounds else super()._draw()
+
+    def _bounded(self) -> BoundedDraw:
+        if "_drawing" not in self.__dict__:
+            self.__dict__["_drawing"] = BoundedDraw(self._population(), self._bounds, self._bins, self._tries)
+        drawing: BoundedDraw = self.__dict__["_drawing"]
+        return drawing
+
+    def _population(self) -> Population:
+        tables = {"params": parameter_table(self.model)}
+        choices = {key: mutable.choice for key, mutable in self._choices.items()}
+        if "flops" in self._bounds:
+            if "_forward" not in self.__dict__:
+                raise UsageError(
+                    "spos: the FLOPs of the candidates are not measured, their bounds cannot be kept",
+                    hint="call measure_costs(inputs) before reset(), or let SposTrainer do it (--trainer spos)",
+                )
+            meter = FlopMeter(self, self.__dict__["_forward"])
+            table = meter.table()
+            if table is None:
+                return MeasuredCosts(choices, tables["params"], meter)
+            tables["flops"] = table
+        return AddedCosts(choices, {name: tables[name] for name in self._bounds})
+
+    def candidates_changed(self, mutable: LayerChoice) -> None:
+        super().candidates_changed(mutable)
+        self.__dict__.pop("_drawing", None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        for name in ("_drawing", "_forward"):
+            state.pop(name, None)  # they know the model that this one is bound to, a copy is bound to another
+        return state
+
+
+def _interval(name: str, ends: Sequence[float | None]) -> Interval:
+    low, high = ends if len(ends) == 2 else (math.nan, math.nan)
+    interval = (-math.inf if low is None else low, math.inf if high is None else high)
+    if not interval[0] <= interval[1] or interval[1] < 0:
+        raise UsageError(
+            f"spos: {name} must be [lowest, highest] with lowest <= highest, and highest >= 0, not {list(ends)}",
+            hint="null is no limit",
+        )
+    return interval

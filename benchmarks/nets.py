@@ -31,6 +31,29 @@ def sampled(architecture: Mapping[str, Sequence[int]]) -> Choose:
     return lambda key, candidates: candidates[architecture[key][0]]
 
 
+class PlainMixture(nn.Module):
+    """What is written by hand for a mixture of candidates: ``sum(w * op(x))``."""
+
+    def __init__(self, candidates: list[nn.Module]) -> None:
+        super().__init__()
+        self.candidates = nn.ModuleList(candidates)
+        self.weights: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sum(w * op(x) for w, op in zip(self.weights, self.candidates, strict=False))
+
+
+def mixture(mixtures: dict[str, list[PlainMixture]]) -> Choose:
+    """Mix all candidates by hand; the mixtures are collected by key."""
+
+    def choose(key: str, candidates: list[nn.Module]) -> nn.Module:
+        made = PlainMixture(candidates)
+        mixtures.setdefault(key, []).append(made)
+        return made
+
+    return choose
+
+
 def everything(key: str, candidates: list[nn.Module]) -> nn.Module:
     """Keep all candidates in a container of torch's: what building a supernet costs without nnas."""
     return nn.ModuleList(candidates)
@@ -83,6 +106,10 @@ class Zero(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mul(0.0)
+
+    def is_zero_layer(self) -> bool:
+        """What NNI's programs say of such an operation."""
+        return True
 
 
 def relu_conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Module:
@@ -159,6 +186,27 @@ class Cells(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.body(x))
+
+
+class EightWide(nn.Module):
+    """Six choices among eight convolutions with BatchNorm and ReLU, 16 channels, 32x32 images."""
+
+    example = ((64, 3, 32, 32), 10)
+
+    def __init__(self, choose: Choose, channels: int = 16) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, channels, 3, padding=1, bias=False)
+        self.layers = nn.ModuleList(
+            choose(f"layer{number}", [relu_conv_bn(channels, channels, kernel) for kernel in (1, 3, 1, 3, 1, 3, 1, 3)])
+            for number in range(6)
+        )
+        self.head = nn.Linear(channels, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x.mean(dim=(2, 3)))
 
 
 # ---- blocks, as in Single Path One-Shot (Guo et al., arXiv:1904.00420)

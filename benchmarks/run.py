@@ -22,8 +22,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import controller
 import evaluation
 import harness
+import memory
+import oneshot
 import reset
 import single_path
 import startup
@@ -43,6 +46,15 @@ ROWS: dict[int, Callable[[int], Iterator[Line]]] = {
     7: startup.row_7,
     8: tune_bookkeeping.row_8,
     9: evaluation.row_9,
+    10: oneshot.row_10,
+    11: oneshot.row_11,
+    12: oneshot.row_12,
+    13: oneshot.row_13,
+    14: memory.row_14,
+    15: oneshot.row_15,
+    16: memory.row_16,
+    17: oneshot.row_17,
+    18: controller.row_18,
 }
 
 DOCUMENT = harness.ROOT / "docs" / "benchmarks.md"

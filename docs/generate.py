@@ -13,8 +13,9 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -63,8 +64,36 @@ def commands() -> str:
     return table(["command", "what it does"], rows)
 
 
+def mutators() -> str:
+    """A table of mutators, with what the ground truth says of them."""
+    measured = registry.measured()
+    rows = [
+        [f"`{one.name}`", one.summary.removesuffix("."), *judged(measured.get(one.name)), one.source.removesuffix(".")]
+        for one in registry.entries("mutators").values()
+    ]
+    return table(["name", "what it does", "tau", "rank", "source"], rows)
+
+
+def judged(measured: Mapping[str, Any] | None) -> list[str]:
+    """Kendall's tau, and the rank of the architecture with the best estimate."""
+    if measured is None:
+        return ["-", "-"]
+    return [f"{measured['kendall_tau']:.2f}", f"{measured['best_rank']:.0f}"]
+
+
+def mutator_options() -> str:
+    """A section for each mutator: its options."""
+    sections = []
+    for entry in registry.entries("mutators").values():
+        options = entry.options() or ()
+        rows = [[f"`{one.name}`", f"`{one.default}`", one.summary] for one in options]
+        shown = table(["option", "default", "meaning"], rows) if rows else "It has no options.\n"
+        sections.append(f"### {entry.name}\n\n{entry.summary}\n{entry.source}\n\n{shown}")
+    return "\n" + "\n".join(sections) + "\n"
+
+
 def algorithms(group: str) -> str:
-    """A table of mutators or tuners."""
+    """A table of tuners."""
     rows = [
         [f"`{entry.name}`", entry.summary.removesuffix("."), arguments(entry.load()), entry.source.removesuffix(".")]
         for entry in registry.entries(group).values()
@@ -130,7 +159,8 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "help": help_of_all,
     "pages": guides,
-    "mutators": lambda: algorithms("mutators"),
+    "mutators": mutators,
+    "mutator-options": mutator_options,
     "tuners": lambda: algorithms("tuners"),
 }
 

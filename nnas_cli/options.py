@@ -249,7 +249,7 @@ def resumed(command: str, folder: str, values: Mapping[str, Any]) -> tuple[RunFo
         values: all options of the command.
 
     Returns:
-        The locked folder, and the options that it was started with. Where it runs may change.
+        The locked folder, and the options that it was started with. Where it runs may change, and what it derives.
 
     Raises:
         UsageError: another folder, or ``--force``.
@@ -257,7 +257,7 @@ def resumed(command: str, folder: str, values: Mapping[str, Any]) -> tuple[RunFo
     """
     from nnas_core.run import RunFolder
 
-    elsewhere = ("device", "workers", "checkpoint_every")
+    elsewhere = ("device", "workers", "checkpoint_every", "derive")
     asked = given(values)
     if asked.pop("force", False) or Path(asked.pop("output", None) or folder) != Path(folder):
         raise UsageError("--resume goes on in the run's own folder, it takes no -o and no --force")

@@ -40,7 +40,7 @@ class TrainingProgress(Callback):
         if not self._out.shows_bars:
             return
         self._bar = _bar(self._out)
-        total = len(self.trainer.train_batches) or None
+        total = self.trainer.steps_of(epoch) or None
         self._bar.add_task(f"epoch {epoch + 1}/{self.trainer.epochs}", total=total)
 
     def on_batch_end(self, epoch: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import time
@@ -91,6 +92,7 @@ class InheritedWeights:
         valid_batches: for the metric.
         device: of the supernet.
         recalibrate: training batches to use; 0 evaluates with the statistics of the supernet.
+        prepare: what to make of a batch before the supernet gets it; None: it is moved to the device.
     """
 
     def __init__(
@@ -101,13 +103,15 @@ class InheritedWeights:
         valid_batches: Batches,
         device: torch.device,
         recalibrate: int,
+        prepare: Callable[[Any], Any] | None = None,
     ) -> None:
         self._mutator = mutator
         self._task = task
         self._device = device
         self._recalibrate = recalibrate
-        self._calibration = _Kept(train_batches, device, recalibrate)
-        self._valid = _Kept(valid_batches, device, None)
+        prepare = prepare or functools.partial(to_device, device=device)
+        self._calibration = _Kept(train_batches, prepare, recalibrate)
+        self._valid = _Kept(valid_batches, prepare, None)
         self._modules = list(mutator.model.modules())
         self._norms = [
             module for module in self._modules if isinstance(module, _BatchNorm) and module.running_mean is not None
@@ -178,14 +182,14 @@ def _new_statistics(norms: list[_BatchNorm]) -> Iterator[None]:
 
 
 class _Kept:
-    """The same batches again and again: on the device after the first time, while they are small.
+    """The same batches again and again: prepared once, on the device, while they are small.
 
     A model may change its input in place. Then the batches are loaded anew each time, as if they were never kept.
     """
 
-    def __init__(self, source: Batches, device: torch.device, limit: int | None) -> None:
+    def __init__(self, source: Batches, prepare: Callable[[Any], Any], limit: int | None) -> None:
         self._source = source
-        self._device = device
+        self._prepare = prepare
         self._limit = limit
         self._kept: list[Any] | None = None
         self._keeps = True
@@ -207,7 +211,7 @@ class _Kept:
 
     def _load(self) -> Iterator[Any]:
         batches = self._source.epoch(0)
-        return (to_device(batch, self._device) for batch in itertools.islice(batches, self._limit))
+        return (self._prepare(batch) for batch in itertools.islice(batches, self._limit))
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

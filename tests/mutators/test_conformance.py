@@ -25,6 +25,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "cdarts": {"refuses": frozenset({"concat"})},
     "darts": {"refuses": frozenset({"concat"})},
     "drnas": {"refuses": frozenset({"concat"})},
+    "enas": {"arguments": {"mutator_steps": 3, "aggregate": 2}},  # the defaults are meant for larger data
     "fbnet": {"refuses": frozenset({"concat"}), "make": _with_latencies},
     "pcdarts": {"refuses": frozenset({"concat"}), "arguments": {"k": 1}},  # candidates are as wide as the model
     "pdarts": {"refuses": frozenset({"concat"})},

@@ -13,6 +13,7 @@ import inspect
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,8 @@ def mutator_options() -> str:
         options = entry.options() or ()
         rows = [[f"`{one.name}`", f"`{one.default}`", one.summary] for one in options]
         shown = table(["option", "default", "meaning"], rows) if rows else "It has no options.\n"
-        sections.append(f"### {entry.name}\n\n{entry.summary}\n{entry.source}\n\n{shown}")
+        said = textwrap.fill(f"{entry.summary} {entry.source}", 120, break_long_words=False, break_on_hyphens=False)
+        sections.append(f"### {entry.name}\n\n{said}\n\n{shown}")
     return "\n" + "\n".join(sections) + "\n"
 
 

@@ -14,6 +14,7 @@ from nnas_core.controller.steps import Place, Script
 __all__ = ["Arrays", "Draws", "Numbers", "draw"]
 
 Numbers = NDArray[Any]
+"""An array in the type of the parameters."""
 
 
 @dataclass(frozen=True)

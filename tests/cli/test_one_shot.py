@@ -139,8 +139,8 @@ def test_bfloat16_and_float64(nnas: Cli, small_model: Path) -> None:
             ("--mutator", "random", "--trainer", "darts"),
             4,
             (
-                "RandomMutator has no parameters to train\nhint: use a trainer that trains the model alone, or give the "
-                "mutator an nn.Parameter\n"
+                "RandomMutator has no parameters to train\nhint: use a trainer that trains the model alone, or give "
+                "the mutator an nn.Parameter\n"
             ),
         ),
         (

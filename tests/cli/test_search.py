@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from nnas_core import schema
+from nnas_core import registry, schema
 from nnas_core.checkpoint import read_checkpoint
 from tests.cli_support import MODEL, Cli
 
@@ -150,7 +150,8 @@ def test_a_mutator_of_the_users_own(nnas: Cli, small_model: Path) -> None:
             2,
             (
                 "no mutator is named 'radnom'\n"
-                "hint: did you mean 'random'? there are random, or one of your own as file.py:Class\n"
+                f"hint: did you mean 'random'? there are {', '.join(registry.entries('mutators'))}, "
+                "or one of your own as file.py:Class\n"
             ),
         ),
         (

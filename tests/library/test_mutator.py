@@ -368,7 +368,7 @@ def test_a_constructor_that_refuses_the_model_leaves_it_free() -> None:
             raise ValueError("not this one")
 
     model = OneLayer(times(1.0, 2.0))
-    with pytest.raises(ValueError, match="^not this one$"):
+    with pytest.raises(ValueError, match=r"^not this one$"):
         Choosy(model)
     Always(model).reset()
     assert model(torch.ones(1)).item() == 1.0

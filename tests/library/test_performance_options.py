@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from nnas_core import LayerChoice, RandomMutator
 from nnas_core.acceleration import Acceleration, CompiledNetwork, Rehearsal, require_compiler
@@ -55,9 +55,14 @@ def images(count: int = 10) -> TensorDataset:
     return TensorDataset(x, torch.arange(count) % 3)
 
 
-def augmented(count: int = 10) -> list[tuple[Tensor, int]]:
-    """Draws from all global random states; loaded anew each time."""
-    return [(torch.randn(2, 3, 3) + random.random() + float(np.random.rand()), index % 3) for index in range(count)]
+class Augmented(Dataset[tuple[Tensor, int]]):
+    """Draws from all global random states for each sample."""
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.randn(2, 3, 3) + random.random() + float(np.random.rand()), index % 3
 
 
 def built(kind: Callable[..., nn.Module] = Images, **options: Any) -> nn.Module:
@@ -189,7 +194,7 @@ def test_a_rehearsal_leaves_no_trace() -> None:
     mutator = bound()
     mutator.model.train()
     mutator.model.drop.eval()
-    rehearsal = rehearsal_of(mutator, task_of(train_dataset=augmented))
+    rehearsal = rehearsal_of(mutator, task_of(train_dataset=Augmented))
     state = copy.deepcopy(mutator.model.state_dict())
     buffers = [id(buffer) for buffer in mutator.model.buffers()]
     randomness = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
@@ -222,13 +227,19 @@ def channels_last(model: nn.Module, mutator: Mutator | None) -> nn.Module:
 
 
 def test_a_run_goes_on_in_another_memory_format() -> None:
-    states = []
+    states: list[dict[str, Tensor]] = []
+
+    def undropped(accelerate: Any) -> BilevelTrainer:
+        trainer = trainer_of(accelerate)
+        trainer.model.drop.p = 0.0  # it draws its numbers in the order of memory
+        return trainer
+
     for first, second in ((None, None), (None, channels_last), (channels_last, None), (channels_last, channels_last)):
-        begun = trainer_of(first)
+        begun = undropped(first)
         batch = begun.to_device(next(iter(begun.train_batches.epoch(0))))
         begun.train_batch(batch)
         state = copy.deepcopy(begun.state_dict())
-        other = trainer_of(second)
+        other = undropped(second)
         other.load_state_dict(state)
         assert strides(other.model) == (FIRST if second is None else LAST)
         other.train_batch(batch)
@@ -284,12 +295,13 @@ def halves(trainer: BilevelTrainer, batch: Any) -> list[Tensor]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("forget_programs")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own look at it
 def test_one_graph_a_mode_and_none_for_a_reset() -> None:
     graphs = Graphs()
     compiled = trainer_of(lambda model, mutator: CompiledNetwork(model, FULL, graphs), built().double())
     plain = trainer_of(model=built().double())
     for trainer in (plain, compiled):
-        trainer.model.drop.p = 0.0  # its kernel draws in another order
+        trainer.model.drop.p = 0.0  # compiled, it draws other numbers
     batch = next(iter(plain.train_batches.epoch(0)))
     batch = [batch[0].double(), batch[1]]
     counts = []
@@ -323,12 +335,12 @@ def test_other_shapes_run_uncompiled() -> None:
     assert network(torch.zeros(3)).tolist() == [0, 0, 0]
     assert network(torch.zeros(2), more={"a": [torch.zeros(1)]}).tolist() == [1, 1]
     assert network(torch.zeros(2), more={"a": [torch.zeros(2)]}).tolist() == [0, 0]
-    assert graphs.count == 2
+    assert graphs.count == 1  # the dictionary is not used
 
 
 def test_a_compiled_network_has_the_attributes_of_its_model() -> None:
     model = Told()
-    network = CompiledNetwork(model, FULL)
+    network = CompiledNetwork(model, FULL, Graphs())
     network.rate = 0.25
     assert (network.rate, model.rate) == (0.25, 0.25)
     assert list(network.parameters()) == []

@@ -84,12 +84,11 @@ def test_a_weighted_sum_and_its_gradients_are_those_of_the_plain_expression(
     weights = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64, requires_grad=True)
     gradient = layout(numbers(1, seed=1)[0])
     kept = (0, 3, 2)
-    results = []
-    for total in (
+    totals = (
         reduce_soft([layout(one) for one in leaves], weights, kept, reduction, 4),
         mixed([layout(one) for one in leaves], weights, kept) / (4 if reduction == "mean" else 1),
-    ):
-        results.append([total.detach(), *torch.autograd.grad(total, [weights, *leaves], gradient)])
+    )
+    results = [[total.detach(), *torch.autograd.grad(total, [weights, *leaves], gradient)] for total in totals]
     for ours, plain in zip(*results, strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
     assert results[0][1][1] == 0  # its output was left out

@@ -19,7 +19,7 @@ from nnas_core.acceleration import Acceleration, CompiledNetwork, Rehearsal, req
 from nnas_core.bilevel import BilevelTrainer
 from nnas_core.data import DataSettings, build_batches
 from nnas_core.errors import EnvironmentFailure, UsageError
-from nnas_core.memory_format import has_images, laid_out_as, match_layouts, set_memory_format
+from nnas_core.memory_format import has_images, set_memory_format
 from nnas_core.mutator import Mutator
 from nnas_core.mutators.darts import DartsMutator
 from nnas_core.mutators.gdas import GdasMutator
@@ -110,30 +110,6 @@ def test_a_memory_format_changes_strides_and_nothing_else() -> None:
 def test_only_weights_of_four_dimensions_mean_images() -> None:
     assert has_images(built())
     assert not has_images(built(Vectors))
-
-
-def test_a_fused_optimizer_needs_the_strides_of_its_weights_and_gets_them() -> None:
-    weight = nn.Parameter(torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(0)))
-    stepped = []
-    for rearranged in (False, True):
-        mine = nn.Parameter(weight.detach().clone())
-        optimizer = torch.optim.SGD([mine], lr=0.1, momentum=0.9, fused=True)
-        mine.grad = torch.ones_like(mine)
-        optimizer.step()
-        optimizer.state[mine]["momentum_buffer"].copy_(weight.detach())
-        if rearranged:
-            mine.data = mine.data.contiguous(memory_format=torch.channels_last)
-            match_layouts(optimizer)
-            assert optimizer.state[mine]["momentum_buffer"].stride() == mine.stride()
-        mine.grad = laid_out_as(mine, weight.detach())
-        optimizer.step()
-        stepped.append(mine.detach())
-    assert torch.equal(*stepped)
-
-
-def test_what_has_the_strides_already_is_not_copied() -> None:
-    one = torch.ones(2, 3)
-    assert laid_out_as(torch.zeros(2, 3), one) is one
 
 
 @pytest.mark.parametrize(
@@ -293,7 +269,6 @@ def halves(trainer: BilevelTrainer, batch: Any) -> list[Tensor]:
     return [*of_architecture, *of_weights, output]
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("forget_programs")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own look at it
 def test_one_graph_a_mode_and_none_for_a_reset() -> None:

@@ -222,8 +222,9 @@ def row_15(rounds: int) -> Iterator[Line]:
 
     def proxyless_steps() -> None:
         for number in range(10):
-            proxyless.batch = number  # it trains the architecture at every fifth
-            proxyless.train_batch(batch)
+            if number % 5 == 0:
+                proxyless.architecture_step(batch, batch)  # type: ignore[attr-defined]
+            proxyless.weight_step(batch)
 
     seconds = compare(_sides(random=plain_steps, gdas=gdas_steps, proxyless=proxyless_steps), rounds, turns=3)
     what = "{} against as many steps of random paths"

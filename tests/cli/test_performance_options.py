@@ -27,11 +27,11 @@ from nnas_core import LayerChoice
 
 
 class Net(nn.Module):
-    def __init__(self, flatten="reshape"):
+    def __init__(self, flatten="reshape", drop=0.2):
         super().__init__()
         conv = nn.Conv2d(2, 4, 3, padding=1, bias=False)
         self.first = LayerChoice([nn.Sequential(conv, nn.BatchNorm2d(4)), nn.Conv2d(2, 4, 1)], key="first")
-        self.second = LayerChoice([nn.Conv2d(4, 4, 3, padding=1), nn.Dropout(0.2)], key="second")
+        self.second = LayerChoice([nn.Conv2d(4, 4, 3, padding=1), nn.Dropout(drop)], key="second")
         self.head = nn.Linear(4 * 9, 3)
         self.flatten = flatten
 
@@ -110,7 +110,8 @@ def test_a_model_that_needs_contiguous_images_gets_them_with_a_warning(nnas: Cli
 def test_weights_in_channels_last_are_evaluated_and_exported(nnas: Cli) -> None:
     nnas.ok(*SEARCH, "-o", "run")
     Path("one.json").write_text(nnas.ok("export", "run/checkpoint.pt").out)
-    evaluated = nnas.ok("evaluate", "images.py", "-c", "run/checkpoint.pt", "one.json", "--json").json
+    given = ("--checkpoint", "run/checkpoint.pt", "--architecture", "one.json")
+    evaluated = nnas.ok("evaluate", "images.py", *given, "--json").json
     assert 0 <= evaluated["metrics"]["accuracy"] <= 1
 
 
@@ -153,21 +154,23 @@ def test_a_run_goes_on_with_the_options_that_it_began_with(nnas: Cli) -> None:
 
 
 @pytest.mark.slow
-def test_a_compiled_search_finds_what_an_uncompiled_one_finds(nnas: Cli, tmp_path: Path) -> None:
-    nnas.ok(*SEARCH, "--drop-last", "--mutator-arg", "learning_rate=0.1", "-o", "run")
-    arguments = [*map(str, SEARCH), "--drop-last", "--mutator-arg", "learning_rate=0.1", "--compile", "-o", "compiled"]
+def test_a_compiled_search_finds_what_an_uncompiled_one_finds_and_goes_on_to_the_bit(nnas: Cli, tmp_path: Path) -> None:
     caches = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "nnas_cli", *arguments],
-        env={**os.environ, **caches},
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "warning" not in done.stderr.lower()
+
+    def compiled(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "nnas_cli", *map(str, arguments)]
+        return subprocess.run(command, env={**os.environ, **caches}, capture_output=True, text=True, cwd=tmp_path)
+
+    search = (*SEARCH, "--drop-last", "-a", "drop=0.0", "--mutator-arg", "learning_rate=0.1")
+    nnas.ok(*search, "-o", "plain")
+    done = compiled(*search, "--compile", "-o", "whole")
+    assert (done.returncode, "warning" in done.stderr.lower()) == (0, False), done.stderr
     assert any((tmp_path / "cache").rglob("*.so"))  # something was compiled
-    assert Path("run/architecture.json").read_bytes() == Path("compiled/architecture.json").read_bytes()
-    ours, compiled = weights("run"), weights("compiled")
-    for name in ours:
-        torch.testing.assert_close(compiled[name], ours[name], rtol=1e-2, atol=1e-3)
+    assert Path("plain/architecture.json").read_bytes() == Path("whole/architecture.json").read_bytes()
+    plain, whole = weights("plain"), weights("whole")
+    for name in plain:
+        torch.testing.assert_close(whole[name], plain[name], rtol=1e-2, atol=1e-3)
+    Path("stop").touch()
+    assert compiled(*search, "--compile", "-o", "run").returncode == 130
+    assert compiled("search", "--resume", "run").returncode == 0
+    assert_same_result("run", "whole")

@@ -95,7 +95,8 @@ class _WeightedSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor, kept: tuple[int, ...], *outputs: Tensor) -> Tensor:
-        ctx.save_for_backward(weights, *outputs)
+        # without gradients of weights, as in the weights' half of a search, nobody needs the outputs any more
+        ctx.save_for_backward(weights, *(outputs if ctx.needs_input_grad[0] else ()))
         ctx.kept = kept
         factors = _factors(weights)
         total = outputs[0] * factors[kept[0]]
@@ -116,6 +117,7 @@ class _WeightedSum(torch.autograd.Function):
             products = {i: dot(gradient, output) for i, output in zip(ctx.kept, outputs, strict=True)}
             zero = gradient.new_zeros(())
             of_weights = torch.stack([products.get(i, zero) for i in range(len(weights))])
+        del outputs  # what was recomputed is held by nothing else, and makes room for the gradients
         factors = weights.unbind() if torch.is_grad_enabled() else _factors(weights)
         needed = ctx.needs_input_grad[2:]
         of_outputs = (gradient * factors[i] if needs else None for i, needs in zip(ctx.kept, needed, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -115,6 +116,19 @@ def test_no_gradient_is_computed_that_nobody_asked_for() -> None:
     counts = {event.key: event.count for event in profile.key_averages()}
     assert counts["aten::mul"] == 1  # of the one output; no dot product for a weight
     assert "aten::dot" not in counts
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_outputs_are_kept_only_for_gradients_of_weights(trained: bool) -> None:
+    (leaf,) = numbers(1)
+    weights = torch.tensor([0.3, 0.7], dtype=torch.float64, requires_grad=trained)
+    outputs = [leaf.requires_grad_() * factor for factor in (2, 3)]
+    kept = [weakref.ref(one) for one in outputs]
+    total = reduce_soft(outputs, weights, (0, 1), "sum", 2)
+    del outputs
+    assert {one() is not None for one in kept} == {trained}
+    total.sum().backward()
+    torch.testing.assert_close(leaf.grad, torch.full(SHAPE, 2 * 0.3 + 3 * 0.7, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

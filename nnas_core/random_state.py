@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 
 from nnas_core.randomness import derive_seed
 
-__all__ = ["capture", "restore", "torch_generator"]
+__all__ = ["bookmark", "capture", "restore", "torch_generator"]
 
 
 def torch_generator(seed: int, *names: str | int) -> torch.Generator:
@@ -48,3 +48,18 @@ def restore(captured: Mapping[str, Any]) -> None:
     np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))
     if "cuda" in captured and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(captured["cuda"])
+
+
+def bookmark() -> Callable[[], None]:
+    """What brings the global random states of now back; quicker than ``capture``, and of no use in a file."""
+    of_torch, of_python, of_numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    of_cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+
+    def back() -> None:
+        torch.set_rng_state(of_torch)
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
+        if of_cuda is not None:
+            torch.cuda.set_rng_state_all(of_cuda)
+
+    return back

@@ -5,6 +5,7 @@ Source: Chen, Xu, Zhang, Guestrin, "Training Deep Nets with Sublinear Memory Cos
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -15,9 +16,16 @@ from torch.utils.checkpoint import checkpoint
 
 from nnas_core import random_state
 
-__all__ = ["Run", "recomputed"]
+__all__ = ["Run", "is_second_run", "recomputed"]
 
 Run = Callable[..., Any]
+
+_thread = threading.local()
+
+
+def is_second_run() -> bool:
+    """Whether this runs only to save once more what the backward pass needs: the output itself is thrown away."""
+    return getattr(_thread, "is_second_run", False)
 
 
 def recomputed(run: Run, module: nn.Module, hold: Callable[[], Callable[[], AbstractContextManager[None]]]) -> Run:
@@ -38,18 +46,20 @@ def recomputed(run: Run, module: nn.Module, hold: Callable[[], Callable[[], Abst
         parts = list(module.modules())
         parameters = [(part._parameters, part._parameters.copy()) for part in parts if part._parameters]
         buffers = [(part._buffers, _copies(part._buffers)) for part in parts if part._buffers]
-        states, held = random_state.capture(), hold()
+        then, held = random_state.bookmark(), hold()
 
         @contextmanager
         def again() -> Iterator[None]:
-            now = random_state.capture()
-            random_state.restore(states)
+            now, outer = random_state.bookmark(), is_second_run()
+            then()
             copies = [(home, _copies(values)) for home, values in buffers]
+            _thread.is_second_run = True
             try:
                 with _swapped([*parameters, *copies]), held():
                     yield
             finally:
-                random_state.restore(now)
+                _thread.is_second_run = outer
+                now()
 
         return checkpoint(
             run,

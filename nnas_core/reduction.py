@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nnas_core.recomputation import is_second_run
+
 __all__ = ["REDUCTIONS", "dot", "gate", "reduce_hard", "reduce_soft"]
 
 
@@ -95,9 +97,14 @@ class _WeightedSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor, kept: tuple[int, ...], *outputs: Tensor) -> Tensor:
-        # without gradients of weights, as in the weights' half of a search, nobody needs the outputs any more
-        ctx.save_for_backward(weights, *(outputs if ctx.needs_input_grad[0] else ()))
+        # Without gradients of weights, as in the weights' half of a search, nobody needs the outputs any more. Weights
+        # that nothing is differentiated by are not saved, so that a second run for what is saved may end before this.
+        differentiated = ctx.needs_input_grad[0]
+        ctx.save_for_backward(*((weights, *outputs) if differentiated else ()))
+        ctx.constant = None if differentiated else weights
         ctx.kept = kept
+        if is_second_run():  # for what was saved only: nobody looks at the sum, and who does shall notice
+            return outputs[0].new_full((), torch.nan).expand_as(outputs[0])
         factors = _factors(weights)
         total = outputs[0] * factors[kept[0]]
         for output, position in zip(outputs[1:], kept[1:], strict=True):
@@ -111,7 +118,7 @@ class _WeightedSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        weights, *outputs = ctx.saved_tensors
+        weights, *outputs = ctx.saved_tensors or (ctx.constant,)
         of_weights = None
         if ctx.needs_input_grad[0]:
             products = {i: dot(gradient, output) for i, output in zip(ctx.kept, outputs, strict=True)}

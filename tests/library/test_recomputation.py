@@ -219,3 +219,41 @@ def test_what_does_not_run_all_candidates_is_refused() -> None:
     mutator.unbind()
     with pytest.raises(UsageError, match=r"--option needs .*, RandomMutator does not$"):
         require_dense(RandomMutator(model), "--option")
+
+
+class SquaredMixture(DartsMutator):
+    """Goes on computing with the sum of a LayerChoice, and so saves it for the backward pass."""
+
+    def blend(self, mutable, row):
+        run = super().blend(mutable, row)
+        return lambda *args: run(*args).square()
+
+
+def test_the_second_run_makes_no_sum_and_who_needs_it_notices() -> None:
+    model = nn.Sequential(LayerChoice([nn.Identity(), nn.Tanh()]))
+    mutator = SquaredMixture(model, torch.Generator().manual_seed(0))
+    mutator.recompute()
+    mutator.reset()
+    model(torch.ones(2)).sum().backward()
+    assert mutator.logits.grad.isnan().all()
+
+
+class Counting(nn.Module):
+    """Counts its runs, and saves nothing for the backward pass."""
+
+    runs = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.runs += 1
+        return x + 1
+
+
+@pytest.mark.parametrize("trains_the_architecture", [True, False])
+def test_constant_weights_end_the_second_run_where_everything_is_saved(trains_the_architecture: bool) -> None:
+    model = nn.Sequential(LayerChoice([nn.Tanh(), Counting()]))
+    mutator = DartsMutator(model, torch.Generator().manual_seed(0))
+    mutator.requires_grad_(trains_the_architecture)
+    mutator.recompute()
+    mutator.reset()
+    model(torch.ones(2, requires_grad=True)).sum().backward()
+    assert model[0][1].runs == (2 if trains_the_architecture else 1)

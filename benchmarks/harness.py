@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -86,6 +87,12 @@ class Line:
             "rounds": list(self.values),
             "note": self.note,
         }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Line:
+        """What ``to_json`` made."""
+        names = ("row", "what", "unit", "target", "at_least", "note")
+        return cls(values=document["rounds"], **{name: document[name] for name in names})
 
 
 def compare(

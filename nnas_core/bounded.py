@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from nnas_core.choice import Choice, Decision
 from nnas_core.cost import CostTable, FlopMeter
-from nnas_core.errors import NnasWarning, NoResultError, UsageError
+from nnas_core.errors import NnasWarning, NoResultError
 from nnas_core.random_state import torch_generator
 
 __all__ = ["AddedCosts", "BoundedDraw", "Interval", "MeasuredCosts", "Population"]
@@ -175,8 +175,7 @@ class BoundedDraw:
         tries: draws until one is in the bin that was picked.
 
     Raises:
-        UsageError: it is certain that no architecture is within the bounds.
-        NoResultError: none, or too few, of those looked at are.
+        NoResultError: no architecture is within the bounds, or none, or too few, of those looked at are.
     """
 
     def __init__(self, population: Population, bounds: Mapping[str, Interval], bins: int, tries: int) -> None:
@@ -188,7 +187,7 @@ class BoundedDraw:
         for name, (low, high) in bounds.items():
             least, most = population.limits(name) or (0, math.inf)
             if high < least or low > most:
-                raise UsageError(
+                raise NoResultError(
                     f"no architecture has {_range(low, high)} {_UNITS[name]}, they have {_range(least, most)}",
                     hint="widen the bounds",
                 )
@@ -200,7 +199,7 @@ class BoundedDraw:
         asked = " and ".join(f"{_range(*ends)} {_UNITS[name]}" for name, ends in bounds.items())
         if not len(inside):
             if listed:
-                raise UsageError(
+                raise NoResultError(
                     f"none of the {looked:,} architectures that differ in cost has {asked}", hint="widen the bounds"
                 )
             raise NoResultError(

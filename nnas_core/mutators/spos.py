@@ -121,8 +121,8 @@ class SposMutator(RandomMutator):
         tries: architectures drawn at most until one is in the bin, in spaces that are too large to be listed.
 
     Raises:
-        UsageError: an option is out of range, or no architecture has as few or as many parameters as asked for.
-        NoResultError: none, or too few, of ``tries`` architectures are within the bounds.
+        UsageError: an option is out of range.
+        NoResultError: no architecture, or too few of ``tries``, has as few or as many parameters as asked for.
     """
 
     trainer = SposTrainer
@@ -161,8 +161,7 @@ class SposMutator(RandomMutator):
             forward: called as ``forward(model, *inputs)``; None calls the model.
 
         Raises:
-            UsageError: no architecture is within the bounds.
-            NoResultError: none, or too few, of those that were drawn are.
+            NoResultError: no architecture, or too few of those that were drawn, is within the bounds.
         """
         self._require_bound()
         model = self.model

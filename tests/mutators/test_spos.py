@@ -184,29 +184,29 @@ class TestEmptyBins:
 class TestImpossibleBounds:
     @pytest.mark.parametrize("ends", [[0, 17], [5000, None]])
     def test_out_of_the_range_of_the_space(self, ends):
-        with pytest.raises(UsageError, match=r"^no architecture has .* parameters, they have 18 to 119$"):
+        with pytest.raises(NoResultError, match=r"^no architecture has .* parameters, they have 18 to 119$"):
             SposMutator(Unequal(1), params=ends)
 
     def test_between_two_architectures(self):
-        with pytest.raises(UsageError, match=r"^none of the 6 architectures that differ in cost has 19 to 21 param"):
+        with pytest.raises(NoResultError, match=r"^none of the 6 architectures that differ in cost has 19 to 21 param"):
             SposMutator(Unequal(1), params=[19, 21])
 
     def test_contradictory(self):
         mutator = SposMutator(Unequal(1), flops=[0, 16], params=[100, None])
         message = r"^none of the 6 architectures that differ in cost has 0 to 16 FLOPs and at least 100 parameters$"
-        with pytest.raises(UsageError, match=message):
+        with pytest.raises(NoResultError, match=message):
             mutator.measure_costs(sample())
 
     def test_of_flops(self):
         mutator = SposMutator(Unequal(1), flops=[None, 15])
-        with pytest.raises(UsageError, match=r"^no architecture has at most 15 FLOPs, they have 16 to 192$"):
+        with pytest.raises(NoResultError, match=r"^no architecture has at most 15 FLOPs, they have 16 to 192$"):
             mutator.measure_costs(sample())
-        with pytest.raises(UsageError, match="no architecture has at most 15 FLOPs"):
+        with pytest.raises(NoResultError, match="no architecture has at most 15 FLOPs"):
             mutator.reset()  # and never a sample without bounds
 
     def test_of_measured_flops(self):
         mutator = SposMutator(Shrinking(), flops=[1, 3])
-        with pytest.raises(UsageError, match=r"^none of the 27 architectures that differ in cost has 1 to 3 FLOPs$"):
+        with pytest.raises(NoResultError, match=r"^none of the 27 architectures that differ in cost has 1 to 3 FLOPs$"):
             mutator.measure_costs(long_sample())
 
     def test_never_met_in_a_large_space(self):

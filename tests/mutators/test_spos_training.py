@@ -13,7 +13,7 @@ from torch.utils.data import TensorDataset
 from nnas_core import RandomMutator, Trainer
 from nnas_core.checkpoint import read_checkpoint, write_checkpoint
 from nnas_core.data import DataSettings, build_batches
-from nnas_core.errors import UsageError, UserCodeError
+from nnas_core.errors import NoResultError, UsageError, UserCodeError
 from nnas_core.mutators.spos import SposMutator, SposTrainer
 from nnas_core.training import Callback
 from tests.cli_support import Cli, nnas, small_model
@@ -56,7 +56,7 @@ class TestMeasuring:
         mutator.measure_costs(sample())
         mutator.reset()
         mutator.model.a[1] = nn.Identity()  # what was wide
-        with pytest.raises(UsageError, match="no architecture has"):
+        with pytest.raises(NoResultError, match="no architecture has"):
             mutator.reset()
 
     @quietly
@@ -239,8 +239,8 @@ class TestOneSample:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["params=[1,2]"], 2, "no architecture has 1 to 2 parameters, they have"),
-        (["flops=[1,2]"], 2, "no architecture has 1 to 2 FLOPs, they have"),
+        (["params=[1,2]"], 5, "no architecture has 1 to 2 parameters, they have"),
+        (["flops=[1,2]"], 5, "no architecture has 1 to 2 FLOPs, they have"),
         (["params=[0]"], 2, "spos: params must be [lowest, highest]"),
         (['params=[0,"1"]'], 2, "the mutator 'spos' cannot take params="),
         (["flops=[0,1e9]", "bins=1"], 0, ""),

@@ -12,7 +12,7 @@ from typing import Any, Literal, Union
 
 from nnas_core.errors import UsageError
 
-__all__ = ["check_arguments", "check_range"]
+__all__ = ["check_arguments", "check_count", "check_flag", "check_range", "sign_of"]
 
 
 def check_arguments(
@@ -78,6 +78,46 @@ def check_range(name: str, value: float, interval: str) -> None:
     below = value <= high if interval[-1] == "]" else value < high
     if not (above and below):
         raise UsageError(f"{name}={value} is out of range", hint=f"it must be in {interval}")
+
+
+def check_count(name: str, value: object, least: int = 1) -> None:
+    """Refuse what is not a whole number of at least ``least``.
+
+    Args:
+        name: of the argument, as the message shall name it: ``"evolution: population"``.
+        value: what was given; truth values are no numbers.
+        least: the smallest that is allowed.
+
+    Raises:
+        UsageError: it is smaller, or no ``int``.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UsageError(f"{name} must be a whole number of at least {least}, not {value!r}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse what is neither True nor False; ``name`` as in ``check_count``.
+
+    Raises:
+        UsageError: it is something else, 0 and 1 included.
+    """
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} must be true or false, not {value!r}")
+
+
+def sign_of(name: str, optimize_mode: str) -> float:
+    """What a metric is multiplied by, so that larger is better; ``name`` as in ``check_count``.
+
+    Returns:
+        1.0 for ``"maximize"``, -1.0 for ``"minimize"``.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    signs = {"maximize": 1.0, "minimize": -1.0}
+    if optimize_mode not in signs:
+        raise UsageError(f"{name} must be maximize or minimize, not {optimize_mode!r}")
+    return signs[optimize_mode]
 
 
 def _annotations(cls: type[Any]) -> dict[str, Any]:

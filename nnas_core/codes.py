@@ -5,16 +5,20 @@ Codes are plain tuples of integers: quick to draw, to change and to remember, al
 
 from __future__ import annotations
 
+import bisect
 import itertools
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from nnas_core.choice import Choice
+from nnas_core.errors import NnasWarning
+from nnas_core.finite import finite
 from nnas_core.space import SearchSpace
 
-__all__ = ["Code", "Codes", "Unseen", "below"]
+__all__ = ["Code", "Codes", "Unseen", "below", "shuffled"]
 
 Code = tuple[int, ...]
 
@@ -32,27 +36,45 @@ def below(rng: np.random.Generator, limit: int) -> int:
             return drawn
 
 
+def shuffled(rng: np.random.Generator, count: int) -> Iterator[int]:
+    """Every ``0 <= n < count`` once, in a random order that costs only what is taken of it, whatever ``count``."""
+    moved: dict[int, int] = {}  # the shuffle of Fisher and Yates on a list of which only what changed exists
+    for last in range(count - 1, -1, -1):
+        place = below(rng, last + 1)
+        drawn = moved.get(place, place)
+        moved[place] = moved.pop(last, last)
+        yield drawn
+
+
 class Codes:
     """All codes of one search space.
 
     Args:
         space: its choices give the codes their meaning.
+
+    Attributes:
+        space: as given.
+        size: the number of codes, exact.
+        sizes: the number of decisions at each key.
+        degree: the number of neighbours, the same for every code.
     """
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
         self.size = space.size
         self._choices: tuple[Choice, ...] = tuple(space)
-        self._sizes = tuple(choice.size for choice in self._choices)
-        self._limits = np.array([min(size, _INT64 - 1) for size in self._sizes], dtype=np.int64)
-        self._huge = [place for place, size in enumerate(self._sizes) if size >= _INT64]
-        self._free = [place for place, size in enumerate(self._sizes) if size > 1]
+        self.sizes = tuple(choice.size for choice in self._choices)
+        self._limits = np.array([min(size, _INT64 - 1) for size in self.sizes], dtype=np.int64)
+        self._huge = [place for place, size in enumerate(self.sizes) if size >= _INT64]
+        self._ends = list(itertools.accumulate(map(_steps, self._choices)))  # of each key's neighbours
+        self.degree = self._ends[-1] if self._ends else 0
+        self._free = [place for place, size in enumerate(self.sizes) if size > 1]
 
     def sample(self, rng: np.random.Generator) -> Code:
         """A code drawn uniformly."""
         drawn: list[int] = rng.integers(self._limits).tolist()
         for place in self._huge:
-            drawn[place] = below(rng, self._sizes[place])
+            drawn[place] = below(rng, self.sizes[place])
         return tuple(drawn)
 
     def mutate(self, code: Code, rng: np.random.Generator) -> Code:
@@ -63,13 +85,29 @@ class Codes:
         if not self._free:
             return code
         place = self._free[int(rng.integers(len(self._free)))]
-        drawn = below(rng, self._sizes[place] - 1)
+        drawn = below(rng, self.sizes[place] - 1)
         drawn += drawn >= code[place]  # all but the present one, equally likely
         return (*code[:place], drawn, *code[place + 1 :])
 
+    def neighbour(self, code: Code, index: int) -> Code:
+        """Neighbour number ``index`` of ``code``, ``0 <= index < degree``: the smallest step at one key.
+
+        Where any number of candidates may be chosen one of them enters or leaves; elsewhere one that is chosen
+        makes room for one that is not. So the neighbours of a choice between one of some candidates are all its
+        other decisions, and a choice among 2^100 subsets has 100 neighbours.
+
+        Raises:
+            IndexError: there are not so many.
+        """
+        if not 0 <= index < self.degree:
+            raise IndexError(f"neighbour {index} of {self.degree}")
+        place = bisect.bisect_right(self._ends, index)
+        step = index - (self._ends[place - 1] if place else 0)
+        return (*code[:place], _step(self._choices[place], code[place], step), *code[place + 1 :])
+
     def all(self) -> itertools.product[Code]:
         """Every code, the last key varying fastest."""
-        return itertools.product(*map(range, self._sizes))
+        return itertools.product(*map(range, self.sizes))
 
     def parameters(self, code: Code) -> dict[str, Any]:
         """The parameters of a trial, newly built."""
@@ -101,6 +139,44 @@ class Codes:
         architecture = self.space.parse(document)
         self.space.validate(architecture)
         return self.read(architecture.parameters())
+
+    def trials(self, data: list[dict[str, Any]]) -> list[tuple[Code, float | None]]:
+        """Code and value of trials of elsewhere, as ``Tuner.import_data`` gets them.
+
+        A value that is no finite number is None, and is warned about.
+
+        Raises:
+            ArchitectureError: a ``parameter`` does not fit the space.
+        """
+        read = []
+        for entry in data:
+            value = finite(entry.get("value"))
+            if value is None:
+                warnings.warn(
+                    f"imported value {entry.get('value')!r} is not a finite number: the trial only counts as known",
+                    NnasWarning,
+                    stacklevel=3,  # where import_data was called
+                )
+            read.append((self.parse(entry["parameter"]), value))
+        return read
+
+
+def _steps(choice: Choice) -> int:
+    """How many decisions are the smallest step away from any other."""
+    count = len(choice.candidates)
+    return count if choice.n_chosen is None else choice.n_chosen * (count - choice.n_chosen)
+
+
+def _step(choice: Choice, number: int, index: int) -> int:
+    """The number of the decision that is step ``index`` away from decision ``number``."""
+    if choice.n_chosen is None:
+        return number ^ 1 << index
+    if choice.n_chosen == 1:
+        return index + (index >= number)
+    decision = choice.decision(number)
+    leaves, enters = divmod(index, len(choice.candidates) - choice.n_chosen)
+    others = [candidate for candidate in range(len(choice.candidates)) if candidate not in decision]
+    return choice.number(tuple(sorted({*decision, others[enters]} - {decision[leaves]})))
 
 
 class Unseen:

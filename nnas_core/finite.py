@@ -7,7 +7,7 @@ import numbers
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["finite", "finite_only"]
+__all__ = ["finite", "finite_only", "not_finite"]
 
 
 def finite(value: Any) -> float | None:
@@ -25,3 +25,9 @@ def finite_only(values: Mapping[str, Any]) -> dict[str, float]:
     """The entries that are finite numbers, as floats."""
     pairs = ((name, finite(value)) for name, value in values.items())
     return {name: number for name, number in pairs if number is not None}
+
+
+def not_finite(value: Any) -> str:
+    """The message about a metric that ``finite`` does not take."""
+    text = str(value) if isinstance(value, float) else repr(value)
+    return f"metric is not a finite number: {text[:80]}"

@@ -6,13 +6,11 @@ Source: Real et al., "Regularized Evolution for Image Classifier Architecture Se
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections import deque
 from typing import Any
 
+from nnas_core.arguments import check_count, check_flag, sign_of
 from nnas_core.codes import Code, Codes, Unseen
-from nnas_core.errors import NnasWarning, UsageError
 from nnas_core.randomness import generator
 from nnas_core.space import SearchSpace
 from nnas_core.tuner import NoMoreTrials, Tuner
@@ -51,16 +49,13 @@ class EvolutionTuner(Tuner):
         optimize_mode: str = "maximize",
     ) -> None:
         super().__init__(seed, optimize_mode)
-        _check_count("population", population)
-        _check_count("sample", sample)
-        if not isinstance(repeats, bool):
-            raise UsageError(f"evolution: repeats must be true or false, not {repeats!r}")
-        if optimize_mode not in ("maximize", "minimize"):
-            raise UsageError(f"evolution: optimize_mode must be maximize or minimize, not {optimize_mode!r}")
+        check_count("evolution: population", population)
+        check_count("evolution: sample", sample)
+        check_flag("evolution: repeats", repeats)
+        self._sign = sign_of("evolution: optimize_mode", optimize_mode)
         self._size = population
         self._sample = sample
         self._repeats = repeats
-        self._sign = 1.0 if optimize_mode == "maximize" else -1.0
         self._rng = generator(seed, "tuner", "evolution")
         self._population: deque[tuple[Code, float]] = deque(maxlen=population)  # the oldest first
 
@@ -94,17 +89,11 @@ class EvolutionTuner(Tuner):
         Raises:
             ArchitectureError: a ``parameter`` does not fit the space.
         """
-        for entry in data:
-            code, value = self._codes.parse(entry["parameter"]), entry.get("value")
-            if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-                self._join(code, value)
-            else:
-                warnings.warn(
-                    f"imported value {value!r} is not a finite number: the trial is known, but no parent",
-                    NnasWarning,
-                    stacklevel=2,
-                )
+        for code, value in self._codes.trials(data):
+            if value is None:
                 self._unseen.see(code)
+            else:
+                self._join(code, value)
 
     def _join(self, code: Code, value: float) -> None:
         self._unseen.see(code)
@@ -125,8 +114,3 @@ class EvolutionTuner(Tuner):
         drawn = self._rng.integers(len(self._population), size=self._sample).tolist()
         parent, _ = max((self._population[place] for place in drawn), key=lambda member: member[1])
         return self._codes.mutate(parent, self._rng)
-
-
-def _check_count(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError(f"evolution: {name} must be a whole number of at least 1, not {value!r}")

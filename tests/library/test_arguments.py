@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from nnas_core.arguments import check_arguments, check_range
+from nnas_core.arguments import check_arguments, check_count, check_flag, check_range, sign_of
 from nnas_core.errors import UsageError
 
 
@@ -120,3 +120,36 @@ def test_an_interval_is_read_as_mathematics_writes_it(value: float, interval: st
     with pytest.raises(UsageError, match=f"^rate={re.escape(str(value))} is out of range$") as raised:
         check_range("rate", value, interval)
     assert raised.value.hint == f"it must be in {interval}"
+
+
+@pytest.mark.parametrize("value", [2, 3, 10**30])
+def test_whole_numbers_from_the_least_on_are_counts(value: int) -> None:
+    check_count("x: size", value, 2)
+
+
+@pytest.mark.parametrize("value", [1, -1, 2.0, True, "2", None])
+def test_smaller_and_other_values_are_no_counts(value: object) -> None:
+    message = re.escape(f"x: size must be a whole number of at least 2, not {value!r}")
+    with pytest.raises(UsageError, match=message):
+        check_count("x: size", value, 2)
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_truth_values_are_flags(value: bool) -> None:
+    check_flag("x: full", value)
+
+
+@pytest.mark.parametrize("value", [0, 1, "true", None])
+def test_other_values_are_no_flags(value: object) -> None:
+    with pytest.raises(UsageError, match=re.escape(f"x: full must be true or false, not {value!r}")):
+        check_flag("x: full", value)
+
+
+def test_larger_is_better_after_multiplying_by_the_sign() -> None:
+    assert sign_of("x: optimize_mode", "maximize") == 1.0
+    assert sign_of("x: optimize_mode", "minimize") == -1.0
+
+
+def test_other_modes_have_no_sign() -> None:
+    with pytest.raises(UsageError, match="x: optimize_mode must be maximize or minimize, not 'max'"):
+        sign_of("x: optimize_mode", "max")

@@ -256,7 +256,7 @@ def test_imported_trials_are_known_and_become_parents() -> None:
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, "0.5", True])
 def test_imported_trials_without_a_finite_value_are_only_known(value: Any) -> None:
     tuner = make(population=1, sample=1)
-    with pytest.warns(NnasWarning, match="is not a finite number: the trial is known, but no parent"):
+    with pytest.warns(NnasWarning, match="is not a finite number: the trial only counts as known"):
         tuner.import_data([{"parameter": SPACE.at(0).parameters(), "value": value}])
     proposed = {propose(tuner, number) for number in range(ALL_KINDS_SIZE - 1)}  # still random
     assert SPACE.at(0) not in proposed

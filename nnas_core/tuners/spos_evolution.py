@@ -1,0 +1,165 @@
+"""Evolution in rounds: the best ones mutate and are crossed; made for supernets with inherited weights.
+
+Source: Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", arXiv:1904.00420
+(Algorithm 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from nnas_core.arguments import check_count, check_range, sign_of
+from nnas_core.codes import Code, Codes, Unseen
+from nnas_core.errors import UsageError
+from nnas_core.randomness import generator
+from nnas_core.space import SearchSpace
+from nnas_core.tuner import NoMoreTrials, Tuner
+
+__all__ = ["SposEvolutionTuner"]
+
+_TRIES = 10
+"""Children drawn for each one wanted, before the rest is drawn at random; of the paper's program and of NNI."""
+
+
+class SposEvolutionTuner(Tuner):
+    """Rounds of architectures: mutations, then crossovers of the best so far, then random ones.
+
+    The first round is random. Each later one is made when it is first asked for, from the ``num_select`` best of
+    all rounds: ``num_mutation`` mutations of random members, in which each key is drawn anew with probability
+    ``m_prob``; ``num_crossover`` crossovers, which take the decision at each key from one of two random members;
+    and random architectures up to ``num_population``. What was proposed before is not proposed again; where tries
+    do not suffice to find new children, random ones take their place. The last round of a small space is shorter.
+
+    The best of a round are known only in part where trials run at the same time and some are unfinished when the
+    next round is made. It is made of what is known then, and the late ones count for the round after it.
+
+    A trial that fails is never among the best.
+
+    Args:
+        max_epochs: rounds, the random one included; with the defaults 20 times 50 architectures, as in the paper.
+        num_select: members that are mutated and crossed, at least 1.
+        num_population: architectures a round, at least 1.
+        m_prob: probability that a key of a mutation is drawn anew, from 0 to 1; the present decision may come again.
+        num_crossover: crossovers a round.
+        num_mutation: mutations a round; with the crossovers, at most ``num_population``.
+        seed: of the study.
+        optimize_mode: ``"maximize"`` or ``"minimize"``.
+
+    Raises:
+        UsageError: an argument is out of range, or a round would have more children than ``num_population``.
+    """
+
+    def __init__(
+        self,
+        max_epochs: int = 20,
+        num_select: int = 10,
+        num_population: int = 50,
+        m_prob: float = 0.1,
+        num_crossover: int = 25,
+        num_mutation: int = 25,
+        seed: int = 0,
+        optimize_mode: str = "maximize",
+    ) -> None:
+        super().__init__(seed, optimize_mode)
+        check_count("spos-evolution: max_epochs", max_epochs)
+        check_count("spos-evolution: num_select", num_select)
+        check_count("spos-evolution: num_population", num_population)
+        check_range("spos-evolution: m_prob", m_prob, "[0, 1]")
+        check_count("spos-evolution: num_crossover", num_crossover, 0)
+        check_count("spos-evolution: num_mutation", num_mutation, 0)
+        if num_crossover + num_mutation > num_population:
+            raise UsageError(
+                f"spos-evolution: num_crossover={num_crossover} and num_mutation={num_mutation} are more than "
+                f"num_population={num_population}",
+                hint="make num_population at least their sum; what it has more is drawn at random",
+            )
+        self._sign = sign_of("spos-evolution: optimize_mode", optimize_mode)
+        self._rounds = max_epochs
+        self._select = num_select
+        self._size = num_population
+        self._m_prob = m_prob
+        self._crossovers = num_crossover
+        self._mutations = num_mutation
+        self._rng = generator(seed, "tuner", "spos-evolution")
+
+    def update_search_space(self, search_space: dict[str, Any]) -> None:
+        """Begin before the first round, in a space of which nothing was seen."""
+        self._codes = Codes(SearchSpace.from_json(search_space))
+        self._unseen = Unseen(self._codes)
+        self._made = 0
+        self._round: list[Code] = []  # what is left of it, the next one last
+        self._best: dict[Code, float] = {}  # the best first
+
+    def generate_parameters(self, parameter_id: int, **kwargs: Any) -> dict[str, Any]:
+        """Propose the next architecture of the round, or the first of the next one.
+
+        Raises:
+            NoMoreTrials: all rounds, or all architectures of the space, were proposed.
+        """
+        if not self._round:
+            if self._made == self._rounds or not self._unseen:
+                raise NoMoreTrials
+            self._round = self._next_round()[::-1]
+            self._made += 1
+        return self._codes.parameters(self._round.pop())
+
+    def receive_trial_result(self, parameter_id: int, parameters: dict[str, Any], value: float, **kwargs: Any) -> None:
+        """Rank the architecture among the best so far."""
+        self._learn(self._codes.read(parameters), value)
+
+    def import_data(self, data: list[dict[str, Any]]) -> None:
+        """Rank architectures that were tried elsewhere among the best so far; they belong to no round.
+
+        Those without a finite value only count as known.
+
+        Raises:
+            ArchitectureError: a ``parameter`` does not fit the space.
+        """
+        for code, value in self._codes.trials(data):
+            self._learn(code, value)
+
+    def _learn(self, code: Code, value: float | None) -> None:
+        self._unseen.see(code)
+        if code in self._round:  # tried elsewhere since the round was made
+            self._round.remove(code)
+        if value is not None:
+            known = {**self._best, code: self._sign * value}
+            # stable: of equal ones the older is the better
+            self._best = dict(sorted(known.items(), key=lambda member: member[1], reverse=True)[: self._select])
+
+    def _next_round(self) -> list[Code]:
+        made: list[Code] = []
+        members = list(self._best)
+        if self._made and members:
+            made += self._children(self._mutations, lambda: self._mutation(members))
+            made += self._children(self._crossovers, lambda: self._crossover(members))
+        while len(made) < self._size and (code := self._unseen.draw(self._rng)) is not None:
+            made.append(code)
+        return made
+
+    def _children(self, count: int, make: Callable[[], Code]) -> list[Code]:
+        """Unseen children, ``count`` at most; they are seen from now on."""
+        children: list[Code] = []
+        for _ in range(_TRIES * count):
+            if len(children) == count:
+                break
+            if (child := make()) in self._unseen:
+                self._unseen.see(child)
+                children.append(child)
+        return children
+
+    def _mutation(self, members: list[Code]) -> Code:
+        parent = self._member(members)
+        anew = (self._rng.random(len(parent)) < self._m_prob).tolist()
+        return tuple(
+            new if drawn else old for old, new, drawn in zip(parent, self._codes.sample(self._rng), anew, strict=True)
+        )
+
+    def _crossover(self, members: list[Code]) -> Code:
+        one, other = self._member(members), self._member(members)
+        first = (self._rng.random(len(one)) < 0.5).tolist()
+        return tuple(a if taken else b for a, b, taken in zip(one, other, first, strict=True))
+
+    def _member(self, members: list[Code]) -> Code:
+        return members[int(self._rng.integers(len(members)))]

@@ -1,0 +1,41 @@
+"""Every registered tuner keeps to what ``nnas_core.testing`` asks of all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytest
+
+from nnas_core import registry
+from nnas_core.testing import TunerConformance
+
+# What differs from one algorithm to the next: arguments with which a few trials suffice, since learning costs time.
+_SPECIAL: dict[str, dict[str, Any]] = {
+    "cmaes": {"trials": 20},
+    "gp": {"arguments": {"n_startup_trials": 4}, "trials": 6, "pytestmark": pytest.mark.slow},
+    "nsga2": {"arguments": {"population_size": 8}, "trials": 20},
+    "tpe": {"trials": 20},
+}
+
+for _name in registry.entries("tuners"):
+    _case = f"Test{_name.title().replace('-', '')}"
+    globals()[_case] = type(
+        _case, (TunerConformance,), {"tuner": registry.find("tuners", _name), **_SPECIAL.get(_name, {})}
+    )
+
+
+class TestEvolutionWithRepeats(TunerConformance):
+    """What may repeat itself passes too."""
+
+    tuner = registry.find("tuners", "evolution")
+    arguments: ClassVar[Mapping[str, Any]] = {"population": 5, "sample": 2, "repeats": True}
+    repeats = True
+
+
+class TestNsga2WithObjectives(TunerConformance):
+    """Several objectives are served."""
+
+    tuner = registry.find("tuners", "nsga2")
+    arguments: ClassVar[Mapping[str, Any]] = {"objectives": {"parameters": "minimize"}, "population_size": 8}
+    trials = 20

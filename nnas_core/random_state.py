@@ -11,7 +11,7 @@ import torch
 
 from nnas_core.randomness import derive_seed
 
-__all__ = ["bookmark", "capture", "restore", "torch_generator"]
+__all__ = ["bookmark", "capture", "from_json", "restore", "to_json", "torch_generator"]
 
 
 def torch_generator(seed: int, *names: str | int) -> torch.Generator:
@@ -48,6 +48,33 @@ def restore(captured: Mapping[str, Any]) -> None:
     np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))
     if "cuda" in captured and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(captured["cuda"])
+
+
+def to_json(captured: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``capture`` saw, for another process."""
+    version, state, gauss = captured["python"]
+    keys, *rest = captured["numpy"]
+    document = {
+        "torch": captured["torch"].tolist(),
+        "python": [version, state.tolist(), gauss],
+        "numpy": [keys.tolist(), *rest],
+    }
+    return {**document, "cuda": [one.tolist() for one in captured["cuda"]]} if "cuda" in captured else document
+
+
+def from_json(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``to_json`` was given; of GPUs, as many as this process has."""
+    version, state, gauss = document["python"]
+    keys, *rest = document["numpy"]
+    captured: dict[str, Any] = {
+        "torch": torch.tensor(document["torch"], dtype=torch.uint8),
+        "python": [version, torch.tensor(state, dtype=torch.int64), gauss],
+        "numpy": [torch.tensor(keys, dtype=torch.int64), *rest],
+    }
+    if "cuda" in document:
+        states = document["cuda"][: torch.cuda.device_count()]
+        captured["cuda"] = [torch.tensor(one, dtype=torch.uint8) for one in states]
+    return captured
 
 
 def bookmark() -> Callable[[], None]:

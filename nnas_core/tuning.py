@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 import torch.nn as nn
 
-from nnas_core import random_state, registry
+from nnas_core import random_state
 from nnas_core.architecture import Architecture
 from nnas_core.data import build_batches, held_out_batches
 from nnas_core.errors import Interrupted, NnasError, NoResultError, UserCodeError
 from nnas_core.evaluation import Evaluation, InheritedWeights, first_metric, require_finite
+from nnas_core.execution.commands import LocalSettings
+from nnas_core.execution.pool import WorkerPool
+from nnas_core.execution.serving import Evaluation as ServedEvaluation
 from nnas_core.extraction import extract
 from nnas_core.loading import as_user_error, load
 from nnas_core.model import build_model
@@ -22,14 +25,15 @@ from nnas_core.session import StopSignal, choose_device, load_weights, weights_d
 from nnas_core.settings import TrainingSettings
 from nnas_core.space import SearchSpace
 from nnas_core.study.coordinator import StudyResult, run_study
+from nnas_core.study.engine import Engine, InProcessEngine
+from nnas_core.study.limits import TrialRules
 from nnas_core.study.records import StudySettings, TrialFailed, TrialRecord, TrialResult
-from nnas_core.study.setup import create_study, create_tuner, resume_study
+from nnas_core.study.setup import open_study
 from nnas_core.study.store import StudyStore
 from nnas_core.task import Task
 from nnas_core.training import Callback, Trainer
-from nnas_core.tuner import Tuner
 
-__all__ = ["EvaluateSettings", "TuneSettings", "evaluate_once", "tune"]
+__all__ = ["EvaluateSettings", "TuneSettings", "evaluate_once", "prepare_worker", "tune"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,27 +145,34 @@ def tune(
     *,
     trials: int | None,
     duration_s: float | None = None,
+    concurrency: int = 1,
+    rules: TrialRules | None = None,
+    local: LocalSettings | None = None,
     resume: bool = False,
     should_stop: StopSignal = lambda: None,
     on_start: Callable[[int, int], None] = lambda finished, recovered: None,
     on_trial: Callable[[TrialRecord], None] = lambda trial: None,
+    on_retry: Callable[[TrialRecord, str], None] = lambda trial, why: None,
 ) -> StudyResult:
     """Run a study of a model.
 
     Args:
         settings: what a trial is.
         store: where the study is, or will be.
-        trials, duration_s: when it ends, see ``run_study``.
+        trials, duration_s, concurrency, rules: see ``run_study``.
+        local: how worker processes evaluate; None evaluates in this process, one trial at a time, without time-outs
+            and assessors.
         resume: go on with a study of that name.
-        should_stop: asked before every batch; the trial at hand then waits for the next run.
-        on_start, on_trial: told how it goes, see ``run_study``.
+        should_stop: asked often; the trials at hand then wait for the next run.
+        on_start, on_trial, on_retry: told how it goes, see ``run_study``.
 
     Raises:
         UsageError, InputError: the study exists, does not exist, or was made with other settings.
         NoResultError: no trial succeeded.
         Interrupted: everything is stored.
     """
-    setting = _Setting(settings, settings.checkpoint)
+    begin = random_state.capture() if local else {}
+    setting = _Setting(settings if local is None else replace(settings, device="cpu"), settings.checkpoint)
     minimize = setting.task.metric_mode == "min"
     study_settings = StudySettings(
         name=settings.study,
@@ -172,45 +183,61 @@ def tune(
         optimize_mode="minimize" if minimize else "maximize",
         config=settings.config(setting.weights),
     )
-    kind = registry.find("tuners", settings.tuner)
-    if not issubclass(kind, Tuner):
-        raise UserCodeError(f"{kind.__name__} is no Tuner", where=settings.tuner, hint="derive it from nnas_core.Tuner")
-    tuner = create_tuner(
-        kind,
-        settings.tuner_arg,
-        name=settings.tuner,
-        seed=settings.seed,
-        optimize_mode=study_settings.optimize_mode,
-    )
-    study = (resume_study if resume else create_study)(store, study_settings)
-    evaluate = _InheritedTrial(setting, settings) if settings.checkpoint else _ScratchTrial(setting)
-    evaluate.should_stop = should_stop
+    study, tuner = open_study(store, study_settings, resume)
+    engine: Engine
+    if local is None:
+        engine = InProcessEngine(_trial_of(setting, settings).in_this_process(should_stop))
+    else:
+        worker = {"settings": asdict(settings), "random": random_state.to_json(begin)}
+        engine = WorkerPool("nnas_core.model_worker", worker, local)
     return run_study(
         store,
         study,
         tuner,
-        evaluate,
+        engine,
         trials=trials,
         duration_s=duration_s,
+        concurrency=concurrency,
+        rules=rules,
         should_stop=should_stop,
         on_start=on_start,
         on_trial=on_trial,
+        on_retry=on_retry,
     )
 
 
+def prepare_worker(document: Mapping[str, Any]) -> ServedEvaluation:
+    """Load in a worker process what ``tune`` has loaded, from the same random state.
+
+    Args:
+        document: ``settings`` and ``random``, as ``tune`` sends them.
+
+    Returns:
+        What measures an architecture there.
+    """
+    random_state.restore(random_state.from_json(document["random"]))
+    settings = TuneSettings(**document["settings"])
+    setting = _Setting(settings, settings.checkpoint)
+    trial = _trial_of(setting, settings)
+
+    def evaluate(canonical: str, poll: Callable[[], None], report: Callable[[float], None]) -> TrialResult:
+        return trial(Architecture.from_canonical(canonical, setting.space.choices), poll, report)
+
+    return evaluate
+
+
+def _trial_of(setting: _Setting, settings: TuneSettings) -> _Trial:
+    return _InheritedTrial(setting, settings) if settings.checkpoint else _ScratchTrial(setting)
+
+
 class _Trial:
-    """One evaluation; between batches it looks whether it should stop."""
+    """Evaluations, one after the other; ``poll`` is called between batches, ``report`` with intermediate values."""
 
-    should_stop: StopSignal = staticmethod(lambda: None)
-
-    def poll(self) -> None:
-        number = self.should_stop()
-        if number is not None:
-            raise Interrupted(number, "interrupted; all finished trials are stored", hint="go on with --resume")
-
-    def __call__(self, architecture: Architecture) -> TrialResult:
+    def __call__(
+        self, architecture: Architecture, poll: Callable[[], None], report: Callable[[float], None]
+    ) -> TrialResult:
         try:
-            return self.run(architecture)
+            return self.run(architecture, poll, report)
         except NnasError:
             raise
         except Exception as error:
@@ -221,7 +248,17 @@ class _Trial:
                 raise
             raise failure from error
 
-    def run(self, architecture: Architecture) -> TrialResult:
+    def in_this_process(self, should_stop: StopSignal) -> Callable[[Architecture], TrialResult]:
+        """The evaluation that ends when a signal came; there is nobody to report to on the way."""
+
+        def poll() -> None:
+            number = should_stop()
+            if number is not None:
+                raise Interrupted(number, "interrupted; all finished trials are stored", hint="go on with --resume")
+
+        return lambda architecture: self(architecture, poll, lambda value: None)
+
+    def run(self, architecture: Architecture, poll: Callable[[], None], report: Callable[[float], None]) -> TrialResult:
         """Measure the architecture."""
         raise NotImplementedError
 
@@ -237,8 +274,8 @@ class _InheritedTrial(_Trial):
     def __init__(self, setting: _Setting, settings: TuneSettings) -> None:
         self._inherited = setting.inherited(settings.recalibrate)
 
-    def run(self, architecture: Architecture) -> TrialResult:
-        found = self._inherited.evaluate(architecture, self.poll)
+    def run(self, architecture: Architecture, poll: Callable[[], None], report: Callable[[float], None]) -> TrialResult:
+        found = self._inherited.evaluate(architecture, poll)
         _require_finite(found.metrics)
         metrics = dict(found.metrics)
         for name, value in (found.before or {}).items():
@@ -253,7 +290,7 @@ class _ScratchTrial(_Trial):
         self._setting = setting
         self._random = random_state.capture()
 
-    def run(self, architecture: Architecture) -> TrialResult:
+    def run(self, architecture: Architecture, poll: Callable[[], None], report: Callable[[float], None]) -> TrialResult:
         setting = self._setting
         random_state.restore(self._random)
         child = extract(setting.model, architecture)
@@ -265,7 +302,7 @@ class _ScratchTrial(_Trial):
             setting.settings.epochs,
             clip_grad=setting.settings.clip_grad,
             device=setting.device,
-            callbacks=[_Polling(self.poll)],
+            callbacks=[_Following(poll, report)],
         )
         try:
             trainer.train()
@@ -278,12 +315,16 @@ class _ScratchTrial(_Trial):
         return TrialResult(first_metric(last.valid)[1], last.valid, {"seconds": seconds, "parameters": parameters})
 
 
-class _Polling(Callback):
-    def __init__(self, poll: Callable[[], None]) -> None:
+class _Following(Callback):
+    def __init__(self, poll: Callable[[], None], report: Callable[[float], None]) -> None:
         self._poll = poll
+        self._report = report
 
     def on_batch_end(self, epoch: int) -> None:
         self._poll()
 
     def on_validation_batch(self, epoch: int) -> None:
         self._poll()
+
+    def on_epoch_end(self, epoch: int) -> None:
+        self._report(first_metric(self.trainer.history[-1].valid)[1])

@@ -77,6 +77,8 @@ def _placed(error: NnasError, file: str) -> str:
 
 
 def _recognise(document: Any) -> str:
+    if isinstance(document, list) and document and all(isinstance(one, Mapping) for one in document):
+        return "results" if "parameter" in document[0] else "unknown"
     if not isinstance(document, Mapping):
         return "unknown"
     if document.get("format") == DOCUMENT_FORMAT:
@@ -108,6 +110,12 @@ def _problems(kind: str, document: Any, space: SearchSpace | None) -> list[str]:
         SearchSpace.from_json(document)
     elif kind in ("parameters", "architecture-document") and space is not None:
         return _misfits(document, space)
+    elif kind == "results" and space is not None:
+        return [
+            f"$[{place}].parameter: {line}"
+            for place, entry in enumerate(document)
+            for line in _misfits(entry["parameter"], space)
+        ]
     elif kind == "latency-table" and space is not None:
         return latency_problems(document, space)
     return []

@@ -1,4 +1,4 @@
-"""One process runs a study: ask the tuner, store the trial, evaluate it, store the result, tell the tuner.
+"""One process runs a study: ask the tuner, store the trial, let an engine run it, store the result, tell the tuner.
 
 The result is stored before anybody hears of it, and the tuner's calls are stored with the trials; whatever
 ends the process, the next one goes on where this one was.
@@ -6,22 +6,23 @@ ends the process, the next one goes on where this one was.
 
 from __future__ import annotations
 
-import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from nnas_core.architecture import Architecture
-from nnas_core.errors import Interrupted, NoResultError, UsageError, UserCodeError
-from nnas_core.finite import finite, finite_only
+from nnas_core.errors import Interrupted, NoResultError
+from nnas_core.finite import finite, finite_only, not_finite
+from nnas_core.study.engine import Engine, Evaluate, Failed, Finished, InProcessEngine, Intermediate, Job
+from nnas_core.study.limits import Limits, TrialRules
 from nnas_core.study.owned import OwnedStudy, Stored, digest_of
-from nnas_core.study.records import StudyRecord, TrialFailed, TrialRecord, TrialResult
+from nnas_core.study.records import ENDED_STATES, StudyRecord, TrialRecord
 from nnas_core.study.replay import Proposer
 from nnas_core.study.store import StudyStore
 from nnas_core.tuner import NoMoreTrials, Tuner
 
-__all__ = ["MOST_REPEATS", "REASONS", "Evaluate", "StudyResult", "run_study"]
-
-Evaluate = Callable[[Architecture], TrialResult]
+__all__ = ["MOST_REPEATS", "REASONS", "StudyResult", "run_study"]
 
 MOST_REPEATS = 1000
 """Known architectures that a tuner may propose one after the other before the study ends."""
@@ -31,7 +32,11 @@ REASONS = {
     "duration": "the time is used up",
     "exhausted": "there are no more architectures to try",
     "repeats": f"the tuner proposed {MOST_REPEATS} known architectures one after the other",
+    "stopped": "it was asked to stop",
 }
+
+_POLL_S = 0.2
+"""How long a signal may wait for an engine that has nothing to report."""
 
 
 @dataclass(frozen=True)
@@ -59,65 +64,59 @@ def run_study(
     store: StudyStore,
     study: StudyRecord,
     tuner: Tuner,
-    evaluate: Evaluate,
+    engine: Engine | Evaluate,
     *,
     trials: int | None = None,
     duration_s: float | None = None,
+    concurrency: int = 1,
+    rules: TrialRules | None = None,
     should_stop: Callable[[], int | None] = lambda: None,
     on_start: Callable[[int, int], None] = lambda finished, recovered: None,
     on_trial: Callable[[TrialRecord], None] = lambda trial: None,
+    on_retry: Callable[[TrialRecord, str], None] = lambda trial, why: None,
 ) -> StudyResult:
     """Run trials until a limit is reached or the tuner has no more; a study that has trials is resumed.
+
+    The limits are stored with the study, and heeded when somebody changes them there meanwhile.
 
     Args:
         store: where the study is.
         study: from ``create_study`` or ``resume_study``.
         tuner: fresh, from ``create_tuner``; its space is given to it here.
-        evaluate: measures an architecture. ``TrialFailed`` fails the trial; so does ``UserCodeError``, except in
-            the first attempt of a study without any result. Any other exception ends the run and lets the trial wait
-            for the next one.
+        engine: runs the trials, and is closed at the end; or a function that measures an architecture in this
+            process. ``TrialFailed`` fails the trial; so does ``UserCodeError``, except in the first attempt of a study
+            without any result. Any other exception ends the run and lets the trial wait for the next one.
         trials: the number of finished trials that the study shall have; None for no limit.
         duration_s: no trial begins after so many seconds of this run.
-        should_stop: asked before every trial; a signal's number ends the run.
+        concurrency: trials that run at once, as far as the engine has slots.
+        rules: for each trial; None for the defaults.
+        should_stop: asked before every trial and several times a second; a signal's number ends the run.
         on_start: called once with the numbers of finished and of recovered trials.
         on_trial: called with each finished trial, after it is stored.
+        on_retry: called with a trial that begins again, and with what ended the attempt before.
 
     Raises:
         UsageError: a limit is not positive.
         EnvironmentFailure: another process owns the study, or the database cannot be written.
         UserCodeError: the tuner proposed what is no architecture of the space.
-        NoResultError: no trial of the study succeeded.
+        NoResultError: no trial of the study succeeded, or too many of this run failed.
         Interrupted: ``should_stop`` said so; everything is stored.
     """
-    if trials is not None and trials < 1:
-        raise UsageError(f"the number of trials must be at least 1, not {trials}")
-    if duration_s is not None and not duration_s > 0:
-        raise UsageError(f"the duration must be positive, not {duration_s:g} s")
-    begin = time.monotonic()
+    if not isinstance(engine, Engine):
+        engine = InProcessEngine(engine)
     with store.acquire(study) as owned:
-        run = _Run(store, owned, tuner, evaluate)
-        on_start(run.finished, owned.recovered)
-        while True:
-            reason = run.limit(trials) or _expired(duration_s, begin)
-            if reason:
-                break
-            signal_number = should_stop()
-            if signal_number is not None:
-                raise _interrupted(study, run.finished, signal_number)
-            trial = run.next()
-            if isinstance(trial, str):
-                reason = trial
-                break
-            on_trial(run.evaluate(trial))
-        owned.release("finished")
+        try:
+            limits = Limits(owned, trials, duration_s, concurrency)
+            run = _Run(store, owned, tuner, engine, limits, rules or TrialRules())
+            on_start(run.finished, owned.recovered)
+            reason = run.until_done(should_stop, on_trial, on_retry)
+        finally:
+            engine.close()  # before the study is given back: nobody else begins what still runs here
+        owned.release("interrupted" if reason == "stopped" else "finished")
     best = store.best(study)
     if best is None:
         raise _no_result(store, study, reason)
     return StudyResult(study, best, run.finished, run.failed, owned.recovered, reason)
-
-
-def _expired(duration_s: float | None, begin: float) -> str | None:
-    return "duration" if duration_s is not None and time.monotonic() - begin >= duration_s else None
 
 
 def _interrupted(study: StudyRecord, finished: int, signal_number: int) -> Interrupted:
@@ -130,48 +129,103 @@ def _interrupted(study: StudyRecord, finished: int, signal_number: int) -> Inter
 
 def _no_result(store: StudyStore, study: StudyRecord, reason: str) -> NoResultError:
     failed = store.trials(study, state="failed")
-    if not failed:
+    stopped = len(store.trials(study, state="stopped"))
+    if not failed and not stopped:
         return NoResultError(f"study {study.name!r} has no finished trial: {REASONS[reason]}")
-    first = {trial.error: trial.number for trial in reversed(failed)}  # each cause once, with its first trial
+    message = f"all {len(failed)} finished trials of study {study.name!r} failed"
+    if stopped:
+        message = f"no trial of study {study.name!r} succeeded: {stopped} were stopped early, {len(failed)} failed"
+    return NoResultError(message, problems=_causes(failed))
+
+
+def _causes(failed: list[TrialRecord]) -> list[str]:
+    """Each cause once, with its first trial."""
+    first = {trial.error: trial.number for trial in reversed(failed)}
     causes = [f"trial {number}: {error}" for error, number in sorted(first.items(), key=lambda pair: pair[1])]
-    return NoResultError(
-        f"all {len(failed)} finished trials of study {study.name!r} failed",
-        problems=causes[:10],
-    )
+    return causes[:10]
 
 
 class _Run:
     """The trials of one run."""
 
-    def __init__(self, store: StudyStore, owned: OwnedStudy, tuner: Tuner, evaluate: Evaluate) -> None:
+    def __init__(
+        self, store: StudyStore, owned: OwnedStudy, tuner: Tuner, engine: Engine, limits: Limits, rules: TrialRules
+    ) -> None:
         self._store = store
         self._owned = owned
-        self._evaluate = evaluate
+        self._engine = engine
+        self._limits = limits
+        self._rules = rules
         settings = owned.study.settings
         self._size = settings.space.size
         history = owned.history()
         self._known = {trial.digest: trial for trial in history}
         self._digests = {trial.number: trial.digest for trial in history}
-        self.finished = sum(trial.state in ("succeeded", "failed") for trial in history)
-        self.failed = sum(trial.state == "failed" for trial in history)
+        self.finished = sum(trial.state in ENDED_STATES for trial in history)
+        self.failed = self._failed_before = sum(trial.state == "failed" for trial in history)
         tuner.update_search_space(settings.space.to_json())
         self._proposer = Proposer(tuner, settings.tuner, settings.space)
         self._proposer.replay(owned.events(), {trial.number: trial for trial in history}, self._architecture)
         self._waiting = store.trials(owned.study, state="waiting")[::-1]
+        self._running: dict[int, TrialRecord] = {}
+        self._losses: Counter[int] = Counter()
+        self._reported: dict[int, list[float]] = {}
+        self._stopping: set[int] = set()
+        if rules.assessor is not None:
+            for number, values in owned.intermediates().items():
+                for place in range(len(values)):
+                    rules.assessor.assess_trial(number, values[: place + 1])
+                rules.assessor.trial_end(number, self._known[self._digests[number]].state == "succeeded")
 
     def _architecture(self, number: int) -> Architecture:
         return self._store.trial(self._owned.study, number).architecture
 
-    def limit(self, trials: int | None) -> str | None:
-        """The reason to end before anything is asked of the tuner, if there is one."""
-        if trials is not None and self.finished >= trials:
-            return "trials"
-        return "exhausted" if self.finished >= self._size else None
+    def until_done(
+        self,
+        should_stop: Callable[[], int | None],
+        on_trial: Callable[[TrialRecord], None],
+        on_retry: Callable[[TrialRecord, str], None],
+    ) -> str:
+        """Run trials; the reason why there are no more."""
+        tuner_ended: str | None = None
+        while True:
+            self._limits.look()
+            reason = tuner_ended or self._limit()
+            if reason == "stopped" or (reason and not self._running):
+                return reason
+            signal_number = should_stop()
+            if signal_number is not None:
+                raise _interrupted(self._owned.study, self.finished, signal_number)
+            while reason is None and len(self._running) < min(self._limits.concurrency, self._engine.slots):
+                trial = self._next()
+                if isinstance(trial, str):
+                    reason = tuner_ended = trial
+                else:
+                    self._submit(trial)
+                    reason = self._limit()
+            if not self._running and tuner_ended:
+                return tuner_ended
+            for report in self._engine.poll(_POLL_S):
+                trial_now = self._running.get(report.number)
+                if trial_now is None or trial_now.attempt != report.attempt:
+                    continue  # of an attempt that was given up
+                if isinstance(report, Intermediate):
+                    self._assess(trial_now, report)
+                elif isinstance(report, Failed) and self._may_retry(trial_now, report):
+                    on_retry(self._retry(trial_now), report.message)
+                else:
+                    on_trial(self._end(trial_now, report))
+                    self._check_failures()
 
-    def next(self) -> TrialRecord | str:
+    def _limit(self) -> str | None:
+        """The reason to ask nothing more of the tuner, if there is one."""
+        begun = self.finished + len(self._running)
+        return self._limits.reached(begun) or ("exhausted" if begun >= self._size else None)
+
+    def _next(self) -> TrialRecord | str:
         """The next trial, stored as running; or the reason why there is none."""
         if self._waiting:
-            return self._owned.restart(self._waiting.pop())
+            return self._owned.restart(self._waiting.pop(), self._engine.label)
         repeated: list[int] = []
         while True:
             try:
@@ -186,43 +240,81 @@ class _Run:
                 return "repeats"
             # the proposals that led here are stored with the next trial; without one nothing was lost
             repeated.append(known.number)
-            self._proposer.untold[known.number] = parameter_id, parameters
-            self._proposer.tell(known.number, known.state == "succeeded", known.value)
-        trial = self._owned.start(architecture, repeated)
+            self._proposer.tell_again(known, parameter_id, parameters)
+        trial = self._owned.start(architecture, repeated, self._engine.label)
         self._digests[trial.number] = digest
         self._known[digest] = Stored(trial.number, trial.state, digest, None)
         self._proposer.untold[trial.number] = parameter_id, parameters
         return trial
 
-    def evaluate(self, trial: TrialRecord) -> TrialRecord:
-        """Evaluate a running trial, store what came out, and tell the tuner."""
-        begin = time.monotonic()
-        error, result = "", None
-        try:
-            result = self._evaluate(trial.architecture)
-        except TrialFailed as failure:
-            error = failure.message
-        except UserCodeError as failure:
-            # A broken model shows at the first trial, and its author wants to know. One bad architecture among good
-            # ones costs its own trial only; and so does one that ended the study when it was first tried.
-            if trial.attempt == 1 and self.finished == self.failed:
-                raise
-            error = failure.message
-        seconds = time.monotonic() - begin
-        value = None if result is None else finite(result.value)
-        if result is not None and value is not None:
-            trial = self._owned.succeed(trial, value, finite_only(result.metrics), finite_only(result.cost), seconds)
-        else:
-            trial = self._owned.fail(trial, error or _not_finite(result), seconds)
-            self.failed += 1
-        self.finished += 1
-        digest = self._digests[trial.number]
-        self._known[digest] = Stored(trial.number, trial.state, digest, trial.value)
-        self._proposer.tell(trial.number, trial.state == "succeeded", trial.value)
+    def _submit(self, trial: TrialRecord) -> None:
+        self._running[trial.number] = trial
+        self._reported[trial.number] = []
+        self._engine.submit(Job(trial.number, trial.attempt, trial.architecture, self._rules.timeout_s))
+
+    def _assess(self, trial: TrialRecord, report: Intermediate) -> None:
+        history = self._reported[trial.number]
+        self._owned.intermediate(trial, len(history), report.value)
+        history.append(report.value)
+        assessor = self._rules.assessor
+        if assessor is None or trial.number in self._stopping:
+            return
+        if not assessor.assess_trial(trial.number, list(history)):
+            self._stopping.add(trial.number)
+            self._engine.cancel(trial.number, trial.attempt, "stopped by the assessor")
+
+    def _may_retry(self, trial: TrialRecord, report: Failed) -> bool:
+        if not report.lost or trial.number in self._stopping:
+            return False
+        self._losses[trial.number] += 1
+        return self._losses[trial.number] < self._rules.attempts
+
+    def _retry(self, trial: TrialRecord) -> TrialRecord:
+        trial = self._owned.retry(trial)
+        self._submit(trial)
         return trial
 
+    def _end(self, trial: TrialRecord, report: Finished | Failed) -> TrialRecord:
+        """Store how a trial ended, and tell the tuner."""
+        if isinstance(report, Finished):
+            value = finite(report.result.value)
+            metrics, cost = finite_only(report.result.metrics), finite_only(report.result.cost)
+            if value is not None:
+                trial = self._owned.succeed(trial, value, metrics, cost, report.seconds)
+            else:
+                trial = self._owned.fail(trial, not_finite(report.result.value), report.seconds)
+        else:
+            # A broken model shows at the first trial, and its author wants to know. One bad architecture among good
+            # ones costs its own trial only; and so does one that ended the study when it was first tried.
+            if report.error is not None and trial.attempt == 1 and self.finished == self.failed:
+                raise report.error
+            if trial.number in self._stopping:
+                history = self._reported[trial.number]
+                trial = self._owned.stop(trial, history[-1] if history else None, report.seconds)
+            else:
+                lost = self._losses[trial.number]
+                message = report.message + (f" {lost} times" if report.lost and lost > 1 else "")
+                trial = self._owned.fail(trial, message, report.seconds)
+        del self._running[trial.number], self._reported[trial.number]
+        self._stopping.discard(trial.number)
+        self.failed += trial.state == "failed"
+        self.finished += 1
+        digest = self._digests[trial.number]
+        # in the order that they have when they are read back, whatever order the evaluation gave
+        told: dict[str, Any] = {name: dict(sorted(getattr(trial, name).items())) for name in ("metrics", "cost")}
+        self._known[digest] = Stored(trial.number, trial.state, digest, trial.value, **told)
+        self._proposer.tell(self._known[digest])
+        if self._rules.assessor is not None:
+            self._rules.assessor.trial_end(trial.number, trial.state == "succeeded")
+        return trial
 
-def _not_finite(result: TrialResult | None) -> str:
-    value = None if result is None else result.value
-    text = str(value) if isinstance(value, float) else repr(value)
-    return f"metric is not a finite number: {text[:80]}"
+    def _check_failures(self) -> None:
+        most = self._rules.max_failures
+        if most is not None and self.failed - self._failed_before >= most:
+            study = self._owned.study
+            failed = "1 trial" if most == 1 else f"{most} trials"
+            raise NoResultError(
+                f"study {study.name!r} ends: {failed} of this run failed",
+                problems=_causes(self._store.trials(study, state="failed")),
+                hint="mend the trials, or raise --max-failures, and go on with --resume",
+            )

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
@@ -19,8 +19,8 @@ from nnas_core.architecture import Architecture
 from nnas_core.errors import EnvironmentFailure, NnasError
 from nnas_core.study import owner
 from nnas_core.study.database import Database
-from nnas_core.study.records import StudyRecord, TrialRecord
-from nnas_core.study.tables import owners, repeats, studies, trials
+from nnas_core.study.records import ENDED_STATES, StudyRecord, TrialRecord
+from nnas_core.study.tables import intermediates, owners, repeats, studies, trials
 
 __all__ = ["Event", "OwnedStudy", "Stored", "acquire", "digest_of"]
 
@@ -50,13 +50,24 @@ _FINISH = (
     )
 )
 _RESTART = (
-    update(trials).where(*_MINE, trials.c.state == "waiting").values(state="running", started=bindparam("new_started"))
+    update(trials)
+    .where(*_MINE, trials.c.state == "waiting")
+    .values(state="running", started=bindparam("new_started"), worker=bindparam("new_worker"))
 )
+_RETRY = (
+    update(trials)
+    .where(*_MINE, trials.c.state == "running")
+    .values(attempt=trials.c.attempt + 1, started=bindparam("new_started"))
+)
+_INSERT_INTERMEDIATE = insert(intermediates)
+_CONTROL = select(studies.c.limits, studies.c.stop_requested).where(studies.c.id == bindparam("of_study"))
 _REQUEUE = (
     update(trials)
     .where(trials.c.study_id == bindparam("of_study"), trials.c.state == "running")
     .values(state="waiting", attempt=trials.c.attempt + 1)
 )
+
+_RUNNING = update(studies).values(state="running", stop_requested=0)
 
 
 def digest_of(canonical: str) -> str:
@@ -72,11 +83,13 @@ class Stored:
     state: str
     digest: str
     value: float | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, order=True)
 class Event:
-    """One call of the tuner: ``kind`` is ``"proposed"`` or ``"told"``."""
+    """One call of the tuner: ``kind`` is ``"proposed"``, ``"told"`` or ``"imported"``."""
 
     order: int
     kind: str
@@ -85,21 +98,22 @@ class Event:
 
 def acquire(database: Database, study: StudyRecord) -> OwnedStudy:
     """Make this process the owner of ``study``; see ``StudyStore.acquire``."""
-    claim = owner.new_claim()
     mine = owners.c.study_id == study.id
     with database.write() as connection:
+        time = database.now(connection)
+        claim = owner.new_claim(time)
         row = connection.execute(select(owners).where(mine)).first()
         if row is None:
             token = 1
             connection.execute(insert(owners).values(study_id=study.id, token=token, **vars(claim)))
         else:
             holder = owner.claim_of(row)
-            if holder is not None and owner.is_alive(holder):
+            if holder is not None and owner.is_alive(holder, time):
                 raise _in_use(database, study, holder)
             token = row.token + 1
             connection.execute(update(owners).where(mine).values(token=token, **vars(claim)))
         recovered = connection.execute(_REQUEUE, {"of_study": study.id}).rowcount
-        connection.execute(update(studies).where(studies.c.id == study.id).values(state="running"))
+        connection.execute(_RUNNING.where(studies.c.id == study.id))
         numbers = connection.execute(
             select(func.max(trials.c.number), func.max(trials.c.proposed_order), func.max(trials.c.told_order)).where(
                 trials.c.study_id == study.id
@@ -158,7 +172,8 @@ class OwnedStudy:
 
     def history(self) -> list[Stored]:
         """All trials, by number, without their architectures."""
-        columns = (trials.c.number, trials.c.state, trials.c.digest, trials.c.value)
+        table = trials.c
+        columns = (table.number, table.state, table.digest, table.value, table.metrics, table.cost)
         query = select(*columns).where(trials.c.study_id == self.study.id).order_by(trials.c.number)
         with self._database.read() as connection:
             return [Stored(*row) for row in connection.execute(query)]
@@ -172,19 +187,49 @@ class OwnedStudy:
                 for number, proposed, told in connection.execute(
                     select(*columns).where(table.c.study_id == self.study.id)
                 ):
+                    if proposed == told:  # see importing.py
+                        found.append(Event(told, "imported", number))
+                        continue
                     found.append(Event(proposed, "proposed", number))
                     if told is not None:
                         found.append(Event(told, "told", number))
         return sorted(found)
 
+    def intermediates(self) -> dict[int, list[float]]:
+        """What the last attempt of each trial that ended had reported on its way, by the trial's number."""
+        table = intermediates.c
+        query = (
+            select(table.number, table.value)
+            .join(trials, (trials.c.study_id == table.study_id) & (trials.c.number == table.number))
+            .where(table.study_id == self.study.id, trials.c.state.in_(ENDED_STATES), trials.c.attempt == table.attempt)
+            .order_by(table.number, table.sequence)
+        )
+        found: dict[int, list[float]] = {}
+        with self._database.read() as connection:
+            for number, value in connection.execute(query):
+                found.setdefault(number, []).append(value)
+        return found
+
+    def control(self) -> tuple[dict[str, Any], bool]:
+        """The limits of the study as they are now, and whether it was asked to stop."""
+        with self._database.read() as connection:
+            limits, stop = connection.execute(_CONTROL, {"of_study": self.study.id}).one()
+        return dict(limits), bool(stop)
+
     # ---- writing
 
-    def start(self, architecture: Architecture, repeated: Sequence[int] = ()) -> TrialRecord:
+    def set_limits(self, limits: Mapping[str, Any]) -> None:
+        """Store the limits of this run, which others may change from here on."""
+        with self._fenced() as connection:
+            connection.execute(update(studies).where(studies.c.id == self.study.id).values(limits=dict(limits)))
+
+    def start(self, architecture: Architecture, repeated: Sequence[int] = (), worker: str | None = None) -> TrialRecord:
         """Store a new trial, running.
 
         Args:
             architecture: new to the study.
-            repeated: numbers of the finished trials that the tuner proposed again before this one.
+            repeated: numbers of the known trials that the tuner proposed again before this one.
+            worker: who evaluates it, for people.
         """
         order = self._next_order + 2 * len(repeated)
         started = _timestamp()
@@ -200,6 +245,7 @@ class OwnedStudy:
             "cost": {},
             "started": started,
             "proposed_order": order,
+            "worker": worker,
         }
         with self._fenced() as connection:
             if repeated:
@@ -221,11 +267,23 @@ class OwnedStudy:
         self._next_order = order + 1
         return trial
 
-    def restart(self, trial: TrialRecord) -> TrialRecord:
+    def restart(self, trial: TrialRecord, worker: str | None = None) -> TrialRecord:
         """Let a waiting trial run."""
         started = _timestamp()
-        self._change(_RESTART, trial, {"new_started": started})
+        self._change(_RESTART, trial, {"new_started": started, "new_worker": worker})
         return replace(trial, state="running", started=started)
+
+    def retry(self, trial: TrialRecord) -> TrialRecord:
+        """Give up an attempt of a running trial, and begin the next one."""
+        started = _timestamp()
+        self._change(_RETRY, trial, {"new_started": started})
+        return replace(trial, attempt=trial.attempt + 1, started=started)
+
+    def intermediate(self, trial: TrialRecord, sequence: int, value: float) -> None:
+        """Store what a running trial reported on its way."""
+        row = {"study_id": self.study.id, "number": trial.number, "attempt": trial.attempt, "sequence": sequence}
+        with self._fenced() as connection:
+            connection.execute(_INSERT_INTERMEDIATE, {**row, "value": value})
 
     def succeed(
         self,
@@ -242,6 +300,11 @@ class OwnedStudy:
         """Store that a running trial has no result, and why."""
         text = error[:_LONGEST_ERROR].encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
         return self._finish(replace(trial, state="failed", error=text, seconds=seconds))
+
+    def stop(self, trial: TrialRecord, last: float | None, seconds: float) -> TrialRecord:
+        """Store that a running trial was ended early, and what it had reported last."""
+        metrics = {} if last is None else {"intermediate": last}
+        return self._finish(replace(trial, state="stopped", metrics=metrics, seconds=seconds))
 
     def _finish(self, trial: TrialRecord) -> TrialRecord:
         trial = replace(trial, finished=_timestamp())
@@ -260,6 +323,11 @@ class OwnedStudy:
                     "late; its result is not stored",
                     where=self._database.where,
                 )
+
+    def renew(self) -> None:
+        """Stay the owner for another ``LEASE``; every write does that too, so only long trials need it."""
+        with self._fenced():
+            pass
 
     def release(self, state: str) -> None:
         """Give the study back, in one of ``STUDY_STATES``; what was running waits again.
@@ -287,12 +355,9 @@ class OwnedStudy:
 
     @contextlib.contextmanager
     def _fenced(self) -> Iterator[Connection]:
-        row = {
-            "of_study": self.study.id,
-            "of_token": self._token,
-            "new_expires": (owner.now() + owner.LEASE).isoformat(timespec="seconds"),
-        }
+        row: dict[str, object] = {"of_study": self.study.id, "of_token": self._token}
         with self._database.write() as connection:
+            row["new_expires"] = (self._database.now(connection) + owner.LEASE).isoformat(timespec="seconds")
             if connection.execute(_RENEW, row).rowcount != 1:
                 raise self._lost(connection)
             yield connection

@@ -50,9 +50,9 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def new_claim() -> Claim:
-    """A claim of this process, counted as held until ``release``."""
-    time = now()
+def new_claim(time: datetime | None = None) -> Claim:
+    """A claim of this process, counted as held until ``release``; ``time`` as in ``is_alive``."""
+    time = time or now()
     claim = Claim(
         claim=secrets.token_hex(8),
         host=socket.gethostname(),
@@ -78,11 +78,15 @@ def release(claim: Claim) -> None:
     _held.discard(claim.claim)
 
 
-def is_alive(other: Claim) -> bool:
+def is_alive(other: Claim, time: datetime | None = None) -> bool:
     """Whether the owner may still be working.
 
     On the same machine the process itself is looked at; the machine rebooted, the number belongs to another
     process, or it is a zombie: dead. Of an owner that cannot be seen from here, its lease decides.
+
+    Args:
+        other: who.
+        time: by the clock that the lease was made with, ``Database.now``; this machine's if None.
     """
     if other.host == socket.gethostname():
         if other.boot == _boot():
@@ -91,7 +95,7 @@ def is_alive(other: Claim) -> bool:
             return _process_start(other.pid) == other.pid_start
         if other.boot.split("/")[0] != _boot().split("/")[0]:
             return False
-    return datetime.fromisoformat(other.expires) > now()
+    return datetime.fromisoformat(other.expires) > (time or now())
 
 
 @cache

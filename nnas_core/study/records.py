@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nnas_core.architecture import Architecture
@@ -13,6 +13,7 @@ from nnas_core.errors import UsageError
 from nnas_core.space import SearchSpace
 
 __all__ = [
+    "ENDED_STATES",
     "OPTIMIZE_MODES",
     "STUDY_STATES",
     "TRIAL_STATES",
@@ -29,7 +30,10 @@ OPTIMIZE_MODES = ("maximize", "minimize")
 STUDY_STATES = ("created", "running", "interrupted", "finished")
 """``running`` only means that a coordinator did not say good-bye; whether it lives, its owner entry tells."""
 
-TRIAL_STATES = ("waiting", "running", "succeeded", "failed")
+TRIAL_STATES = ("waiting", "running", "succeeded", "failed", "stopped")
+"""``stopped``: ended early by an assessor; what the trial reported last is its metric ``intermediate``."""
+
+ENDED_STATES = ("succeeded", "failed", "stopped")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -143,6 +147,10 @@ class StudyRecord:
         """Unique in its database."""
         return self.settings.name
 
+    def with_state(self, state: str) -> StudyRecord:
+        """The same study in another state."""
+        return replace(self, state=state)
+
     def to_json(self) -> dict[str, Any]:
         """The study document (schema ``study``)."""
         return {
@@ -167,7 +175,8 @@ class TrialRecord:
     Attributes:
         number: 0, 1, 2, ... in the order of the proposals.
         state: one of ``TRIAL_STATES``.
-        attempt: which evaluation this is, from 1; one that was lost or interrupted counts.
+        attempt: which evaluation this is, from 1; one that was lost or interrupted counts. 0: imported, not evaluated
+            here.
         architecture: what is evaluated; no other trial of the study has it.
         value: *the* metric; None unless it succeeded.
         metrics, cost: as the evaluation returned them.

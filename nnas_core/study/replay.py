@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nnas_core.architecture import Architecture
@@ -32,6 +33,13 @@ class Proposer:
     space: SearchSpace
     untold: dict[int, tuple[int, dict[str, Any]]] = field(default_factory=dict)
     _next_id: int = 0
+    _also: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        parameters = inspect.signature(self.tuner.receive_trial_result).parameters.values()
+        takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters)
+        named = {one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+        self._also = tuple(name for name in ("metrics", "cost") if takes_any or name in named)
 
     def propose(self) -> tuple[int, dict[str, Any], Architecture]:
         """The id of the next proposal, its parameters, and its architecture.
@@ -67,11 +75,23 @@ class Proposer:
             f"tuner {self.name!r} proposed what is no architecture of the search space", problems=problems
         )
 
-    def tell(self, number: int, succeeded: bool, value: float | None) -> None:
-        """Let the tuner know how trial ``number`` ended."""
-        parameter_id, parameters = self.untold.pop(number)
-        if succeeded and value is not None:
-            self.tuner.receive_trial_result(parameter_id, parameters, value)
+    def tell(self, trial: Stored) -> None:
+        """Let the tuner know how a trial ended; metrics and costs too, if its ``receive_trial_result`` takes them."""
+        self._tell(*self.untold.pop(trial.number), trial)
+
+    def tell_again(self, trial: Stored, parameter_id: int, parameters: dict[str, Any]) -> None:
+        """Let the tuner know how a trial ended whose architecture it proposed again.
+
+        One that has not ended counts as failed: the tuner shall propose something else, and learns of its result later.
+        """
+        self._tell(parameter_id, parameters, trial)
+
+    def _tell(self, parameter_id: int, parameters: dict[str, Any], trial: Stored) -> None:
+        succeeded = trial.state == "succeeded"
+        if trial.value is not None and succeeded:
+            given: dict[str, Mapping[str, float]] = {"metrics": trial.metrics, "cost": trial.cost}
+            also: dict[str, Any] = {name: dict(given[name]) for name in self._also}
+            self.tuner.receive_trial_result(parameter_id, parameters, trial.value, **also)
         self.tuner.trial_end(parameter_id, succeeded)
 
     def replay(
@@ -79,7 +99,8 @@ class Proposer:
     ) -> None:
         """Repeat the calls of an earlier run.
 
-        A tuner that now proposes something else is told the results of what was tried, under the old ids.
+        A tuner that now proposes something else is told the results of what was tried, under the old ids. Imported
+        trials go to ``import_data``, where they came in the order of the calls.
 
         Args:
             events: all of them, in order.
@@ -87,18 +108,35 @@ class Proposer:
             architecture: looks up the architecture of a trial.
         """
         strayed = []
+        again: dict[int, tuple[int, dict[str, Any]]] = {}  # a repeat is told right after its proposal
+        ended: set[int] = set()
+        imported: list[dict[str, Any]] = []
         for event in events:
             trial = trials[event.number]
+            if event.kind == "imported":
+                imported.append(self._imported(trial, architecture(event.number)))
+                ended.add(event.number)
+                continue
+            self._import(imported)
             if event.kind == "told":
-                self.tell(event.number, trial.state == "succeeded", trial.value)
+                if event.number in again:
+                    known = trial if event.number in ended else replace(trial, state="running", value=None)
+                    self.tell_again(known, *again.pop(event.number))
+                else:
+                    self.tell(trial)
+                    ended.add(event.number)
                 continue
             parameter_id = self._next_id
             parameters = self._repeat(trial)
             if parameters is None:
                 strayed.append(event.number)
                 parameters = architecture(event.number).parameters()
-            self.untold[event.number] = parameter_id, parameters
+            if event.number in self.untold or event.number in ended:
+                again[event.number] = parameter_id, parameters
+            else:
+                self.untold[event.number] = parameter_id, parameters
             self._next_id = parameter_id + 1
+        self._import(imported)
         if strayed:
             warnings.warn(
                 f"tuner {self.name!r} does not repeat its proposals ({len(strayed)} differ, first that of "
@@ -106,6 +144,24 @@ class Proposer:
                 NnasWarning,
                 stacklevel=3,
             )
+
+    def _imported(self, trial: Stored, architecture: Architecture) -> dict[str, Any]:
+        given = {"metrics": trial.metrics, "cost": trial.cost}
+        also = {name: dict(given[name]) for name in self._also}
+        return {"parameter": architecture.parameters(), "value": trial.value, **also}
+
+    def _import(self, imported: list[dict[str, Any]]) -> None:
+        """Hand over the trials of elsewhere that came in a row, and forget them."""
+        if not imported:
+            return
+        if type(self.tuner).import_data is Tuner.import_data:
+            warnings.warn(
+                f"tuner {self.name!r} does not learn from imported trials (it has no import_data)",
+                NnasWarning,
+                stacklevel=4,
+            )
+        self.tuner.import_data(imported[:])
+        imported.clear()
 
     def _repeat(self, trial: Stored) -> dict[str, Any] | None:
         try:

@@ -7,14 +7,15 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nnas_core.errors import InputError, UsageError
+from nnas_core import registry
+from nnas_core.errors import InputError, UsageError, UserCodeError
 from nnas_core.study.records import StudyRecord, StudySettings
 from nnas_core.tuner import Tuner
 
 if TYPE_CHECKING:
     from nnas_core.study.store import StudyStore
 
-__all__ = ["create_study", "create_tuner", "resume_study"]
+__all__ = ["create_study", "create_tuner", "open_study", "resume_study"]
 
 _OURS = {"seed": "--seed", "optimize_mode": "the metric's mode"}
 
@@ -44,6 +45,26 @@ def resume_study(store: StudyStore, settings: StudySettings) -> StudyRecord:
             hint="use the old ones, or start another study by --study NAME",
         )
     return study
+
+
+def open_study(store: StudyStore, settings: StudySettings, resume: bool) -> tuple[StudyRecord, Tuner]:
+    """The study that ``settings`` describe, new or to be gone on with, and a fresh tuner for it.
+
+    Raises:
+        UserCodeError: what the tuner's name means is none.
+        UsageError, InputError: see ``create_tuner``, ``create_study`` and ``resume_study``.
+    """
+    kind = registry.find("tuners", settings.tuner)
+    if not issubclass(kind, Tuner):
+        raise UserCodeError(f"{kind.__name__} is no Tuner", where=settings.tuner, hint="derive it from nnas_core.Tuner")
+    tuner = create_tuner(
+        kind,
+        settings.tuner_args,
+        name=settings.tuner,
+        seed=settings.seed,
+        optimize_mode=settings.optimize_mode,
+    )
+    return (resume_study if resume else create_study)(store, settings), tuner
 
 
 def create_tuner(kind: type[Tuner], args: Mapping[str, Any], *, name: str, seed: int, optimize_mode: str) -> Tuner:

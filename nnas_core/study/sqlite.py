@@ -14,6 +14,7 @@ import urllib.parse
 import warnings
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
@@ -22,8 +23,9 @@ from sqlalchemy.exc import DBAPIError
 from nnas_core import __version__
 from nnas_core.errors import EnvironmentFailure, InputError, NnasError, NnasWarning
 from nnas_core.files import environment_failure, sync_folder
-from nnas_core.study import tables
+from nnas_core.study import owner, tables
 from nnas_core.study.database import Database, engine_options
+from nnas_core.study.migrations import statements_from
 
 __all__ = ["APPLICATION_ID", "network_filesystem", "open_file"]
 
@@ -163,7 +165,7 @@ def _check(path: Path, busy_timeout_s: float) -> None:
             where=str(path),
             hint="choose another file for --storage",
         )
-    if version != tables.VERSION:
+    if version > tables.VERSION or version < 1:
         raise InputError(
             f"made by a newer nnas: its tables are of version {version}, this is nnas {__version__} "
             f"which knows {tables.VERSION}",
@@ -172,6 +174,67 @@ def _check(path: Path, busy_timeout_s: float) -> None:
         )
     if problems:
         raise _damaged(path, problems)
+    if version < tables.VERSION:
+        _migrate(path, version, busy_timeout_s)
+
+
+def _migrate(path: Path, version: int, busy_timeout_s: float) -> None:
+    """Bring the file to this version, all of it or nothing; a copy of the old one stays beside it."""
+    copy = path.with_name(f"{path.name}.version{version}")
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None)) as connection:
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("BEGIN IMMEDIATE")
+            if connection.execute("PRAGMA user_version").fetchone()[0] != version:
+                return  # another process was quicker
+            _refuse_owned(connection, path)
+            _copy(path, copy)
+            for statement in statements_from(version):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version={tables.VERSION}")
+            connection.execute("COMMIT")
+    except sqlite3.DatabaseError as error:
+        known = _known(str(error), path, busy_timeout_s)
+        if known is None:
+            raise
+        raise known from error
+    warnings.warn(
+        f"{path} was made by an older nnas: its tables went from version {version} to {tables.VERSION}; the file as it"
+        f" was is kept as {copy.name}",
+        NnasWarning,
+        stacklevel=5,
+    )
+
+
+def _copy(path: Path, target: Path) -> None:
+    """Copy a database that nobody writes to meanwhile; the copy is there whole or not at all."""
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        try:
+            with (
+                contextlib.closing(sqlite3.connect(path)) as connection,
+                contextlib.closing(sqlite3.connect(temporary)) as copied,
+            ):
+                copied.execute("PRAGMA synchronous=FULL")
+                connection.backup(copied)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(target.parent)
+    except OSError as error:
+        raise environment_failure(error, target, "create") from error
+
+
+def _refuse_owned(connection: sqlite3.Connection, path: Path) -> None:
+    """Leave the file to an older nnas that still works on it."""
+    rows = connection.execute("SELECT * FROM owners WHERE claim IS NOT NULL")
+    names = [column[0] for column in rows.description]
+    for row in rows:
+        holder = owner.claim_of(SimpleNamespace(**dict(zip(names, row, strict=True))))
+        if holder is not None and owner.is_alive(holder):
+            raise EnvironmentFailure(
+                f"an older nnas works on it, {holder}", where=str(path), hint="wait until it has ended"
+            )
 
 
 def _probe(path: Path, mode: str, busy_timeout_s: float) -> tuple[int, int, str]:
@@ -186,7 +249,7 @@ def _probe(path: Path, mode: str, busy_timeout_s: float) -> tuple[int, int, str]
             if mode == "ro" and "readonly" in str(error):  # a crash left a journal, which only a writer can apply
                 return _probe(path, "rw", busy_timeout_s)
             raise
-        if application != APPLICATION_ID or version != tables.VERSION:
+        if application != APPLICATION_ID or not 1 <= version <= tables.VERSION:
             return application, version, ""
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         return application, version, "" if found == "ok" else found

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import Row, insert, make_url, select
-from sqlalchemy.exc import ArgumentError, IntegrityError
+from sqlalchemy import Row, insert, select
+from sqlalchemy.exc import IntegrityError
 
 from nnas_core import __version__
 from nnas_core.architecture import Architecture
 from nnas_core.errors import InputError, UsageError
 from nnas_core.space import SearchSpace
-from nnas_core.study import owner, sqlite, tables
-from nnas_core.study.database import Database
+from nnas_core.study import administration, importing, owner, postgresql, sqlite, tables
+from nnas_core.study.administration import StudyStatus
+from nnas_core.study.database import URLS, Database, parse_url
+from nnas_core.study.importing import GivenResult, ImportResult
 from nnas_core.study.owned import OwnedStudy, acquire
 from nnas_core.study.records import StudyRecord, StudySettings, TrialRecord
 
@@ -36,16 +39,16 @@ class StudyStore:
         """Connect to a database and make sure that it is ours.
 
         Args:
-            url: ``sqlite:///PATH``.
+            url: ``sqlite:///PATH`` or ``postgresql+psycopg://USER:PASSWORD@HOST/DATABASE``.
             create: make it if there is none.
             busy_timeout_s: how long to wait for other writers.
 
         Raises:
-            UsageError: not such a URL.
+            UsageError: not such a URL, or its driver is not installed.
             InputError: no such file, something else at that place, or a damaged or newer database.
             EnvironmentFailure: it cannot be reached or written.
         """
-        return cls(sqlite.open_file(_file_of(url), create=create, busy_timeout_s=busy_timeout_s))
+        return cls(_open(url, create=create, busy_timeout_s=busy_timeout_s))
 
     @property
     def where(self) -> str:
@@ -122,6 +125,36 @@ class StudyStore:
             rows = connection.execute(select(tables.studies).order_by(tables.studies.c.id)).all()
         return [self._study_of(row) for row in rows]
 
+    def find(self, prefix: str | None, *, running: bool = False) -> StudyRecord:
+        """The study that a person means.
+
+        Args:
+            prefix: the name, or enough of its beginning; None: the only study.
+            running: without a prefix, one that somebody works on comes before all others.
+
+        Raises:
+            InputError: there is none.
+            UsageError: several are meant; they are listed.
+        """
+        studies = self.studies()
+        if prefix is None:
+            at_work = [study for study in studies if self.owner(study)] if running else []
+            candidates, hint = at_work or studies, "name one of them"
+            what = "several studies are running" if at_work else "there are several studies"
+            if not studies:
+                raise InputError("there are no studies yet", where=self.where, hint="`nnas tune` makes one")
+        else:
+            candidates = [study for study in studies if study.name == prefix]
+            candidates = candidates or [study for study in studies if study.name.startswith(prefix)]
+            what, hint = f"several studies begin with {prefix!r}", "give more of the name"
+            if not candidates:
+                return self.study(prefix)  # which says what there is
+        if len(candidates) > 1:
+            more = len(candidates) - 10
+            names = [study.name for study in candidates[:10]] + ([f"and {more} more"] if more > 0 else [])
+            raise UsageError(what, where=self.where, problems=names, hint=hint)
+        return candidates[0]
+
     def _study_of(self, row: Row[Any]) -> StudyRecord:
         space = SearchSpace.from_json(row.search_space, f"{self.where}: study {row.name!r}")
         if space.fingerprint != row.fingerprint:
@@ -182,12 +215,71 @@ class StudyStore:
         found = self.top(study, 1)
         return found[0] if found else None
 
+    def intermediates(self, study: StudyRecord) -> dict[int, list[float]]:
+        """What the last attempt of each trial reported on its way, by the trial's number."""
+        table, trials = tables.intermediates.c, tables.trials.c
+        query = (
+            select(table.number, table.value)
+            .join(tables.trials, (trials.study_id == table.study_id) & (trials.number == table.number))
+            .where(table.study_id == study.id, trials.attempt == table.attempt)
+            .order_by(table.number, table.sequence)
+        )
+        found: dict[int, list[float]] = {}
+        with self._database.read() as connection:
+            for number, value in connection.execute(query):
+                found.setdefault(number, []).append(value)
+        return found
+
+    # ---- from outside, see administration.py and importing.py
+
+    def status(self, study: StudyRecord) -> StudyStatus:
+        """How far a study is.
+
+        Raises:
+            EnvironmentFailure: it was deleted meanwhile.
+        """
+        return administration.read_status(self._database, study, self.best(study))
+
+    def request_stop(self, study: StudyRecord) -> bool:
+        """Ask who runs the study to end; False if nobody does."""
+        return administration.request_stop(self._database, study)
+
+    def update_limits(self, study: StudyRecord, changes: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Change ``trials``, ``duration_s`` or ``concurrency`` of a running study; see ``administration``.
+
+        Returns:
+            All limits as they are now, or None if nobody runs the study.
+
+        Raises:
+            UsageError: nothing to change, or a limit that is not positive.
+        """
+        return administration.update_limits(self._database, study, changes)
+
+    def import_results(self, study: StudyRecord, results: list[GivenResult]) -> ImportResult:
+        """Add trials of elsewhere, which the tuner will learn from; all of them or none.
+
+        Raises:
+            EnvironmentFailure: somebody works on the study.
+        """
+        return importing.import_results(self._database, study, results)
+
+    def delete_study(self, study: StudyRecord) -> None:
+        """Delete a study and its trials, for good.
+
+        Raises:
+            EnvironmentFailure: somebody works on it.
+        """
+        administration.delete_study(self._database, study)
+
+    # ---- ownership
+
     def owner(self, study: StudyRecord) -> str | None:
         """Who works on the study (``process P on HOST since T``), or None."""
         with self._database.read() as connection:
             row = connection.execute(select(tables.owners).where(tables.owners.c.study_id == study.id)).first()
+            time = self._database.now(connection)
         claim = None if row is None else owner.claim_of(row)
-        return str(claim) if claim is not None and owner.is_alive(claim) else None
+        return str(claim) if claim is not None and owner.is_alive(claim, time) else None
 
     def acquire(self, study: StudyRecord) -> OwnedStudy:
         """Become the owner of a study; what a dead owner left running waits again.
@@ -198,24 +290,18 @@ class StudyStore:
         return acquire(self._database, study)
 
 
-def _file_of(url: str) -> str:
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise UsageError(
-            f"storage {url!r} is not a database URL",
-            hint="for a file give sqlite:///PATH, as in sqlite:///nnas.db",
-        ) from error
-    if parsed.get_backend_name() != "sqlite":
-        raise UsageError(
-            f"studies cannot be stored in {parsed.get_backend_name()!r} by this version",
-            hint="give sqlite:///PATH",
-        )
+def _open(url: str, *, create: bool, busy_timeout_s: float) -> Database:
+    parsed = parse_url(url)
+    kind = parsed.get_backend_name()
+    if kind == "postgresql":
+        return postgresql.open_database(parsed, create=create, busy_timeout_s=busy_timeout_s)
+    if kind != "sqlite":
+        raise UsageError(f"studies cannot be stored in {kind!r}", hint=f"give {URLS}")
     if not parsed.database or parsed.database == ":memory:" or parsed.query:
         raise UsageError(
             f"storage {url!r} does not name a file", hint="give sqlite:///PATH with nothing after the path"
         )
-    return parsed.database
+    return sqlite.open_file(parsed.database, create=create, busy_timeout_s=busy_timeout_s)
 
 
 def _trial_of(row: Row[Any], study: StudyRecord) -> TrialRecord:

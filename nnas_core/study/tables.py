@@ -1,4 +1,4 @@
-"""The tables of a study database, version 1, in terms that every SQL database understands."""
+"""The tables of a study database, version 2, in terms that every SQL database understands."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ["VERSION", "metadata", "owners", "repeats", "studies", "trials"]
+__all__ = ["VERSION", "intermediates", "metadata", "owners", "repeats", "studies", "trials"]
 
-VERSION = 1
-"""Grows with every change below; a database says which it has."""
+VERSION = 2
+"""Grows with every change below, each a step of ``migrations.STEPS``; a database says which it has."""
 
 metadata = MetaData()
 
@@ -38,6 +38,9 @@ studies = Table(
     Column("config", JSON, nullable=False),
     Column("created", String(40), nullable=False),
     Column("nnas_version", String(40), nullable=False),
+    # what others ask of the owner while it runs: other limits, and to end
+    Column("limits", JSON, nullable=False, server_default="{}"),
+    Column("stop_requested", Integer, nullable=False, server_default="0"),
 )
 
 # ``token`` is the fence: it grows with every owner, and every write of an owner must find its own
@@ -74,6 +77,10 @@ trials = Table(
     Column("finished", String(40), nullable=True),
     Column("proposed_order", Integer, nullable=False),
     Column("told_order", Integer, nullable=True),
+    # who evaluates it; the lease is that of a worker which is no child of the owner
+    Column("worker", Text, nullable=True),
+    Column("lease_token", String(40), nullable=True),
+    Column("lease_expires", String(40), nullable=True),
     UniqueConstraint("study_id", "digest"),
     Index("trials_by_value", "study_id", "state", "value"),
 )
@@ -86,4 +93,15 @@ repeats = Table(
     Column("proposed_order", Integer, primary_key=True),
     Column("number", Integer, nullable=False),
     Column("told_order", Integer, nullable=False),
+)
+
+# what a trial reported before its end, each attempt from sequence 0
+intermediates = Table(
+    "intermediates",
+    metadata,
+    Column("study_id", Integer, ForeignKey("studies.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("sequence", Integer, primary_key=True),
+    Column("value", Float(53), nullable=False),
 )

@@ -11,7 +11,7 @@ from tests.architecture.sources import ROOT, calls, imports, module_names, modul
 
 # Imports by name: where they are, and what they may import. Each is there so that torch or a command is loaded late.
 BY_NAME = {
-    "nnas_cli.main": "f'nnas_cli.commands.{name}'",
+    "nnas_cli.groups": "f'{self.package}.{name}'",
     "nnas_core": "f'nnas_core.{_HOME[name]}'",
     "nnas_core.loading": "source",
     "nnas_core.registry": "module",

@@ -10,6 +10,8 @@ import pytest
 import tomllib
 
 import nnas_core
+from nnas_cli.commands.study import SUMMARIES
+from nnas_cli.commands.study import command as study
 from nnas_cli.main import COMMANDS, cli
 from tests.architecture.sources import ROOT, python_files
 
@@ -82,8 +84,22 @@ def test_both_packages_are_typed() -> None:
 
 
 def test_every_command_has_a_module_and_every_module_a_command() -> None:
-    files = {file.stem.replace("_", "-") for file in (ROOT / "nnas_cli" / "commands").glob("[!_]*.py")}
+    files = {file.stem.replace("_", "-") for file in (ROOT / "nnas_cli" / "commands").glob("[!_]*")}
     assert files == set(COMMANDS)
+
+
+def test_every_command_of_a_group_has_a_module_and_every_module_a_command() -> None:
+    files = {file.stem for file in (ROOT / "nnas_cli" / "commands" / "study").glob("[!_]*")}
+    assert files == set(SUMMARIES)
+
+
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_the_summary_of_a_command_of_a_group_is_the_first_line_of_its_own_help(name: str) -> None:
+    command = study.get_command(cli.make_context("nnas", ["study"], resilient_parsing=True), name)
+    assert command is not None
+    assert command.name == name
+    assert (command.help or "").splitlines()[0] == SUMMARIES[name]
+    assert len(SUMMARIES[name]) <= 60
 
 
 @pytest.mark.parametrize("name", COMMANDS)

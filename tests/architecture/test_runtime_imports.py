@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from nnas_core.study.store import StudyStore
+from tests.study.made import make
+
 SPACE = {"op": {"_type": "layer_choice", "_value": ["a", "b"]}}
 
 HEAVY = {"torch", "rich", "jsonschema", "sqlalchemy", "numpy"}
@@ -27,7 +30,7 @@ pathlib.Path("loaded.json").write_text(json.dumps(sorted(sys.modules)))
 sys.exit(code)
 """
 
-COMMANDS = ("ss-gen", "search", "export", "tune", "retrain", "evaluate", "validate", "list", "info")
+COMMANDS = ("ss-gen", "search", "export", "tune", "retrain", "evaluate", "study", "validate", "list", "info")
 
 
 def loaded(folder: Path, kind: str, *arguments: str, **environment: str) -> set[str]:
@@ -64,7 +67,29 @@ def test_torch_is_not_loaded_by(kind: str, arguments: list[str], tmp_path: Path)
     assert "torch" not in loaded(tmp_path, kind, *arguments)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["-h"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list"],
+        ["show"],
+        ["trials", "--head", "2"],
+        ["top"],
+        ["export", "--format", "csv"],
+        ["export", "--optuna", "sqlite:///optuna.db"],
+        ["import", "results.json"],
+        ["backup", "-o", "copy.db"],
+        ["delete", "--yes"],
+    ],
+    ids=" ".join,
+)
+def test_torch_is_not_loaded_by_a_command_of_studies(arguments: list[str], tmp_path: Path) -> None:
+    with StudyStore.open(f"sqlite:///{tmp_path}/nnas.db") as store:
+        make(store)
+    (tmp_path / "results.json").write_text("[]")
+    assert "torch" not in loaded(tmp_path, "command", "study", *arguments)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["-h"], ["study", "-h"]], ids=" ".join)
 def test_nothing_heavy_is_loaded_by(arguments: list[str], tmp_path: Path) -> None:
     assert HEAVY & loaded(tmp_path, "command", *arguments) == set()
 

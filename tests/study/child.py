@@ -15,13 +15,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import make_url
+
 from nnas_core.architecture import Architecture
 from nnas_core.errors import InputError, NnasError
 from nnas_core.space import SearchSpace
 from nnas_core.study.coordinator import run_study
+from nnas_core.study.postgresql import open_database
 from nnas_core.study.records import StudyRecord, StudySettings, TrialFailed, TrialRecord, TrialResult
 from nnas_core.study.setup import create_study, create_tuner
 from nnas_core.study.store import StudyStore
+from nnas_core.study.tables import studies
 from nnas_core.tuner import Tuner
 from nnas_core.tuners.evolution import EvolutionTuner
 from nnas_core.tuners.random import RandomTuner
@@ -164,6 +168,15 @@ def unprivileged(url: str) -> None:
         create_study(store, settings())
 
 
+def stay_in_write(url: str) -> None:
+    """Write to the database and never end the transaction; says so when it is there."""
+    database = open_database(make_url(url), create=False, busy_timeout_s=1)
+    with database.write() as connection:
+        connection.execute(studies.update().values(name="half"))
+        print("writing", flush=True)
+        signal.pause()
+
+
 def main(command: str, *arguments: str) -> int:
     """Run one of the programs; its error goes to stderr, its exit code is the error's."""
     programs: dict[str, Callable[..., None]] = {
@@ -171,6 +184,7 @@ def main(command: str, *arguments: str) -> int:
         "hang": hang,
         "limited": limited,
         "run": run,
+        "stay_in_write": stay_in_write,
         "unprivileged": unprivileged,
     }
     try:

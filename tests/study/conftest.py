@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nnas_core.study.store import StudyStore
+from tests.study import postgres
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,3 +51,28 @@ def spawn() -> Iterator[Spawn]:
     for process in processes:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[postgres.Server]:
+    """The PostgreSQL server of the whole test run; without one, the tests that need it fail and say why."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    try:
+        with postgres.running(shared / "postgresql") as server:
+            yield server
+    except postgres.NoServer as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture
+def schema(postgres_server: postgres.Server) -> Iterator[str]:
+    """A schema of PostgreSQL without tables."""
+    with postgres_server.schema() as name:
+        yield name
+
+
+@pytest.fixture
+def postgres_url(postgres_server: postgres.Server, schema: str) -> str:
+    """Where a store of the test in PostgreSQL is."""
+    return postgres_server.url(schema)

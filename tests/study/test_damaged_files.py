@@ -56,8 +56,8 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     ),
     "foreign": (lambda content: foreign(), "not a study database: an SQLite file of another program"),
     "newer": (
-        lambda content: with_version(content, 2),
-        r"made by a newer nnas: its tables are of version 2, this is nnas \S+ which knows 1",
+        lambda content: with_version(content, 3),
+        r"made by a newer nnas: its tables are of version 3, this is nnas \S+ which knows 2",
     ),
 }
 
@@ -159,14 +159,14 @@ def test_a_new_database_has_the_journal_and_the_marks_it_should(tmp_path: Path) 
             connection.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("journal_mode", "application_id", "user_version", "integrity_check")
         ]
-    assert marks == ["delete", 0x6E6E6173, 1, "ok"]
+    assert marks == ["delete", 0x6E6E6173, 2, "ok"]
 
 
 @pytest.mark.parametrize(
     ("url", "message"),
     [
         ("nnas.db", "storage 'nnas.db' is not a database URL"),
-        ("mysql://host/nnas", "studies cannot be stored in 'mysql' by this version"),
+        ("mysql://host/nnas", "studies cannot be stored in 'mysql'"),
         ("sqlite://", "storage 'sqlite://' does not name a file"),
         ("sqlite:///:memory:", "storage 'sqlite:///:memory:' does not name a file"),
         ("sqlite:///nnas.db?mode=ro", r"storage 'sqlite:///nnas.db\?mode=ro' does not name a file"),

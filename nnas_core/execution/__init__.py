@@ -1,0 +1,1 @@
+"""Trials in processes of their own, on this machine: supervised, bounded, and gone when they should be."""

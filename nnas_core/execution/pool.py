@@ -1,0 +1,240 @@
+"""Workers that load once and evaluate many architectures, one after the other, each worker in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nnas_core.errors import EnvironmentFailure, UserCodeError
+from nnas_core.execution.commands import LocalSettings, timed_out
+from nnas_core.execution.messages import Receiver, send
+from nnas_core.execution.supervised import GRACE_S, Supervised, environment, last_line
+from nnas_core.files import environment_failure, prepare_folder
+from nnas_core.study.engine import Engine, Failed, Finished, Intermediate, Job, Report
+from nnas_core.study.records import TrialResult
+
+__all__ = ["WorkerPool"]
+
+_BOOTSTRAP = "import sys; sys.path[:] = sys.argv[3:]; from {} import main; main(int(sys.argv[1]), int(sys.argv[2]))"
+
+_CANCEL_S = 10.0
+"""How long a cancelled evaluation may take to its next step, before its worker is ended."""
+
+
+@dataclass
+class _Worker:
+    process: Supervised
+    jobs: int
+    reports: Receiver
+    gpu: str | None
+    log: Path
+    job: Job | None = None
+    able: bool = True
+    ready: bool = False
+    sequence: int = 0
+    begin: float = 0.0
+    ended_as: str | None = None  # why its job is being ended, if it is
+    deadline: float | None = None  # when the worker is ended too
+    found: list[Report] = field(default_factory=list)
+
+    def failed(self, message: str, lost: bool = False, error: UserCodeError | None = None) -> None:
+        """Report the job as failed."""
+        if self.job is not None:
+            seconds = max(0.0, time.monotonic() - self.begin) if self.begin else 0.0
+            self.end(Failed(self.job.number, self.job.attempt, message, seconds, lost, error))
+
+    def end(self, report: Report) -> None:
+        """Report the end of the job; the worker is free."""
+        self.found.append(report)
+        self.job, self.ended_as, self.deadline, self.begin = None, None, None, 0.0
+
+
+class WorkerPool(Engine):
+    """Evaluates in worker processes, which are started when they are needed and used again and again.
+
+    Args:
+        module: its ``main(jobs, reports)`` calls ``nnas_core.execution.serving.serve`` in the worker.
+        setting: what the worker is prepared with; plain JSON.
+        settings: where and how.
+    """
+
+    def __init__(self, module: str, setting: Mapping[str, Any], settings: LocalSettings) -> None:
+        super().__init__()
+        self._module = module
+        self._setting = dict(setting)
+        self._settings = settings
+        self._workers: list[_Worker] = []
+        self._free_gpus = list(settings.gpus)[::-1]
+        self._started = 0
+        self._selector = selectors.DefaultSelector()
+        self._found: list[Report] = []
+
+    @property
+    def slots(self) -> int:
+        """One for each GPU, else as many as anybody may want."""
+        return self._settings.slots
+
+    def submit(self, job: Job) -> None:
+        """Give the job to a free worker, or to a new one.
+
+        Raises:
+            EnvironmentFailure: no process can be started.
+        """
+        free = [worker for worker in self._workers if worker.job is None and worker.able]
+        worker = min(free, key=lambda one: not one.ready) if free else self._start()
+        worker.job = job
+        if worker.ready:
+            self._give(worker, job)
+
+    def _give(self, worker: _Worker, job: Job) -> None:
+        worker.begin, worker.sequence = time.monotonic(), 0
+        if job.timeout_s is not None:
+            worker.deadline = worker.begin + job.timeout_s
+        message = {"number": job.number, "attempt": job.attempt, "architecture": job.architecture.canonical}
+        with contextlib.suppress(OSError):  # the worker has died, which ``look`` will find
+            send(worker.jobs, message)
+
+    def _start(self) -> _Worker:
+        folder = prepare_folder(self._settings.folder)
+        log = folder / f"worker-{self._started}.log"
+        gpu = self._free_gpus.pop() if self._free_gpus else None
+        their_jobs, jobs = os.pipe()
+        reports, their_reports = os.pipe()
+        command = [sys.executable, "-c", _BOOTSTRAP.format(self._module), str(their_jobs), str(their_reports)]
+        try:
+            process = Supervised(
+                [*command, *sys.path],
+                log=log,
+                log_bytes=self._settings.log_bytes,
+                env=environment(self._settings.threads, gpu),
+                fds=(their_jobs, their_reports),
+                grace_s=self._settings.grace_s,
+            )
+        except OSError as error:
+            os.close(jobs)
+            os.close(reports)
+            raise environment_failure(error, sys.executable, "start") from error
+        self._started += 1
+        worker = _Worker(process, jobs, Receiver(reports), gpu, log)
+        self._workers.append(worker)
+        self._selector.register(reports, selectors.EVENT_READ, worker)
+        self._selector.register(process, selectors.EVENT_READ, worker)
+        with contextlib.suppress(OSError):
+            send(jobs, self._setting)
+        return worker
+
+    def poll(self, timeout_s: float) -> list[Report]:
+        """Look for answers, dead workers and time-outs."""
+        now = time.monotonic()
+        deadlines = [worker.deadline - now for worker in self._workers if worker.deadline is not None]
+        wait = 0.0 if self._found else max(0.0, min([timeout_s, *deadlines]))
+        for worker in {id(key.data): key.data for key, _ in self._selector.select(wait)}.values():
+            self._look(worker)
+        for worker in self._workers:
+            if worker.deadline is not None and worker.job is not None and time.monotonic() >= worker.deadline:
+                worker.ended_as = worker.ended_as or timed_out(worker.job)
+                worker.deadline = None
+                worker.process.stop()
+        found, self._found = self._found, []
+        return found
+
+    def _look(self, worker: _Worker) -> None:
+        worker.process.look()
+        for message in worker.reports.receive():
+            self._heard(worker, message)
+        end = worker.process.end
+        if end is not None:
+            if end.error is not None:
+                raise EnvironmentFailure(f"a worker {end}")
+            why = worker.ended_as or str(end)
+            if end.exit is not None and worker.ended_as is None:
+                said = last_line(worker.log)
+                why = f"worker {end}" + (f": {said}" if said else "")
+            worker.failed(why, lost=worker.ended_as is None)
+            self._forget(worker)
+        elif worker.reports.closed:
+            with contextlib.suppress(KeyError, ValueError):  # its end is near, or it closed what it needs
+                self._selector.unregister(worker.reports)
+            worker.process.stop()
+        self._found += worker.found
+        worker.found.clear()
+
+    def _forget(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        for key in [key for key in self._selector.get_map().values() if key.data is worker]:
+            self._selector.unregister(key.fd)
+        os.close(worker.jobs)
+        os.close(worker.reports.fileno())
+        if worker.gpu is not None:
+            self._free_gpus.append(worker.gpu)
+
+    def _heard(self, worker: _Worker, message: dict[str, Any]) -> None:
+        job = worker.job
+        if "unable" in message:
+            worker.able = False
+            described = message["unable"]
+            error = _error_of(described)
+            if error is None:
+                raise EnvironmentFailure(described["message"], where=described["where"], hint=described["hint"])
+            worker.failed(error.message, error=error)
+        elif "ready" in message:
+            worker.ready = True
+            if job is not None:
+                self._give(worker, job)
+        elif job is None or (message["number"], message["attempt"]) != (job.number, job.attempt):
+            return
+        elif "intermediate" in message:
+            worker.found.append(Intermediate(job.number, job.attempt, worker.sequence, message["intermediate"]))
+            worker.sequence += 1
+        elif worker.ended_as is not None and "failed" in message:
+            worker.failed(worker.ended_as)
+        elif "failed" in message:
+            cause = _error_of(message["error"]) if "error" in message else None
+            worker.end(Failed(job.number, job.attempt, message["failed"], message["seconds"], error=cause))
+        else:
+            result = TrialResult(message["value"], message["metrics"], message["cost"])
+            worker.end(Finished(job.number, job.attempt, result, message["seconds"]))
+
+    def cancel(self, number: int, attempt: int, reason: str) -> None:
+        """Ask the worker to end the job at its next step; it is ended itself if that does not come soon."""
+        for worker in self._workers:
+            job = worker.job
+            if job is None or (job.number, job.attempt) != (number, attempt) or worker.ended_as is not None:
+                continue
+            if not worker.begin:
+                worker.failed(reason)
+                self._found += worker.found
+                worker.found.clear()
+                return
+            worker.ended_as = reason
+            worker.deadline = min(worker.deadline or float("inf"), time.monotonic() + _CANCEL_S)
+            with contextlib.suppress(OSError):
+                send(worker.jobs, {"cancel": {"number": number, "attempt": attempt}})
+
+    def close(self) -> None:
+        """End all workers; returns when they are gone."""
+        for worker in self._workers:
+            worker.process.stop()
+        for worker in self._workers[:]:
+            worker.process.wait(self._settings.grace_s + GRACE_S)
+            self._forget(worker)
+        self._selector.close()
+
+
+def _error_of(described: dict[str, Any]) -> UserCodeError | None:
+    if not described["of_user"]:
+        return None
+    return UserCodeError(
+        described["message"],
+        where=described["where"],
+        hint=described["hint"],
+        problems=described["problems"],
+        user_traceback=described["user_traceback"],
+    )

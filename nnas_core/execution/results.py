@@ -1,0 +1,116 @@
+"""What a trial's program says about its result: a JSON file, which may be of any hand."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from nnas_core.finite import finite, finite_only, not_finite
+from nnas_core.study.records import TrialFailed, TrialResult
+
+__all__ = ["LONGEST_RESULT", "Reported", "read_result"]
+
+LONGEST_RESULT = 2**20
+"""Bytes of a result file; one that is larger is none."""
+
+_LONGEST_REPORT = 1000
+_MOST_REPORTS = 100_000
+
+
+def read_result(path: Path, trial: int, attempt: int) -> TrialResult | None:
+    """Read a result file.
+
+    It is a finite number; or an object with one under ``value``, and with objects of numbers under ``metrics`` and
+    ``cost``; or, as NNI's programs report it, an object with one under ``default``, the other numbers being metrics.
+
+    Args:
+        path: where it should be.
+        trial, attempt: whose it must be, if it says.
+
+    Returns:
+        The result; None if there is no file.
+
+    Raises:
+        TrialFailed: it is something else, or an ``error``.
+    """
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read(LONGEST_RESULT + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise TrialFailed(f"the result cannot be read: {error.strerror}") from error
+    if len(content) > LONGEST_RESULT:
+        raise TrialFailed(f"the result is larger than {LONGEST_RESULT} bytes")
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise TrialFailed("the result is not JSON") from error
+    if not isinstance(document, dict):
+        document = {"value": document}
+    for name, expected in (("trial", trial), ("attempt", attempt)):
+        if document.get(name, expected) != expected:
+            raise TrialFailed(f"the result is that of {name} {str(document[name])[:20]}")
+    if "error" in document:
+        raise TrialFailed(str(document["error"])[:1000])
+    return _result(document)
+
+
+def _result(document: dict[str, Any]) -> TrialResult:
+    if "value" not in document and "default" not in document:
+        raise TrialFailed('the result has no "value"')
+    given = document["value"] if "value" in document else document["default"]
+    value = finite(given)
+    if value is None:
+        raise TrialFailed(not_finite(given))
+    if "value" not in document:
+        ours = ("trial", "attempt", "default")
+        return TrialResult(value, finite_only({name: one for name, one in document.items() if name not in ours}))
+    parts = (document.get("metrics", {}), document.get("cost", {}))
+    metrics, cost = (finite_only(part) if isinstance(part, dict) else {} for part in parts)
+    return TrialResult(value, metrics, cost)
+
+
+class Reported:
+    """The intermediate values in a file that grows, a JSON object with ``value`` a line.
+
+    Args:
+        path: of the file, which may not be there yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._left = _MOST_REPORTS
+
+    def new(self) -> list[float]:
+        """The values that came since the last call; what is no finite number is passed over."""
+        try:
+            if os.stat(self._path).st_size <= self._offset:
+                return []
+            with open(self._path, "rb") as stream:
+                stream.seek(self._offset)
+                content = stream.read(1 << 18)
+        except OSError:
+            return []
+        whole = content.rfind(b"\n") + 1
+        if not whole and len(content) > _LONGEST_REPORT:
+            whole = len(content)  # never a line of ours
+        self._offset += whole
+        values = []
+        for line in content[:whole].splitlines()[: self._left]:
+            value = _value(line)
+            if value is not None:
+                values.append(value)
+        self._left -= len(values)
+        return values
+
+
+def _value(line: bytes) -> float | None:
+    try:
+        record = json.loads(line) if len(line) <= _LONGEST_REPORT else None
+    except (ValueError, RecursionError):
+        return None
+    return finite(record.get("value") if isinstance(record, dict) else record)

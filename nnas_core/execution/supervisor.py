@@ -1,0 +1,232 @@
+"""Runs one command, and leaves nothing of it behind.
+
+This file is started as a script, one process a command, and imports nothing of nnas. Its standard input is a leash:
+when anything comes from there, or its other end is closed because whoever held it died, the command is ended, first
+gently, then not. All that the command started ends with it, also what left its session: orphans come to this process.
+
+Its argument is a JSON object: ``command``, ``log`` (a path), ``log_bytes``, ``grace_s``, ``fds`` (to hand on). On its
+standard output it says ``{"pid": N}``, then ``{"exit": N}`` or ``{"signal": N}``; or ``{"error": TEXT}``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+__all__ = ["TAIL_BYTES", "main"]
+
+TAIL_BYTES = 4096
+"""How much of the end of a log is kept that grew too long."""
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_GIVE_UP_S = 10.0  # on processes that not even SIGKILL ends, in a system call that does not return
+
+
+class _Log:
+    """The output of a command: its first bytes as they come, and its last ones at the end."""
+
+    def __init__(self, path: str, most: int) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        self._left = most
+        self._tail = bytearray()
+        self._dropped = 0
+
+    def write(self, data: bytes) -> None:
+        kept = data[: self._left]
+        self._left -= len(kept)
+        self._put(kept)
+        if len(kept) < len(data):
+            self._dropped += len(data) - len(kept)
+            self._tail += data[len(kept) :][-TAIL_BYTES:]
+            del self._tail[:-TAIL_BYTES]
+
+    def close(self) -> None:
+        if self._dropped > len(self._tail):
+            self._put(b"\n[nnas left out %d bytes here]\n" % (self._dropped - len(self._tail)))
+        self._put(bytes(self._tail))
+        os.close(self._file)
+
+    def _put(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):  # a full disk costs the log, not the trial
+            while data:
+                data = data[os.write(self._file, data) :]
+
+
+class _Supervisor:
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._grace_s: float = config["grace_s"]
+        self._log = _Log(config["log"], config["log_bytes"])
+        self._stop = False
+        self._ended: int | None = None
+        wake_read, self._wake = os.pipe()
+        os.set_blocking(wake_read, False)
+        os.set_blocking(self._wake, False)
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, _ignore)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        output, theirs = os.pipe()
+        os.set_blocking(output, False)
+        self._process = subprocess.Popen(
+            config["command"],
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            pass_fds=config["fds"],
+            preexec_fn=_die_with_parent,
+        )
+        for descriptor in (theirs, *config["fds"]):
+            os.close(descriptor)
+        self._output = output
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(output, selectors.EVENT_READ)
+        self._selector.register(wake_read, selectors.EVENT_READ)
+        self._selector.register(0, selectors.EVENT_READ)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._stop = True
+
+    def run(self) -> dict[str, int]:
+        """Wait for the end of the command, or bring it about."""
+        _say({"pid": self._process.pid})
+        deadline: float | None = None
+        while self._ended is None:
+            wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+            for key, _ in self._selector.select(wait):
+                self._read(key.fd)
+            self._reap()
+            if self._stop and deadline is None:
+                deadline = time.monotonic() + self._grace_s
+                self._send(signal.SIGTERM)
+            if deadline is not None and time.monotonic() >= deadline:
+                break
+        self._sweep()
+        while self._drain():
+            pass
+        self._log.close()
+        code = self._ended if self._ended is not None else -signal.SIGKILL
+        self._process.returncode = code
+        return {"exit": code} if code >= 0 else {"signal": -code}
+
+    def _read(self, descriptor: int) -> None:
+        if descriptor == self._output:
+            self._drain()
+            return
+        data = os.read(descriptor, 65536)
+        if descriptor == 0:
+            self._stop = True
+            self._selector.unregister(0)
+        elif not data:
+            self._selector.unregister(descriptor)
+
+    def _drain(self) -> bool:
+        """Log what the command has written; False if there is nothing more for now, or ever."""
+        try:
+            data = os.read(self._output, 1 << 16)
+        except BlockingIOError:
+            return False
+        if not data and self._output in self._selector.get_map():
+            self._selector.unregister(self._output)
+        self._log.write(data)
+        return bool(data)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self._process.pid:
+                self._ended = os.waitstatus_to_exitcode(status)
+
+    def _send(self, number: int) -> bool:
+        """Signal all that the command started; False if there is nothing left."""
+        found = _descendants(os.getpid())
+        for pid in found:
+            with contextlib.suppress(OSError):
+                os.kill(pid, number)
+        if self._ended is None:
+            with contextlib.suppress(OSError):  # also where /proc does not tell
+                os.killpg(self._process.pid, number)
+        return bool(found) or self._ended is None
+
+    def _sweep(self) -> None:
+        """Kill until nothing is left: what is killed may just have started something."""
+        end = time.monotonic() + _GIVE_UP_S
+        while self._send(signal.SIGKILL) and time.monotonic() < end:
+            self._drain()
+            time.sleep(0.002)
+            self._reap()
+
+
+def _descendants(root: int) -> list[int]:
+    """All processes below ``root`` that are no zombies."""
+    children: dict[int, list[int]] = {}
+    dead = set()
+    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                words = Path("/proc", name, "stat").read_bytes().rpartition(b")")[2].split()
+                children.setdefault(int(words[1]), []).append(int(name))
+                if words[0] in (b"Z", b"X"):
+                    dead.add(int(name))
+    found: list[int] = []
+    queue = [root]
+    while queue:
+        below = children.get(queue.pop(), [])
+        found += below
+        queue += below
+    return [pid for pid in found if pid not in dead]
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """A handler, so that the signal wakes the selector."""
+
+
+def _prctl(option: int, value: int) -> None:
+    with contextlib.suppress(OSError, AttributeError):  # not Linux: the leash alone must do
+        _LIBC.prctl(option, value, 0, 0, 0)
+
+
+_LIBC = ctypes.CDLL(None)
+_OURSELVES = os.getpid()
+
+
+def _die_with_parent() -> None:
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != _OURSELVES:  # it died before that
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _say(record: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # nobody listens any more
+        os.write(1, json.dumps(record).encode() + b"\n")
+
+
+def main(text: str) -> None:
+    """Run the command that a JSON object describes."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        supervisor = _Supervisor(json.loads(text))
+    except OSError as error:
+        _say({"error": f"{error.filename or 'the command'}: {error.strerror}"})
+        return
+    _say(supervisor.run())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,195 @@
+"""What is done with studies from outside, while or after somebody runs them: followed, stopped, changed, deleted.
+
+Nothing here makes its caller the owner. What a running study is asked, its owner reads in the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, select, update
+
+from nnas_core.errors import EnvironmentFailure, UsageError
+from nnas_core.study import owner
+from nnas_core.study.database import Database
+from nnas_core.study.records import ENDED_STATES, TRIAL_STATES, StudyRecord, TrialRecord
+from nnas_core.study.tables import intermediates, owners, repeats, studies, trials
+
+__all__ = ["StudyStatus", "delete_study", "holder_of", "in_use", "read_status", "request_stop", "update_limits"]
+
+_LATEST = 20
+"""The trials whose mean time stands for those to come."""
+
+
+@dataclass(frozen=True)
+class StudyStatus:
+    """How far a study is.
+
+    Attributes:
+        study: which; its ``state`` is the true one: ``interrupted`` where the owner died without a word.
+        owner: who works on it (``process P on HOST since T``), or None.
+        counts: how many trials are in each of ``TRIAL_STATES``.
+        limits: those of the run that works on it, or of the last one: ``trials``, ``duration_s`` and ``concurrency``.
+        stop_requested: the owner was asked to stop, and has not done so yet.
+        best: the best trial; None while none succeeded.
+        trial_s: the mean time of the latest trials; None while there are none.
+    """
+
+    study: StudyRecord
+    owner: str | None
+    counts: Mapping[str, int]
+    limits: Mapping[str, Any]
+    stop_requested: bool
+    best: TrialRecord | None
+    trial_s: float | None
+
+    @property
+    def finished(self) -> int:
+        """The trials that ended, with a result or without."""
+        return sum(self.counts[state] for state in ENDED_STATES)
+
+    @property
+    def left_s(self) -> float | None:
+        """About how long a running study takes to its number of trials; None where that cannot be told."""
+        wanted: int | None = self.limits["trials"]
+        concurrency: int = self.limits["concurrency"] or 1
+        if self.owner is None or wanted is None or self.trial_s is None:
+            return None
+        return max(0, wanted - self.finished) * self.trial_s / concurrency
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but what the study was made with."""
+        return {
+            "name": self.study.name,
+            "state": self.study.state,
+            "owner": self.owner,
+            "tuner": self.study.settings.tuner,
+            "optimize_mode": self.study.settings.optimize_mode,
+            "created": self.study.created,
+            "counts": {**self.counts, "finished": self.finished},
+            "limits": dict(self.limits),
+            "stop_requested": self.stop_requested,
+            "best": None if self.best is None else self.best.to_json(),
+            "seconds_left": self.left_s,
+        }
+
+
+def read_status(database: Database, study: StudyRecord, best: TrialRecord | None) -> StudyStatus:
+    """How far ``study`` is; its ``state`` is not looked at, that of the database is."""
+    latest = (
+        select(trials.c.seconds)
+        .where(trials.c.study_id == study.id, trials.c.state.in_(ENDED_STATES), trials.c.seconds.is_not(None))
+        .order_by(trials.c.told_order.desc())
+        .limit(_LATEST)
+        .subquery()
+    )
+    with database.read() as connection:
+        row = connection.execute(
+            select(studies.c.state, studies.c.limits, studies.c.stop_requested).where(studies.c.id == study.id)
+        ).first()
+        if row is None:
+            raise _gone(database, study)
+        holder = holder_of(database, connection, study)
+        counted = connection.execute(
+            select(trials.c.state, func.count().label("number"))
+            .where(trials.c.study_id == study.id)
+            .group_by(trials.c.state)
+        ).all()
+        trial_s = connection.execute(select(func.avg(latest.c.seconds))).scalar()
+    counts = dict.fromkeys(TRIAL_STATES, 0)
+    counts.update((one.state, one.number) for one in counted)
+    state = "interrupted" if row.state == "running" and holder is None else row.state
+    if holder is None:  # what a dead owner left running waits, as it will be found
+        counts["waiting"] += counts["running"]
+        counts["running"] = 0
+    return StudyStatus(
+        study=study.with_state(state),
+        owner=None if holder is None else str(holder),
+        counts=counts,
+        limits={name: row.limits.get(name) for name in ("trials", "duration_s", "concurrency")},
+        stop_requested=holder is not None and bool(row.stop_requested),
+        best=best,
+        trial_s=trial_s,
+    )
+
+
+def request_stop(database: Database, study: StudyRecord) -> bool:
+    """Ask the owner to stop; False if there is none that lives."""
+    with database.write() as connection:
+        if holder_of(database, connection, study) is None:
+            return False
+        connection.execute(update(studies).where(studies.c.id == study.id).values(stop_requested=1))
+    return True
+
+
+def update_limits(database: Database, study: StudyRecord, changes: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Change limits of a running study, which heeds them within seconds.
+
+    Args:
+        database: where the study is.
+        study: which.
+        changes: any of ``trials``, ``duration_s`` and ``concurrency``; the first two may be None, for no limit.
+
+    Returns:
+        All limits as they are now, or None if nobody runs the study; a run that begins brings its own limits.
+
+    Raises:
+        UsageError: nothing to change, no limit of that name, or one that is not positive.
+    """
+    _check(changes)
+    with database.write() as connection:
+        if holder_of(database, connection, study) is None:
+            return None
+        before = connection.execute(select(studies.c.limits).where(studies.c.id == study.id)).scalar_one()
+        limits = {**before, **changes}
+        connection.execute(update(studies).where(studies.c.id == study.id).values(limits=limits))
+    return limits
+
+
+def _check(changes: Mapping[str, Any]) -> None:
+    if not changes:
+        raise UsageError("there is nothing to change", hint="give a number of trials, a duration or a concurrency")
+    for name, value in changes.items():
+        if name not in ("trials", "duration_s", "concurrency"):
+            raise UsageError(f"no limit is named {name!r}", hint="there are trials, duration_s and concurrency")
+        if value is None and name == "concurrency":
+            raise UsageError("the concurrency must be a number")
+        if value is not None and not value > 0:
+            raise UsageError(f"{name} must be positive, not {value:g}")
+
+
+def delete_study(database: Database, study: StudyRecord) -> None:
+    """Delete a study and its trials, for good.
+
+    Raises:
+        EnvironmentFailure: somebody works on it.
+    """
+    with database.write() as connection:
+        holder = holder_of(database, connection, study)
+        if holder is not None:
+            raise in_use(database, study, holder)
+        for table in (intermediates, repeats, trials, owners):
+            connection.execute(delete(table).where(table.c.study_id == study.id))
+        connection.execute(delete(studies).where(studies.c.id == study.id))
+
+
+def holder_of(database: Database, connection: Connection, study: StudyRecord) -> owner.Claim | None:
+    """The living owner of ``study``, in the transaction of ``connection``."""
+    row = connection.execute(select(owners).where(owners.c.study_id == study.id)).first()
+    claim = None if row is None else owner.claim_of(row)
+    return claim if claim is not None and owner.is_alive(claim, database.now(connection)) else None
+
+
+def in_use(database: Database, study: StudyRecord, holder: owner.Claim) -> EnvironmentFailure:
+    """The refusal to do to a study what its owner would not survive."""
+    return EnvironmentFailure(
+        f"study {study.name!r} is in use by {holder}",
+        where=database.where,
+        hint=f"wait until it has ended, or end it by `nnas study stop {study.name}`",
+    )
+
+
+def _gone(database: Database, study: StudyRecord) -> EnvironmentFailure:
+    return EnvironmentFailure(f"study {study.name!r} was deleted meanwhile", where=database.where)

@@ -1,0 +1,218 @@
+"""Trials of elsewhere become trials of a study, which its tuner learns from.
+
+Such a trial is one event in the stored order of the tuner's calls: where a trial of the study has two numbers,
+for its proposal and for its result, this one has the same number twice. Replay hands it to ``Tuner.import_data``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import func, insert, select, update
+
+from nnas_core import schema
+from nnas_core.architecture import Architecture
+from nnas_core.errors import ArchitectureError, InputError
+from nnas_core.finite import finite, finite_only
+from nnas_core.space import SearchSpace
+from nnas_core.study import owner
+from nnas_core.study.administration import holder_of, in_use
+from nnas_core.study.database import Database
+from nnas_core.study.owned import digest_of
+from nnas_core.study.records import StudyRecord
+from nnas_core.study.tables import intermediates, owners, repeats, trials
+
+__all__ = ["GivenResult", "ImportResult", "import_results", "read_results"]
+
+_MOST_PROBLEMS = 20
+
+
+@dataclass(frozen=True)
+class GivenResult:
+    """A trial of elsewhere.
+
+    Attributes:
+        architecture: valid in the space of the study.
+        value: finite.
+        metrics, cost: what else was measured, finite.
+        intermediate: what it reported on its way, finite.
+    """
+
+    architecture: Architecture
+    value: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
+    intermediate: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImportResult:
+    """What became of the trials of a file.
+
+    Attributes:
+        imported: trials of the study now.
+        known: left out, the study has a trial of their architecture.
+    """
+
+    imported: int
+    known: int
+
+
+# ---- reading
+
+
+def read_results(document: Any, space: SearchSpace, where: str) -> tuple[list[GivenResult], int]:
+    """Read what ``nnictl experiment export`` or ``nnas study export`` wrote, or ``nnas study trials --json``.
+
+    Args:
+        document: a list of objects with ``parameter`` and ``value``, or an object with the list of ``trials``.
+        space: of the study.
+        where: the file, for errors.
+
+    Returns:
+        The trials that have a value, and the number of those that have none.
+
+    Raises:
+        InputError: another document, an architecture of another space, or a value that is not finite; all are listed.
+    """
+    if isinstance(document, Mapping) and isinstance(document.get("trials"), list):
+        document = [_as_result(one) if isinstance(one, Mapping) else one for one in document["trials"]]
+    schema.check("results", document, where)
+    found: list[GivenResult] = []
+    problems: list[str] = []
+    without = 0
+    for place, entry in enumerate(document):
+        if entry["value"] is None:
+            without += 1
+            continue
+        try:
+            found.append(_read(entry, space))
+        except ArchitectureError as error:
+            problems += [f"$[{place}].parameter: {line}" for line in error.problems or [str(error.message)]]
+        except _Unreadable as error:
+            problems.append(f"$[{place}].{error}")
+    if problems:
+        more = len(problems) - _MOST_PROBLEMS
+        shown = problems[:_MOST_PROBLEMS] + ([f"and {more} more problems"] if more > 0 else [])
+        raise InputError(
+            "not results of this study's search space",
+            where=where,
+            problems=shown,
+            hint="nothing was imported; `nnas study show --json` has the search space",
+        )
+    return found, without
+
+
+def _as_result(trial: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial document in the form of a result."""
+    names = ("value", "metrics", "cost")
+    kept = {name: trial[name] for name in names if name in trial}
+    return {**kept, "parameter": trial["architecture"]} if "architecture" in trial else dict(trial)
+
+
+class _Unreadable(ValueError):
+    """Where a result is wrong, and how."""
+
+
+def _read(entry: Mapping[str, Any], space: SearchSpace) -> GivenResult:
+    architecture = space.parse(entry["parameter"])
+    space.validate(architecture)
+    architecture.parameters()  # refuses what no trial can be: weights, several candidates of a layer choice
+    given = _decoded(entry["value"], "value")
+    metrics = dict(entry.get("metrics", {}))
+    if isinstance(given, Mapping):  # a trial that reported several metrics, of which "default" ranks
+        metrics = {**{name: one for name, one in given.items() if name != "default"}, **metrics}
+        given = given.get("default")
+    value = finite(given)
+    if value is None:
+        raise _Unreadable(f"value: {json.dumps(entry['value'])} is not a finite number")
+    steps = [finite(_decoded(one, "intermediate")) for one in entry.get("intermediate", [])]
+    if None in steps:
+        raise _Unreadable(f"intermediate[{steps.index(None)}]: not a finite number")
+    reported = tuple(step for step in steps if step is not None)
+    return GivenResult(architecture, value, finite_only(metrics), finite_only(entry.get("cost", {})), reported)
+
+
+def _decoded(value: Any, name: str) -> Any:
+    """A value that is JSON in a text, as NNI's are, once or twice."""
+    for _ in range(2):
+        if not isinstance(value, str):
+            break
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise _Unreadable(f"{name}: the text {value[:80]!r} is not JSON") from error
+    return value
+
+
+# ---- storing
+
+
+def import_results(database: Database, study: StudyRecord, results: list[GivenResult]) -> ImportResult:
+    """Store results as finished trials, all of them or none.
+
+    Args:
+        database: where the study is.
+        study: which.
+        results: from ``read_results``.
+
+    Raises:
+        EnvironmentFailure: somebody works on the study.
+    """
+    mine = trials.c.study_id == study.id
+    with database.write() as connection:
+        holder = holder_of(database, connection, study)
+        if holder is not None:
+            raise in_use(database, study, holder)
+        # an owner that only seems dead must not write on from the numbers that it knows
+        connection.execute(update(owners).where(owners.c.study_id == study.id).values(token=owners.c.token + 1))
+        known = set(connection.execute(select(trials.c.digest).where(mine)).scalars())
+        last = connection.execute(
+            select(func.max(trials.c.number), func.max(trials.c.proposed_order), func.max(trials.c.told_order)).where(
+                mine
+            )
+        ).one()
+        repeated = connection.execute(
+            select(func.max(repeats.c.told_order)).where(repeats.c.study_id == study.id)
+        ).scalar()
+        number, *orders = (-1 if one is None else one for one in (*last, repeated))
+        rows, steps = _rows(study, results, known, number + 1, max(orders) + 1)
+        if rows:
+            connection.execute(insert(trials), rows)
+        if steps:
+            connection.execute(insert(intermediates), steps)
+    return ImportResult(len(rows), len(results) - len(rows))
+
+
+def _rows(
+    study: StudyRecord, results: list[GivenResult], known: set[str], number: int, order: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    rows: list[dict[str, Any]] = []
+    steps: list[dict[str, Any]] = []
+    time = owner.now().isoformat(timespec="milliseconds")
+    for result in results:
+        canonical = result.architecture.canonical
+        digest = digest_of(canonical)
+        if digest in known:
+            continue
+        known.add(digest)
+        ours = {"study_id": study.id, "number": number + len(rows), "attempt": 0}
+        steps += [{**ours, "sequence": place, "value": value} for place, value in enumerate(result.intermediate)]
+        rows.append(
+            {
+                **ours,
+                "state": "succeeded",
+                "digest": digest,
+                "architecture": canonical,
+                "value": result.value,
+                "metrics": dict(result.metrics),
+                "cost": dict(result.cost),
+                "finished": time,
+                "proposed_order": order + len(rows),
+                "told_order": order + len(rows),
+            }
+        )
+    return rows, steps

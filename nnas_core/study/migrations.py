@@ -1,0 +1,41 @@
+"""How a database of an older version becomes one of this version, a step a version.
+
+The statements are SQL that every database understands, and each step is written once and never changed: files that were
+made by every version are kept in tests/study/zoo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nnas_core.study.tables import VERSION
+
+__all__ = ["STEPS", "statements_from"]
+
+STEPS: dict[int, tuple[str, ...]] = {
+    1: (
+        "ALTER TABLE studies ADD COLUMN limits JSON DEFAULT '{}' NOT NULL",
+        "ALTER TABLE studies ADD COLUMN stop_requested INTEGER DEFAULT 0 NOT NULL",
+        "ALTER TABLE trials ADD COLUMN worker TEXT",
+        "ALTER TABLE trials ADD COLUMN lease_token VARCHAR(40)",
+        "ALTER TABLE trials ADD COLUMN lease_expires VARCHAR(40)",
+        """
+        CREATE TABLE intermediates (
+            study_id INTEGER NOT NULL,
+            number INTEGER NOT NULL,
+            attempt INTEGER NOT NULL,
+            sequence INTEGER NOT NULL,
+            value DOUBLE PRECISION NOT NULL,
+            PRIMARY KEY (study_id, number, attempt, sequence),
+            FOREIGN KEY (study_id) REFERENCES studies (id)
+        )
+        """,
+    ),
+}
+"""By the version that a step begins with."""
+
+
+def statements_from(version: int) -> Iterator[str]:
+    """What makes a database of ``version``, 1 or more, one of ``VERSION``."""
+    for step in range(version, VERSION):
+        yield from STEPS[step]

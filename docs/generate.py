@@ -113,7 +113,9 @@ def arguments(cls: type) -> str:
 def help_of_all() -> str:
     """A section for each command: its ``--help``."""
     sections = [f"## nnas\n\n{block(cli, None)}"]
-    sections += [f"## nnas {name}\n\n{block(command(name), name)}" for name in COMMANDS]
+    for name in COMMANDS:
+        sections.append(f"## nnas {name}\n\n{block(command(name), name)}")
+        sections += [f"## nnas {name} {verb}\n\n{block(one, f'{name} {verb}')}" for verb, one in verbs(name).items()]
     return "\n" + "\n\n".join(sections) + "\n\n"
 
 
@@ -142,6 +144,15 @@ def command(name: str) -> click.Command:
     if found is None:
         raise KeyError(name)
     return found
+
+
+def verbs(name: str) -> dict[str, click.Command]:
+    """The commands of a group; of any other command none."""
+    group = command(name)
+    if not isinstance(group, click.Group):
+        return {}
+    found = {verb: group.get_command(context(group, name), verb) for verb in group.list_commands(context(group, name))}
+    return {verb: one for verb, one in found.items() if one is not None}
 
 
 def table(columns: list[str], rows: list[list[str]]) -> str:

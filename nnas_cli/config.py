@@ -1,7 +1,8 @@
 """Options from a file: ``--config FILE`` (TOML or JSON), else ``[tool.nnas]`` of ``./pyproject.toml``.
 
 A table named like a command holds that command's options, keys beside the tables are for every command that has
-them. The command line and the environment win over both.
+them. Likewise ``[study]`` is for the commands of that group, and ``[study.list]`` for one of them. The command line and
+the environment win over both.
 """
 
 from __future__ import annotations
@@ -80,23 +81,49 @@ def _tool_nnas(document: dict[str, Any], where: str) -> dict[str, Any]:
 def _for_command(table: dict[str, Any], ctx: click.Context, where: str) -> dict[str, Any]:
     root = ctx.find_root().command
     commands = root.list_commands(ctx) if isinstance(root, click.Group) else []
-    command = ctx.info_name or ""
-    own = table.get(command, {})
-    if not isinstance(own, dict):
-        raise InputError(f"{command} is no table of options", where=where)
     parameters = _parameters(ctx.command)
     shared = {_name(key): value for key, value in table.items() if key not in commands}
     if isinstance(root, click.Group) and not shared.keys() <= parameters.keys():  # those of another command?
-        others = [other for name in commands if (other := root.get_command(ctx, name)) is not None]
-        known = {option for one in others for option in _parameters(one)}
-        _refuse_unknown(shared, {*parameters, *known}, commands, where)
-    options = {_name(key): value for key, value in own.items()}
-    _refuse_unknown(options, set(parameters), (), f"{where}: [{command}]")
+        _refuse_unknown(shared, {*parameters, *_options_below(root, ctx)}, commands, where)
+    own = _own(table, ctx, where)
     found = {}
-    for name, value in {**shared, **options}.items():
-        if name in parameters and value is not None:
-            place = f"{where}: [{command}]" if name in options else where
-            found[parameters[name].name or name] = _value(parameters[name], value, ctx, name, place)
+    for options, place in [(shared, where), *own]:
+        for name, value in options.items():
+            if name in parameters and value is not None:
+                found[parameters[name].name or name] = _value(parameters[name], value, ctx, name, place)
+    return found
+
+
+def _own(table: dict[str, Any], ctx: click.Context, where: str) -> list[tuple[dict[str, Any], str]]:
+    """The options in the table of the command, and before them those of the group that it is in, with their places."""
+    path = ctx.command_path.split()[1:] or [ctx.info_name or ""]
+    group = ctx.parent.command if len(path) > 1 and ctx.parent is not None else None
+    found = []
+    for depth, word in enumerate(path):
+        place = f"{where}: [{'.'.join(path[: depth + 1])}]"
+        table = table.get(word, {})
+        if not isinstance(table, dict):
+            raise InputError(f"{word} is no table of options", where=where)
+        if isinstance(group, click.Group) and depth < len(path) - 1:
+            verbs = group.list_commands(ctx)
+            options = {_name(key): value for key, value in table.items() if key not in verbs}
+            _refuse_unknown(options, _options_below(group, ctx), verbs, place)
+        else:
+            options = {_name(key): value for key, value in table.items()}
+            _refuse_unknown(options, set(_parameters(ctx.command)), (), place)
+        found.append((options, place))
+    return found
+
+
+def _options_below(group: click.Group, ctx: click.Context) -> set[str]:
+    """The options of all commands of a group, and of the groups in it."""
+    found: set[str] = set()
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        if isinstance(command, click.Group):
+            found |= _options_below(command, ctx)
+        elif command is not None:
+            found |= set(_parameters(command))
     return found
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Sequence
 
 import click
 
 from nnas_cli import boundary
+from nnas_cli.groups import LazyGroup
 from nnas_core import __version__
 
 __all__ = ["COMMANDS", "cli", "entry"]
@@ -20,6 +20,7 @@ COMMANDS = {
     "tune": "Search architectures of MODEL by trials.",
     "retrain": "Train one architecture of MODEL alone and test it.",
     "evaluate": "Measure an architecture with the weights it inherits.",
+    "study": "Follow, change, export and back up studies.",
     "validate": "Check FILEs against their schemas and a search space.",
     "list": "List what --mutator or --tuner takes, with sources.",
     "info": "Print versions and devices for bug reports.",
@@ -27,38 +28,10 @@ COMMANDS = {
 """Name -> the first line of its help, so that ``nnas --help`` imports no command (a test compares them)."""
 
 
-class _LazyGroup(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        name = cmd_name.replace("-", "_")
-        module = importlib.import_module(f"nnas_cli.commands.{name}")
-        command: click.Command = module.command
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0]
-        if name not in COMMANDS and not name.startswith("-"):
-            import difflib
-
-            near = difflib.get_close_matches(name, COMMANDS, n=1)
-            raise click.UsageError(
-                f"no command is named {name!r}" + (f", did you mean {near[0]!r}?" if near else ""), ctx
-            )
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-
 @click.group(
-    cls=_LazyGroup,
+    cls=LazyGroup,
+    package="nnas_cli.commands",
+    summaries=COMMANDS,
     context_settings={
         "help_option_names": ["-h", "--help"],
         "auto_envvar_prefix": "NNAS",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ASSIGNMENT",
+    "DURATION",
     "arguments_of",
     "as_dictionary",
     "batches",
@@ -59,6 +61,23 @@ class _Assignment(click.ParamType[tuple[str, Any]]):
 
 
 ASSIGNMENT = _Assignment()
+
+
+class _Duration(click.ParamType[float]):
+    """Seconds, or with a unit: ``90s``, ``30m``, ``2h``."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, (int, float)):
+            return float(value)
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", str(value))
+        if match is None or float(match[1]) == 0:
+            self.fail(f"{value!r} is no duration; give 90s, 30m, 2h or 1d", param, ctx)
+        return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+DURATION = _Duration()
 
 
 def as_dictionary(ctx: click.Context, param: click.Parameter, value: Iterable[tuple[str, Any]]) -> dict[str, Any]:

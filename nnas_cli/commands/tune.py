@@ -131,6 +131,7 @@ def command(
         from nnas_cli.seeding import seed_globals
         from nnas_cli.signals import StopRequest
         from nnas_core.study.coordinator import REASONS
+        from nnas_core.study.database import without_password
         from nnas_core.study.store import StudyStore
         from nnas_core.tuning import TuneSettings, tune
 
@@ -172,7 +173,7 @@ def command(
             out.write(output, dump_json(masks))
         document = {
             "study": settings.study,
-            "storage": storage,
+            "storage": without_password(storage),
             "seed": settings.seed,
             "tuner": tuner,
             "finished": result.finished,

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 import nnas_core
+from nnas_cli.commands.study import SUMMARIES
 from nnas_cli.main import COMMANDS
 from tests.cli_support import Cli
 
@@ -47,9 +48,27 @@ def test_every_help_has_examples_of_its_command(nnas: Cli, command: str) -> None
     assert re.search(rf"\bnnas {command} ", examples)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("verb", SUMMARIES)
+def test_every_command_of_a_group_has_help_that_begins_with_its_line_in_the_list(nnas: Cli, verb: str) -> None:
+    result = nnas("study", verb, "-h")
+    assert (result.code, result.err) == (0, "")
+    lines = result.out.splitlines()
+    assert lines[0].startswith(f"Usage: nnas study {verb} [OPTIONS]")
+    assert lines[2].strip() == SUMMARIES[verb]
+    assert re.search(rf"^    nnas study {verb}\b", result.out.partition("Examples:\n")[2], re.MULTILINE)
+
+
+def test_a_wrong_command_of_a_group_gets_the_nearest_name(nnas: Cli) -> None:
+    result = nnas("study", "exprot")
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        "nnas: error: no command is named 'exprot', did you mean 'export'?\nhint: see `nnas study --help`\n"
+    )
+
+
+@pytest.mark.parametrize("command", [*(one for one in COMMANDS if one != "study"), *(f"study {v}" for v in SUMMARIES)])
 def test_every_command_has_the_common_options(nnas: Cli, command: str) -> None:
-    words = set(re.findall(r"--?[a-z-]+", nnas(command, "-h").out))
+    words = set(re.findall(r"--?[a-z-]+", nnas(*command.split(), "-h").out))
     common = {"--output", "--json", "--seed", "--config", "-q", "-v", "--color", "--no-progress", "--debug", "-h"}
     assert common <= words
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nnas_core import registry
 from nnas_core.study.records import TrialRecord
 from nnas_core.study.store import StudyStore
 from tests.cli_support import MODEL, Cli
@@ -268,8 +269,8 @@ def test_inherited_weights_that_give_no_finite_loss_fail_the_trial(nnas: Cli, sm
             ("--train-epochs", 1, "--tuner", "evoluton"),
             2,
             (
-                "no tuner is named 'evoluton'\nhint: did you mean 'evolution'? there are evolution, "
-                "random, or one of your own as file.py:Class\n"
+                "no tuner is named 'evoluton'\nhint: did you mean 'evolution'? there are "
+                f"{', '.join(registry.entries('tuners'))}, or one of your own as file.py:Class\n"
             ),
         ),
         (
@@ -293,7 +294,10 @@ def test_inherited_weights_that_give_no_finite_loss_fail_the_trial(nnas: Cli, sm
         (
             ("--train-epochs", 1, "--storage", "mysql://x"),
             2,
-            "studies cannot be stored in 'mysql' by this version\nhint: give sqlite:///PATH\n",
+            (
+                "studies cannot be stored in 'mysql'\nhint: give sqlite:///PATH or "
+                "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE\n"
+            ),
         ),
         (
             ("--train-epochs", 1, "--storage", "sqlite:///model.py"),

@@ -32,7 +32,7 @@ def documents(text: str) -> Iterator[Any]:
     """Every JSON document that a section shows: in a block, as the output of a command, or as lines."""
     for shown in re.findall(r"^```(?:console|text|json)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         for said in re.split(r"^\$ .*\n", shown, flags=re.MULTILINE):
-            if said.startswith("{\n"):
+            if said.startswith(("{\n", "[\n")):
                 yield json.loads(said)
             elif said.startswith("{"):
                 yield from map(json.loads, said.splitlines())

@@ -94,6 +94,13 @@ def test_every_option_of_a_command_has_a_help_text(name: str) -> None:
     assert [one.name for one in options if not (one.help or "").strip()] == []
 
 
+@pytest.mark.parametrize("name", generate.verbs("study"))
+def test_every_option_of_a_command_of_a_group_is_documented_and_has_a_help_text(name: str) -> None:
+    documented = section("docs/cli.md", f"nnas study {name}")
+    options = [one for one in generate.verbs("study")[name].params if isinstance(one, click.Option)]
+    assert [one.name for one in options if one.opts[-1] not in documented or not (one.help or "").strip()] == []
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_a_command_has_examples(name: str) -> None:
     assert f"  nnas {name}" in (generate.command(name).help or "")
@@ -129,7 +136,8 @@ def shown_commands() -> list[tuple[str, str]]:
             if block.language in ("sh", "console"):
                 found += [(block.where, line) for line in _lines(block.text)]
     for name in COMMANDS:
-        found += [(f"nnas {name} --help", line) for line in _lines(generate.command(name).help or "")]
+        for command in (generate.command(name), *generate.verbs(name).values()):
+            found += [(f"nnas {name} {command.name} --help", line) for line in _lines(command.help or "")]
     for program in sorted((ROOT / "examples").rglob("*.py")):
         docstring = program.read_text(encoding="utf-8").split('"""')[1].replace("\\\\", "\\")
         found += [(str(program.relative_to(ROOT)), line) for line in _lines(docstring)]
@@ -149,6 +157,9 @@ def test_a_command_line_that_is_shown_can_be_parsed(where: str, line: str) -> No
     words = shlex.split(line)[1:]
     context = cli.make_context("nnas", list(words[:1]), resilient_parsing=True)
     command = cli.get_command(context, words[0])
+    if isinstance(command, click.Group) and len(words) > 1:
+        command = command.get_command(context, words[1])
+        words = words[1:]
     assert command is not None, where
     command.make_parser(click.Context(command, info_name=words[0], parent=context)).parse_args(words[1:])
 

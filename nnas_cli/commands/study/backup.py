@@ -1,0 +1,41 @@
+"""``nnas study backup``."""
+
+from __future__ import annotations
+
+import click
+
+from nnas_cli import options, studies
+from nnas_cli.output import Output
+from nnas_core.errors import UsageError
+
+__all__ = ["command"]
+
+
+@click.command("backup")
+@studies.storage
+@click.option("--force", is_flag=True, help="Replace a file of that name.")
+@options.with_output("File for the copy.", default=None)
+@options.common
+def command(storage: str, force: bool, output: str | None, seed: int, out: Output) -> None:
+    """Copy a database of studies, also while they run.
+
+    The copy has all studies as they were at one moment, and is checked before it gets its name; use it as any other
+    --storage. Of PostgreSQL, make a copy by pg_dump.
+
+    \b
+    Examples:
+      nnas study backup -o copy.db
+      nnas study backup --storage sqlite:///runs/nnas.db -o copy.db --force
+    """
+    from nnas_core.study.backup import back_up
+
+    options.require(output=output)
+    if output is None or output == "-":
+        raise UsageError("-o is a file here, not standard output")
+    with studies.opened(storage) as store:
+        count = len(store.studies())
+        size = back_up(storage, output, overwrite=force)
+    if out.as_json:
+        out.answer_json({"file": output, "studies": count, "bytes": size})
+    else:
+        out.note(f"wrote {output} ({count} studies)")

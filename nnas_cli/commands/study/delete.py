@@ -1,0 +1,43 @@
+"""``nnas study delete``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from nnas_cli import options, studies
+from nnas_cli.output import Output
+from nnas_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from nnas_core.study.records import StudyRecord
+    from nnas_core.study.store import StudyStore
+
+__all__ = ["command"]
+
+
+@click.command("delete")
+@studies.of_a_study()
+@click.option("--yes", is_flag=True, help="Really do it.")
+@options.with_output("File to write as JSON; - is standard output.")
+@options.common
+def command(store: StudyStore, study: StudyRecord, yes: bool, output: str, seed: int, out: Output) -> None:
+    """Delete a study and its trials.
+
+    For good, and only with --yes; a study that somebody runs is refused.
+
+    \b
+    Examples:
+      nnas study delete model-evolution --yes
+    """
+    finished = store.status(study).finished
+    if not yes:
+        raise UsageError(
+            f"study {study.name!r} and its {finished} finished trials would be lost",
+            where=store.where,
+            hint="give --yes if you mean it; `nnas study backup` makes a copy before",
+        )
+    store.delete_study(study)
+    document = {"study": study.name, "finished": finished}
+    studies.answer(out, output, document, f"deleted study {study.name!r} and its {finished} finished trials\n")

@@ -1,0 +1,94 @@
+"""``nnas study export``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from nnas_cli import options, studies
+from nnas_cli.output import Output
+from nnas_core.errors import NoResultError
+from nnas_core.files import dump_json
+
+if TYPE_CHECKING:
+    from nnas_core.study.records import StudyRecord
+    from nnas_core.study.store import StudyStore
+
+__all__ = ["command"]
+
+
+@click.command("export")
+@studies.of_a_study()
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["json", "csv"]),
+    default="json",
+    show_default=True,
+    help="Of the results, as those of nnictl.",
+)
+@click.option("--best", type=click.IntRange(1), metavar="N", help="Only the N best trials, the best first.")
+@click.option(
+    "--as-architecture", is_flag=True, help="The best architecture alone, or a list of the --best N, as masks."
+)
+@click.option("--optuna", metavar="URL", help="Write a study that Optuna's dashboard opens, as in sqlite:///optuna.db.")
+@options.with_output("File to write; - is standard output.")
+@options.common
+def command(
+    store: StudyStore,
+    study: StudyRecord,
+    form: str,
+    best: int | None,
+    as_architecture: bool,
+    optuna: str | None,
+    output: str,
+    seed: int,
+    out: Output,
+) -> None:
+    """Write results, or the best architectures.
+
+    Trials without a result are left out, but not of what --optuna writes. In CSV there is a column for each key, then
+    the reward and each metric. Exit code 5 if no trial has a result.
+
+    \b
+    Examples:
+      nnas study export -o results.json
+      nnas study export model-evolution --format csv --best 10
+      nnas study export --best 1 --as-architecture -o best.json
+      nnas study export --optuna sqlite:///optuna.db
+    """
+    if optuna is not None:
+        options.refuse_idle(("form", "best", "as_architecture", "output"), "--optuna")
+        _to_optuna(store, study, optuna, out)
+        return
+    if as_architecture:
+        options.refuse_idle(("form",), "--as-architecture")
+        best = best or 1
+    trials = store.trials(study, state="succeeded") if best is None else store.top(study, best)
+    if not trials:
+        raise NoResultError(f"study {study.name!r} has no trial with a result", where=store.where)
+    if as_architecture:
+        masks = [trial.architecture.masks() for trial in trials]
+        out.write(output, dump_json(masks[0] if best == 1 else masks))
+        return
+    from nnas_core.study.exporting import results_csv, results_json
+
+    if form == "csv":
+        out.write(output, results_csv(trials, study.settings.space))
+    else:
+        out.write(output, dump_json(results_json(trials, store.intermediates(study))))
+
+
+def _to_optuna(store: StudyStore, study: StudyRecord, url: str, out: Output) -> None:
+    from nnas_core.study.to_optuna import write_optuna_study
+
+    trials = store.trials(study)
+    if not trials:
+        raise NoResultError(f"study {study.name!r} has no trials", where=store.where)
+    storage = click.get_current_context().params["storage"]
+    written = write_optuna_study(url, study, trials, store.intermediates(study), storage=storage)
+    if out.as_json:
+        out.answer_json({"study": study.name, "trials": written})
+    else:
+        out.note(f"wrote {written} trials of study {study.name!r} for Optuna")

@@ -1,0 +1,50 @@
+"""``nnas study list``."""
+
+from __future__ import annotations
+
+import click
+
+from nnas_cli import options, studies
+from nnas_cli.output import Output
+
+__all__ = ["command"]
+
+
+@click.command("list")
+@studies.storage
+@options.with_output("File to write as JSON; - is standard output.")
+@options.common
+def command(storage: str, output: str, seed: int, out: Output) -> None:
+    """List the studies with their states and best values.
+
+    A study whose process died shows as interrupted. Finished are all trials that ended, those that failed too.
+
+    \b
+    Examples:
+      nnas study list
+      nnas study list --storage sqlite:///runs/nnas.db --json
+    """
+    from nnas_core.files import dump_json
+
+    with studies.opened(storage) as store:
+        found = [store.status(study) for study in store.studies()]
+    if out.as_json or output != "-":
+        out.write(output, dump_json({"studies": [status.to_json() for status in found]}))
+        return
+    if not found:
+        out.note("there are no studies yet")
+        return
+    columns = ["name", "state", "tuner", "finished", "failed", "running", "waiting", "best", "created"]
+    rows = [
+        [
+            status.study.name,
+            status.study.state,
+            status.study.settings.tuner,
+            str(status.finished),
+            *(str(status.counts[state]) for state in ("failed", "running", "waiting")),
+            studies.number(status.best.value if status.best else None),
+            status.study.created,
+        ]
+        for status in found
+    ]
+    out.table(columns, rows, answer=True)

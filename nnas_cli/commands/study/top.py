@@ -1,0 +1,118 @@
+"""``nnas study top``."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nnas_cli import options, studies
+from nnas_cli.output import Output
+from nnas_core.errors import Interrupted
+
+if TYPE_CHECKING:
+    from nnas_core.study.administration import StudyStatus
+    from nnas_core.study.records import StudyRecord, TrialRecord
+    from nnas_core.study.store import StudyStore
+
+__all__ = ["command"]
+
+_SHOWN = 15
+
+
+@click.command("top")
+@studies.of_a_study(running=True)
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.1),
+    default=3.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds between two looks.",
+)
+@click.option("--once", is_flag=True, help="Show it once, also on a terminal.")
+@options.with_output("File to write as JSON; - is standard output.")
+@options.common
+def command(
+    store: StudyStore,
+    study: StudyRecord,
+    interval: float,
+    once: bool,
+    output: str,
+    seed: int,
+    out: Output,
+) -> None:
+    """Follow a study while it runs.
+
+    On a terminal the newest trials are shown until the study ends or Ctrl-C, which does nothing to the study. Elsewhere
+    they are shown once.
+
+    \b
+    Examples:
+      nnas study top
+      nnas study top model-evolution --interval 10
+      nnas study top --once
+    """
+    if out.shows_bars and not once and output == "-":
+        _follow(store, study, interval, out)
+    status, trials = store.status(study), _newest(store, study)
+    if out.as_json or output != "-":
+        document = {**status.to_json(), "trials": [trial.to_json() for trial in trials]}
+        studies.answer(out, output, document, "")
+        return
+    out.answer(_line(status) + "\n")
+    if trials:
+        out.answer("\n")
+        out.table(*studies.trial_rows(trials), answer=True)
+
+
+def _newest(store: StudyStore, study: StudyRecord) -> list[TrialRecord]:
+    return store.trials(study)[-_SHOWN:]
+
+
+def _line(status: StudyStatus) -> str:
+    counts = status.counts
+    wanted = status.limits["trials"]
+    parts = [f"{status.finished}/{wanted} finished" if wanted else f"{status.finished} finished"]
+    parts += [f"{counts[state]} {state}" for state in ("failed", "running", "waiting")]
+    if status.best is not None:
+        parts.append(f"best {studies.number(status.best.value)} (trial {status.best.number})")
+    if status.left_s is not None:
+        parts.append(f"about {studies.span(status.left_s)} left")
+    state = "stopping" if status.stop_requested else status.study.state
+    return f"{status.study.name}: {state}; {', '.join(parts)}"
+
+
+def _follow(store: StudyStore, study: StudyRecord, interval: float, out: Output) -> None:
+    """Show the study until it ends."""
+    from rich.live import Live
+
+    from nnas_cli.signals import StopRequest
+
+    with StopRequest() as stop, Live(console=out.console(), transient=True, auto_refresh=False) as live:
+        while (status := store.status(study)).owner is not None:
+            live.update(_screen(status, _newest(store, study)), refresh=True)
+            until = time.monotonic() + interval
+            while time.monotonic() < until and stop() is None:
+                time.sleep(0.05)  # a signal ends it early
+            number = stop()
+            if number is not None:
+                raise Interrupted(
+                    number,
+                    f"study {study.name!r} is no longer shown, and goes on",
+                    hint=f"`nnas study stop {study.name}` ends it",
+                )
+
+
+def _screen(status: StudyStatus, trials: list[TrialRecord]) -> Any:
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    columns, rows = studies.trial_rows(trials)
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return Group(Text(_line(status), style="bold"), Text(), table)

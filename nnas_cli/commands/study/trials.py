@@ -1,0 +1,89 @@
+"""``nnas study trials``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nnas_cli import options, studies
+from nnas_cli.output import Output
+from nnas_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from nnas_core.study.records import StudyRecord, TrialRecord
+    from nnas_core.study.store import StudyStore
+
+__all__ = ["command"]
+
+
+@click.command("trials")
+@studies.of_a_study()
+@click.option(
+    "--sort",
+    type=click.Choice(["number", "value", "seconds"]),
+    default="number",
+    show_default=True,
+    help="Order; value: the best first, seconds: the longest first.",
+)
+@click.option("--head", type=click.IntRange(1), metavar="N", help="Only the N trials with the best values.")
+@click.option("--tail", type=click.IntRange(1), metavar="N", help="Only the N trials with the worst values.")
+@click.option(
+    "--state",
+    "states",
+    type=click.Choice(["waiting", "running", "succeeded", "failed", "stopped"]),
+    multiple=True,
+    help="Only trials in this state. Repeatable.",
+)
+@options.with_output("File to write as JSON; - is standard output.")
+@options.common
+def command(
+    store: StudyStore,
+    study: StudyRecord,
+    sort: str,
+    head: int | None,
+    tail: int | None,
+    states: tuple[str, ...],
+    output: str,
+    seed: int,
+    out: Output,
+) -> None:
+    """List trials, all or the best or worst ones.
+
+    --head and --tail go by value, as those of nnictl, so trials without one are left out; with another --sort they are
+    the first and last of that order. Which values are better, the study knows. With --json the trials are complete.
+
+    \b
+    Examples:
+      nnas study trials
+      nnas study trials model-evolution --head 10
+      nnas study trials --sort seconds --state failed
+    """
+    if head is not None and tail is not None:
+        raise UsageError("--head and --tail cannot be given together")
+    explicit = click.get_current_context().get_parameter_source("sort") is not click.core.ParameterSource.DEFAULT
+    found = [trial for trial in store.trials(study) if not states or trial.state in states]
+    cut = head is not None or tail is not None
+    if cut and not explicit:
+        sort = "value"
+        found = [trial for trial in found if trial.value is not None]
+    best = -1 if study.settings.optimize_mode == "maximize" else 1
+    found.sort(key=lambda trial: _place(trial, sort, best))
+    if cut:
+        found = found[:head] if head is not None else found[-(tail or 0) :]
+    document = {"study": study.name, "trials": [trial.to_json() for trial in found]}
+    if out.as_json or output != "-":
+        studies.answer(out, output, document, "")
+    elif found:
+        out.table(*studies.trial_rows(found), answer=True)
+    else:
+        out.note(f"study {study.name!r} has no such trials" if states or cut else f"study {study.name!r} has no trials")
+
+
+def _place(trial: TrialRecord, sort: str, best: int) -> tuple[Any, ...]:
+    if sort == "number":
+        return (trial.number,)
+    given = trial.value if sort == "value" else trial.seconds
+    if given is None:
+        return (True, 0.0, trial.number)
+    return (False, given * (best if sort == "value" else -1), trial.number)

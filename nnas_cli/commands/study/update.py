@@ -1,0 +1,78 @@
+"""``nnas study update``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nnas_cli import options, studies
+from nnas_cli.output import Output
+from nnas_core.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from nnas_core.study.records import StudyRecord
+    from nnas_core.study.store import StudyStore
+
+__all__ = ["command"]
+
+
+class _OrNone(click.ParamType[Any]):
+    """What another type takes, or ``none``, which becomes the text ``none``."""
+
+    def __init__(self, inner: click.ParamType[Any]) -> None:
+        self._inner = inner
+        self.name = f"{inner.name} or none"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == "none" else self._inner.convert(value, param, ctx)
+
+
+@click.command("update")
+@studies.of_a_study(running=True)
+@click.option(
+    "--trials", type=_OrNone(click.IntRange(1)), metavar="N", help="Finished trials that it shall have; none: no limit."
+)
+@click.option(
+    "--duration",
+    type=_OrNone(options.DURATION),
+    metavar="TIME",
+    help="Begin no trial after 90s, 30m, 2h of this run; none: no limit.",
+)
+@click.option("--concurrency", type=click.IntRange(1), metavar="N", help="Trials that run at once.")
+@options.with_output("File to write as JSON; - is standard output.")
+@options.common
+def command(
+    store: StudyStore,
+    study: StudyRecord,
+    trials: int | str | None,
+    duration: float | str | None,
+    concurrency: int | None,
+    output: str,
+    seed: int,
+    out: Output,
+) -> int:
+    """Change the limits of a running study.
+
+    They hold within seconds. A trial that has begun is not ended by them. Exit code 1 if nobody runs the study: a
+    `nnas tune --resume` brings limits of its own.
+
+    \b
+    Examples:
+      nnas study update --trials 500
+      nnas study update model-evolution --duration 4h --concurrency 2
+      nnas study update --trials none --duration 30m
+    """
+    given = {"trials": trials, "duration_s": duration, "concurrency": concurrency}
+    changes = {name: None if value == "none" else value for name, value in given.items() if value is not None}
+    if not changes:
+        raise UsageError("there is nothing to change", hint="give --trials, --duration or --concurrency")
+    limits = store.update_limits(study, changes)
+    status = store.status(study)
+    if limits is None:
+        text = f"study {study.name!r} is not running: it is {status.study.state}\n"
+    else:
+        text = f"study {study.name!r}: {studies.limits_in_words(status)}\n"
+    document = {"study": study.name, "state": status.study.state, "limits": limits}
+    studies.answer(out, output, document, text)
+    return ExitCode.DONE if limits is not None else ExitCode.CHECK_FAILED

@@ -1,0 +1,106 @@
+"""What the commands of ``nnas study`` share: which study, where, and how it looks on one line."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from nnas_core.files import dump_json
+
+if TYPE_CHECKING:
+    from nnas_cli.output import Output
+    from nnas_core.architecture import Architecture
+    from nnas_core.study.administration import StudyStatus
+    from nnas_core.study.records import TrialRecord
+    from nnas_core.study.store import StudyStore
+
+__all__ = ["answer", "in_words", "limits_in_words", "number", "of_a_study", "opened", "span", "storage", "trial_rows"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def storage(function: F) -> F:
+    """The ``--storage`` option."""
+    return click.option(
+        "--storage", default="sqlite:///nnas.db", show_default=True, metavar="URL", help="Where the studies are."
+    )(function)
+
+
+def of_a_study(*, running: bool = False) -> Callable[[F], F]:
+    """The STUDY argument and ``--storage``; the function gets an open ``store`` and the ``study`` instead.
+
+    Args:
+        running: without STUDY, the one that somebody works on is meant.
+    """
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def wrapped(study: str | None, storage: str, **values: Any) -> Any:
+            with opened(storage) as store:
+                return function(store=store, study=store.find(study, running=running), **values)
+
+        return click.argument("study", metavar="STUDY", required=False)(storage(wrapped))  # type: ignore[return-value]
+
+    return decorate
+
+
+@contextmanager
+def opened(url: str) -> Iterator[StudyStore]:
+    """The store at ``url``, which must be there."""
+    from nnas_core.study.store import StudyStore  # late: help needs no SQLAlchemy
+
+    with StudyStore.open(url, create=False) as store:
+        yield store
+
+
+def answer(out: Output, output: str, document: Any, text: str) -> None:
+    """Answer with ``text``, or with the document where ``--json`` or a file asks for it."""
+    out.write(output, dump_json(document) if out.as_json or output != "-" else text)
+
+
+# ---- in words
+
+
+def number(value: float | None) -> str:
+    """A value in a table."""
+    return "-" if value is None else f"{value:.6g}"
+
+
+def span(seconds: float) -> str:
+    """``42 s``, ``7 min``, ``3.5 h``: about how long."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def in_words(architecture: Architecture) -> str:
+    """``stem=conv3x3 skip=node1,node2``."""
+    parts = []
+    for key, names in architecture.names().items():
+        chosen = names if isinstance(names, list) else [names]
+        parts.append(f"{key}={','.join(map(str, chosen)) or '-'}")
+    return " ".join(parts)
+
+
+def limits_in_words(status: StudyStatus) -> str:
+    """``100 trials, 2 h, 1 at once``."""
+    trials, duration = status.limits["trials"], status.limits["duration_s"]
+    concurrency = status.limits["concurrency"] or 1
+    counted = "any number of trials" if trials is None else f"{trials} trials"
+    return f"{counted}, {'any time' if duration is None else span(duration)}, {concurrency} at once"
+
+
+def trial_rows(trials: Sequence[TrialRecord]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a table of trials; why one failed stands there only where one did."""
+    errors = any(trial.error for trial in trials)
+    columns = ["trial", "state", "value", "seconds", "architecture", *(["error"] if errors else [])]
+    rows = []
+    for trial in trials:
+        took = "-" if trial.seconds is None else f"{trial.seconds:.2f}"
+        row = [str(trial.number), trial.state, number(trial.value), took, in_words(trial.architecture)]
+        rows.append([*row, (trial.error or "").split("\n")[0]] if errors else row)
+    return columns, rows

@@ -33,7 +33,7 @@ class Nsga2Tuner(OptunaTuner):
         objectives: what counts besides the study's own metric: name of a metric or cost of the trials ->
             ``"minimize"`` or ``"maximize"``, for example ``{"parameters": "minimize"}``. A metric goes before a
             cost of its name. A trial that lacks one counts as failed, with a warning.
-        population_size: trials of a generation, at least 2.
+        population_size: trials of a generation, at least 2. Optuna's own default of 50 is for thousands of trials.
         mutation_prob: of each gene, from 0 to 1; null takes 1 / number of genes.
         crossover_prob: that a child has two parents rather than one, from 0 to 1.
         swapping_prob: of each gene, that it comes from the second parent, from 0 to 1.
@@ -51,7 +51,7 @@ class Nsga2Tuner(OptunaTuner):
     def __init__(
         self,
         objectives: dict[str, str] | None = None,
-        population_size: int = 50,
+        population_size: int = 20,
         mutation_prob: float | None = None,
         crossover_prob: float = 0.9,
         swapping_prob: float = 0.5,

@@ -12,8 +12,10 @@ from nnas_core.testing import TunerConformance
 
 # What differs from one algorithm to the next: arguments with which a few trials suffice, since learning costs time.
 _SPECIAL: dict[str, dict[str, Any]] = {
+    "bayes": {"arguments": {"num_init": 5}, "trials": 12},
     "cmaes": {"trials": 20},
     "gp": {"arguments": {"n_startup_trials": 4}, "trials": 6, "pytestmark": pytest.mark.slow},
+    "ppo": {"arguments": {"hidden_size": 16, "embedding_size": 8}, "trials": 20},
     "nsga2": {"arguments": {"population_size": 8}, "trials": 20},
     "tpe": {"trials": 20},
 }

@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Architecture": "architecture",
+    "AssessResult": "assessor",
+    "Assessor": "assessor",
     "BaseMutator": "mutator",
     "Choice": "choice",
     "FixedArchitecture": "fixed",

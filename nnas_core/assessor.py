@@ -7,10 +7,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from enum import IntEnum
 
 from nnas_core.arguments import sign_of
+from nnas_core.errors import UserCodeError
 
-__all__ = ["Assessor"]
+__all__ = ["AssessResult", "Assessor"]
+
+
+class AssessResult(IntEnum):
+    """A verdict as NNI names it; ``assess_trial`` may return one instead of True or False."""
+
+    Good = True
+    Bad = False
 
 
 class Assessor(ABC):
@@ -33,8 +42,11 @@ class Assessor(ABC):
         self.sign = sign_of("assessor: optimize_mode", optimize_mode)
 
     @abstractmethod
-    def assess_trial(self, trial_number: int, history: Sequence[float]) -> bool:
+    def assess_trial(self, trial_number: int, history: Sequence[float]) -> bool | AssessResult:
         """Judge a running trial after each value that it reports.
+
+        A trial whose process died begins again, and so does its history. A resumed study asks again for all trials
+        that ended, in order of their numbers, and heeds none of these answers.
 
         Args:
             trial_number: which.
@@ -46,3 +58,17 @@ class Assessor(ABC):
 
     def trial_end(self, trial_number: int, success: bool) -> None:
         """Learn that a trial ended; ``success`` is False if it failed or was ended early."""
+
+    def goes_on(self, trial_number: int, history: Sequence[float]) -> bool:
+        """The answer of ``assess_trial``, checked: one that is forgotten must not end every trial.
+
+        Raises:
+            UserCodeError: it is neither True nor False.
+        """
+        answer = self.assess_trial(trial_number, history)
+        if answer not in (True, False):
+            raise UserCodeError(
+                f"{type(self).__name__}.assess_trial returned {answer!r} for trial {trial_number}",
+                hint="return True if the trial may go on, False if it shall end",
+            )
+        return bool(answer)

@@ -20,7 +20,7 @@ class Option:
     """One parameter of a constructor.
 
     Attributes:
-        name: what stands before ``=`` in ``--mutator-arg`` and ``--tuner-arg``.
+        name: what stands before ``=`` in ``--mutator-arg``, ``--tuner-arg`` and ``--assessor-arg``.
         default: what would stand behind it; None: it must be given.
         type: the annotation, as written.
         summary: the first sentence of what the docstring's ``Args:`` say.

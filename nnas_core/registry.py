@@ -1,8 +1,8 @@
 """Names become classes here: an algorithm's file name is its name, no list is kept by hand.
 
-The folders ``mutators/`` and ``tuners/`` are read without importing them (a class is imported when it is
-used), and so are their options; entry points of the groups ``nnas.mutators`` and ``nnas.tuners`` add more,
-and ``file.py:Class`` names one of the user's own.
+The folders ``mutators/``, ``tuners/`` and ``assessors/`` are read without importing them (a class is imported
+when it is used), and so are their options; entry points of the groups ``nnas.mutators``, ``nnas.tuners`` and
+``nnas.assessors`` add more, and ``file.py:Class`` names one of the user's own.
 """
 
 from __future__ import annotations
@@ -25,9 +25,13 @@ from nnas_core.files import read_bytes, read_json
 
 __all__ = ["Entry", "entries", "find", "measured"]
 
-_SUFFIX = {"mutators": "Mutator", "tuners": "Tuner"}
+_SUFFIX = {"mutators": "Mutator", "tuners": "Tuner", "assessors": "Assessor"}
 
-_FILLED = {"mutators": {"model", "generator"}, "tuners": {"seed", "optimize_mode"}}
+_FILLED = {
+    "mutators": {"model", "generator"},
+    "tuners": {"seed", "optimize_mode"},
+    "assessors": {"optimize_mode"},
+}
 """Parameters of constructors that nnas gives; all others are options."""
 
 _ROOT = Path(__file__).parents[1]
@@ -55,11 +59,11 @@ class Entry:
     """One algorithm.
 
     Attributes:
-        name: what ``--mutator`` or ``--tuner`` takes.
+        name: what ``--mutator``, ``--tuner`` or ``--assessor`` takes.
         target: ``package.module:Class``.
         summary: the first line of its module's docstring.
         source: the paper, from the docstring's line ``Source: ...``.
-        group: ``"mutators"`` or ``"tuners"``.
+        group: ``"mutators"``, ``"tuners"`` or ``"assessors"``.
         sources: finds the text of its module, and of those that it derives from.
     """
 
@@ -77,7 +81,7 @@ class Entry:
         return loaded
 
     def options(self) -> tuple[Option, ...] | None:
-        """What ``--mutator-arg`` or ``--tuner-arg`` may set, read without importing; None if that cannot be read."""
+        """What the user may set (``--tuner-arg`` and the like), read without importing; None if that cannot be read."""
         module, _, name = self.target.partition(":")
         leading = 1 if self.group == "mutators" else 0  # the model, whatever it is called
         return options_of(module, name, self.sources, _FILLED[self.group], leading)
@@ -85,7 +89,7 @@ class Entry:
 
 @functools.cache
 def entries(group: str) -> dict[str, Entry]:
-    """All algorithms of ``group`` (``"mutators"`` or ``"tuners"``) by name, sorted.
+    """All algorithms of ``group`` (``"mutators"``, ``"tuners"`` or ``"assessors"``) by name, sorted.
 
     Raises:
         UserCodeError: an installed package claims a name that is taken.

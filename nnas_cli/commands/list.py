@@ -19,14 +19,15 @@ __all__ = ["command"]
 
 
 @click.command("list")
-@click.argument("group", type=click.Choice(["mutators", "tuners"]))
+@click.argument("group", type=click.Choice(["mutators", "tuners", "assessors"]))
 @options.with_output("File to write; - is standard output.")
 @options.common
 def command(group: str, output: str, seed: int, out: Output) -> None:
-    """List what --mutator or --tuner takes, with sources.
+    """List what --mutator, --tuner or --assessor takes.
 
-    With --verbose also what --mutator-arg or --tuner-arg may set. A column tau, where there is one, says how well the
-    ranking with inherited weights agrees with the truth: Kendall's tau, measured on a small space.
+    With the source of each, and with --verbose also what --mutator-arg, --tuner-arg or --assessor-arg may set. A column
+    tau, where there is one, says how well the ranking with inherited weights agrees with the truth: Kendall's tau,
+    measured on a small space.
 
     \b
     Examples:

@@ -67,6 +67,21 @@ def test_options_of_tuners_are_those_that_users_give(nnas: Cli) -> None:
     assert not re.search(r"^evolution +seed ", result.out, re.MULTILINE)
 
 
+def test_options_of_assessors_are_those_that_users_give(nnas: Cli) -> None:
+    result = nnas("list", "assessors", "-v")
+    assert (result.code, result.err) == (0, "")
+    assert row(result, "hyperband", "max_resource", "(required)", "int", "values that a complete trial reports; the")
+    assert row(result, "medianstop", "start_step", "0", "int", "the first step at which a trial may end; 0 and 1 are")
+    assert not re.search(r"^medianstop +optimize_mode ", result.out, re.MULTILINE)
+
+
+def test_assessors_are_listed_as_json_too(nnas: Cli) -> None:
+    found = {entry["name"]: entry for entry in nnas("list", "assessors", "--json").json["assessors"]}
+    assert found["asha"]["class"] == "nnas_core.assessors.asha:AshaAssessor"
+    assert "arXiv:1810.05934" in found["asha"]["source"]
+    assert {"name", "summary", "source", "class", "options"} == set(found["asha"])
+
+
 def test_options_that_cannot_be_read_are_not_known(nnas: Cli, monkeypatch) -> None:
     entry = registry.Entry("far", "far.away:Far", "from the package far", "", "tuners")
     monkeypatch.setattr(registry, "entries", lambda group: {"far": entry})

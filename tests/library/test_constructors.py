@@ -152,7 +152,8 @@ def test_classes_that_derive_in_a_circle_come_to_an_end():
 
 
 @pytest.mark.parametrize(
-    ("group", "name"), [(group, name) for group in ("mutators", "tuners") for name in registry.entries(group)]
+    ("group", "name"),
+    [(group, name) for group in ("mutators", "tuners", "assessors") for name in registry.entries(group)],
 )
 class TestEveryAlgorithm:
     """What is read is what the class has when it is imported."""
@@ -161,9 +162,13 @@ class TestEveryAlgorithm:
         entry = registry.entries(group)[name]
         parameters = inspect.signature(entry.load()).parameters
         ours = {"model", "generator", "seed", "optimize_mode"}
-        expected = {key: one.default for key, one in parameters.items() if key not in ours}
-        options = entry.options()
-        assert {one.name: json.loads(one.default) for one in options} == json.loads(json.dumps(expected))
+        expected = {
+            key: None if one.default is one.empty else json.loads(json.dumps(one.default))
+            for key, one in parameters.items()
+            if key not in ours
+        }
+        found = {one.name: one.default if one.default is None else json.loads(one.default) for one in entry.options()}
+        assert found == expected
 
     def test_documents_each_of_them(self, group, name):
         assert [one.name for one in registry.entries(group)[name].options() if not (one.summary and one.type)] == []

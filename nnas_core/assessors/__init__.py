@@ -1,0 +1,1 @@
+"""What ends trials early: one algorithm a file, its name is the assessor's name."""

@@ -1,6 +1,6 @@
 """What is done with studies from outside, while or after somebody runs them: followed, stopped, changed, deleted.
 
-Nothing here makes its caller the owner. What a running study is asked, its owner reads in the store.
+Nothing here makes its caller the owner. What a running study is asked, those who run it read in the store.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import delete, func, select, update
 
-from nnas_core.errors import EnvironmentFailure, UsageError
-from nnas_core.study import owner
+from nnas_core.errors import UsageError
 from nnas_core.study.database import Database
+from nnas_core.study.holders import gone, holder_of, in_use
 from nnas_core.study.records import ENDED_STATES, TRIAL_STATES, StudyRecord, TrialRecord
-from nnas_core.study.tables import intermediates, owners, repeats, studies, trials
+from nnas_core.study.tables import intermediates, joiners, owners, repeats, studies, trials
 
-__all__ = ["StudyStatus", "delete_study", "holder_of", "in_use", "read_status", "request_stop", "update_limits"]
+__all__ = ["StudyStatus", "delete_study", "read_status", "request_stop", "update_limits"]
 
 _LATEST = 20
 """The trials whose mean time stands for those to come."""
@@ -29,7 +29,7 @@ class StudyStatus:
 
     Attributes:
         study: which; its ``state`` is the true one: ``interrupted`` where the owner died without a word.
-        owner: who works on it (``process P on HOST since T``), or None.
+        owner: who works on it (``process P on HOST since T``, and how many others that joined), or None.
         counts: how many trials are in each of ``TRIAL_STATES``.
         limits: those of the run that works on it, or of the last one: ``trials``, ``duration_s`` and ``concurrency``.
         stop_requested: the owner was asked to stop, and has not done so yet.
@@ -54,10 +54,10 @@ class StudyStatus:
     def left_s(self) -> float | None:
         """About how long a running study takes to its number of trials; None where that cannot be told."""
         wanted: int | None = self.limits["trials"]
-        concurrency: int = self.limits["concurrency"] or 1
+        at_once = max(self.limits["concurrency"] or 1, self.counts["running"])  # each of many processes has so many
         if self.owner is None or wanted is None or self.trial_s is None:
             return None
-        return max(0, wanted - self.finished) * self.trial_s / concurrency
+        return max(0, wanted - self.finished) * self.trial_s / at_once
 
     def to_json(self) -> dict[str, Any]:
         """Everything but what the study was made with."""
@@ -90,7 +90,7 @@ def read_status(database: Database, study: StudyRecord, best: TrialRecord | None
             select(studies.c.state, studies.c.limits, studies.c.stop_requested).where(studies.c.id == study.id)
         ).first()
         if row is None:
-            raise _gone(database, study)
+            raise gone(database, study)
         holder = holder_of(database, connection, study)
         counted = connection.execute(
             select(trials.c.state, func.count().label("number"))
@@ -106,7 +106,7 @@ def read_status(database: Database, study: StudyRecord, best: TrialRecord | None
         counts["running"] = 0
     return StudyStatus(
         study=study.with_state(state),
-        owner=None if holder is None else str(holder),
+        owner=holder,
         counts=counts,
         limits={name: row.limits.get(name) for name in ("trials", "duration_s", "concurrency")},
         stop_requested=holder is not None and bool(row.stop_requested),
@@ -116,7 +116,7 @@ def read_status(database: Database, study: StudyRecord, best: TrialRecord | None
 
 
 def request_stop(database: Database, study: StudyRecord) -> bool:
-    """Ask the owner to stop; False if there is none that lives."""
+    """Ask those who work on the study to stop; False if nobody does."""
     with database.write() as connection:
         if holder_of(database, connection, study) is None:
             return False
@@ -170,26 +170,6 @@ def delete_study(database: Database, study: StudyRecord) -> None:
         holder = holder_of(database, connection, study)
         if holder is not None:
             raise in_use(database, study, holder)
-        for table in (intermediates, repeats, trials, owners):
+        for table in (intermediates, repeats, trials, owners, joiners):
             connection.execute(delete(table).where(table.c.study_id == study.id))
         connection.execute(delete(studies).where(studies.c.id == study.id))
-
-
-def holder_of(database: Database, connection: Connection, study: StudyRecord) -> owner.Claim | None:
-    """The living owner of ``study``, in the transaction of ``connection``."""
-    row = connection.execute(select(owners).where(owners.c.study_id == study.id)).first()
-    claim = None if row is None else owner.claim_of(row)
-    return claim if claim is not None and owner.is_alive(claim, database.now(connection)) else None
-
-
-def in_use(database: Database, study: StudyRecord, holder: owner.Claim) -> EnvironmentFailure:
-    """The refusal to do to a study what its owner would not survive."""
-    return EnvironmentFailure(
-        f"study {study.name!r} is in use by {holder}",
-        where=database.where,
-        hint=f"wait until it has ended, or end it by `nnas study stop {study.name}`",
-    )
-
-
-def _gone(database: Database, study: StudyRecord) -> EnvironmentFailure:
-    return EnvironmentFailure(f"study {study.name!r} was deleted meanwhile", where=database.where)

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from nnas_core.architecture import Architecture
 from nnas_core.errors import Interrupted, NoResultError
 from nnas_core.finite import finite, finite_only, not_finite
+from nnas_core.study.calls import Event, Stored, digest_of
 from nnas_core.study.engine import Engine, Evaluate, Failed, Finished, InProcessEngine, Intermediate, Job
 from nnas_core.study.limits import Limits, TrialRules
-from nnas_core.study.owned import OwnedStudy, Stored, digest_of
 from nnas_core.study.records import ENDED_STATES, StudyRecord, TrialRecord
 from nnas_core.study.replay import Proposer
 from nnas_core.study.store import StudyStore
+from nnas_core.study.writing import TrialWriter
 from nnas_core.tuner import NoMoreTrials, Tuner
 
-__all__ = ["MOST_REPEATS", "REASONS", "StudyResult", "run_study"]
+__all__ = ["MOST_REPEATS", "REASONS", "Run", "StudyResult", "interrupted", "no_result", "run_study"]
 
 MOST_REPEATS = 1000
 """Known architectures that a tuner may propose one after the other before the study ends."""
@@ -104,10 +106,10 @@ def run_study(
     """
     if not isinstance(engine, Engine):
         engine = InProcessEngine(engine)
-    with store.acquire(study) as owned:
+    with closing(engine), store.acquire(study) as owned:
         try:
             limits = Limits(owned, trials, duration_s, concurrency)
-            run = _Run(store, owned, tuner, engine, limits, rules or TrialRules())
+            run = Run(store, owned, tuner, engine, limits, rules or TrialRules())
             on_start(run.finished, owned.recovered)
             reason = run.until_done(should_stop, on_trial, on_retry)
         finally:
@@ -115,19 +117,21 @@ def run_study(
         owned.release("interrupted" if reason == "stopped" else "finished")
     best = store.best(study)
     if best is None:
-        raise _no_result(store, study, reason)
+        raise no_result(store, study, reason)
     return StudyResult(study, best, run.finished, run.failed, owned.recovered, reason)
 
 
-def _interrupted(study: StudyRecord, finished: int, signal_number: int) -> Interrupted:
+def interrupted(study: StudyRecord, finished: int, signal_number: int, how: str = "--resume") -> Interrupted:
+    """The end of a run by a signal; ``how`` is the option that goes on."""
     return Interrupted(
         signal_number,
         f"study {study.name!r} was interrupted; its {finished} finished trials are stored",
-        hint="run the command again with --resume to go on",
+        hint=f"run the command again with {how} to go on",
     )
 
 
-def _no_result(store: StudyStore, study: StudyRecord, reason: str) -> NoResultError:
+def no_result(store: StudyStore, study: StudyRecord, reason: str) -> NoResultError:
+    """The end of a study without any trial that succeeded; ``reason`` is one of ``REASONS``."""
     failed = store.trials(study, state="failed")
     stopped = len(store.trials(study, state="stopped"))
     if not failed and not stopped:
@@ -145,12 +149,18 @@ def _causes(failed: list[TrialRecord]) -> list[str]:
     return causes[:10]
 
 
-class _Run:
-    """The trials of one run."""
+class Run:
+    """The trials of one run.
+
+    Attributes:
+        finished: trials of the study that ended, as far as this run knows.
+        failed: those of them that failed.
+    """
 
     def __init__(
-        self, store: StudyStore, owned: OwnedStudy, tuner: Tuner, engine: Engine, limits: Limits, rules: TrialRules
+        self, store: StudyStore, owned: TrialWriter, tuner: Tuner, engine: Engine, limits: Limits, rules: TrialRules
     ) -> None:
+        self.finished = self.failed = 0
         self._store = store
         self._owned = owned
         self._engine = engine
@@ -158,24 +168,44 @@ class _Run:
         self._rules = rules
         settings = owned.study.settings
         self._size = settings.space.size
-        history = owned.history()
-        self._known = {trial.digest: trial for trial in history}
-        self._digests = {trial.number: trial.digest for trial in history}
-        self.finished = sum(trial.state in ENDED_STATES for trial in history)
-        self.failed = self._failed_before = sum(trial.state == "failed" for trial in history)
+        self._known: dict[str, Stored] = {}
+        self._digests: dict[int, str] = {}
+        self._failed_before = 0  # and elsewhere
         tuner.update_search_space(settings.space.to_json())
         self._proposer = Proposer(tuner, settings.tuner, settings.space)
-        self._proposer.replay(owned.events(), {trial.number: trial for trial in history}, self._architecture)
+        self._catch_up()
         self._waiting = store.trials(owned.study, state="waiting")[::-1]
         self._running: dict[int, TrialRecord] = {}
         self._losses: Counter[int] = Counter()
         self._reported: dict[int, list[float]] = {}
+        self._stored: Counter[int] = Counter()  # how many of them
         self._stopping: set[int] = set()
-        if rules.assessor is not None:
-            for number, values in owned.intermediates().items():
+
+    def _catch_up(self) -> None:
+        self._learn(*self._owned.calls())
+
+    def _learn(self, stored: list[Stored], events: list[Event]) -> None:
+        """Repeat what others did: those before this run, or beside it."""
+        ended = []
+        for trial in stored:
+            before = self._known.get(trial.digest)
+            self._known[trial.digest] = trial
+            self._digests[trial.number] = trial.digest
+            if trial.state in ENDED_STATES and (before is None or before.state not in ENDED_STATES):
+                ended.append(trial)
+        failed = sum(trial.state == "failed" for trial in ended)
+        self.finished += len(ended)
+        self.failed += failed
+        self._failed_before += failed
+        trials = {event.number: self._known[self._digests[event.number]] for event in events}
+        self._proposer.replay(events, trials, self._architecture)
+        if self._rules.assessor is not None and ended:
+            reported = self._owned.intermediates(ended[0].number)
+            for trial in ended:
+                values = reported.get(trial.number, [])
                 for place in range(len(values)):
-                    rules.assessor.assess_trial(number, values[: place + 1])
-                rules.assessor.trial_end(number, self._known[self._digests[number]].state == "succeeded")
+                    self._rules.assessor.assess_trial(trial.number, values[: place + 1])
+                self._rules.assessor.trial_end(trial.number, trial.state == "succeeded")
 
     def _architecture(self, number: int) -> Architecture:
         return self._store.trial(self._owned.study, number).architecture
@@ -195,35 +225,50 @@ class _Run:
                 return reason
             signal_number = should_stop()
             if signal_number is not None:
-                raise _interrupted(self._owned.study, self.finished, signal_number)
+                raise interrupted(self._owned.study, self.finished, signal_number)
             while reason is None and len(self._running) < min(self._limits.concurrency, self._engine.slots):
                 trial = self._next()
                 if isinstance(trial, str):
                     reason = tuner_ended = trial
                 else:
-                    self._submit(trial)
+                    if trial is not None:
+                        self._submit(trial)
                     reason = self._limit()
-            if not self._running and tuner_ended:
-                return tuner_ended
+            if not self._running and reason:
+                return reason
             for report in self._engine.poll(_POLL_S):
                 trial_now = self._running.get(report.number)
                 if trial_now is None or trial_now.attempt != report.attempt:
                     continue  # of an attempt that was given up
                 if isinstance(report, Intermediate):
                     self._assess(trial_now, report)
-                elif isinstance(report, Failed) and self._may_retry(trial_now, report):
-                    on_retry(self._retry(trial_now), report.message)
                 else:
-                    on_trial(self._end(trial_now, report))
+                    self._close(trial_now, report, on_trial, on_retry)
                     self._check_failures()
+            for trial_now in list(self._running.values()):
+                self._store_reported(trial_now)
+
+    def _close(
+        self,
+        trial: TrialRecord,
+        report: Finished | Failed,
+        on_trial: Callable[[TrialRecord], None],
+        on_retry: Callable[[TrialRecord, str], None],
+    ) -> None:
+        """An attempt has ended."""
+        self._store_reported(trial)
+        if isinstance(report, Failed) and self._may_retry(trial, report):
+            on_retry(self._retry(trial), report.message)
+        else:
+            on_trial(self._end(trial, report))
 
     def _limit(self) -> str | None:
         """The reason to ask nothing more of the tuner, if there is one."""
         begun = self.finished + len(self._running)
         return self._limits.reached(begun) or ("exhausted" if begun >= self._size else None)
 
-    def _next(self) -> TrialRecord | str:
-        """The next trial, stored as running; or the reason why there is none."""
+    def _next(self) -> TrialRecord | str | None:
+        """The next trial, stored as running; the reason why the tuner has no more; None at a limit."""
         if self._waiting:
             return self._owned.restart(self._waiting.pop(), self._engine.label)
         repeated: list[int] = []
@@ -249,19 +294,26 @@ class _Run:
 
     def _submit(self, trial: TrialRecord) -> None:
         self._running[trial.number] = trial
-        self._reported[trial.number] = []
+        self._reported[trial.number], self._stored[trial.number] = [], 0
         self._engine.submit(Job(trial.number, trial.attempt, trial.architecture, self._rules.timeout_s))
 
     def _assess(self, trial: TrialRecord, report: Intermediate) -> None:
+        if trial.number in self._stopping:
+            return  # whatever it reports until it is dead: a resumed study shall judge by what was judged here
         history = self._reported[trial.number]
-        self._owned.intermediate(trial, len(history), report.value)
         history.append(report.value)
         assessor = self._rules.assessor
-        if assessor is None or trial.number in self._stopping:
-            return
-        if not assessor.assess_trial(trial.number, list(history)):
+        if assessor is not None and not assessor.goes_on(trial.number, list(history)):
             self._stopping.add(trial.number)
             self._engine.cancel(trial.number, trial.attempt, "stopped by the assessor")
+
+    def _store_reported(self, trial: TrialRecord) -> None:
+        """Store what came since the last time, all at once: a trial may report faster than a disk can write."""
+        stored = self._stored[trial.number]
+        values = self._reported[trial.number][stored:]
+        if values:
+            self._owned.intermediate(trial, stored, *values)
+            self._stored[trial.number] += len(values)
 
     def _may_retry(self, trial: TrialRecord, report: Failed) -> bool:
         if not report.lost or trial.number in self._stopping:
@@ -295,8 +347,7 @@ class _Run:
                 lost = self._losses[trial.number]
                 message = report.message + (f" {lost} times" if report.lost and lost > 1 else "")
                 trial = self._owned.fail(trial, message, report.seconds)
-        del self._running[trial.number], self._reported[trial.number]
-        self._stopping.discard(trial.number)
+        self._forget(trial)
         self.failed += trial.state == "failed"
         self.finished += 1
         digest = self._digests[trial.number]
@@ -307,6 +358,11 @@ class _Run:
         if self._rules.assessor is not None:
             self._rules.assessor.trial_end(trial.number, trial.state == "succeeded")
         return trial
+
+    def _forget(self, trial: TrialRecord) -> None:
+        del self._running[trial.number], self._reported[trial.number]
+        del self._stored[trial.number], self._losses[trial.number]
+        self._stopping.discard(trial.number)
 
     def _check_failures(self) -> None:
         most = self._rules.max_failures

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import insert, select, update
 
 from nnas_core import schema
 from nnas_core.architecture import Architecture
@@ -19,11 +19,11 @@ from nnas_core.errors import ArchitectureError, InputError
 from nnas_core.finite import finite, finite_only
 from nnas_core.space import SearchSpace
 from nnas_core.study import owner
-from nnas_core.study.administration import holder_of, in_use
+from nnas_core.study.calls import digest_of, next_numbers
 from nnas_core.study.database import Database
-from nnas_core.study.owned import digest_of
+from nnas_core.study.holders import holder_of, in_use
 from nnas_core.study.records import StudyRecord
-from nnas_core.study.tables import intermediates, owners, repeats, trials
+from nnas_core.study.tables import intermediates, owners, trials
 
 __all__ = ["GivenResult", "ImportResult", "import_results", "read_results"]
 
@@ -170,16 +170,7 @@ def import_results(database: Database, study: StudyRecord, results: list[GivenRe
         # an owner that only seems dead must not write on from the numbers that it knows
         connection.execute(update(owners).where(owners.c.study_id == study.id).values(token=owners.c.token + 1))
         known = set(connection.execute(select(trials.c.digest).where(mine)).scalars())
-        last = connection.execute(
-            select(func.max(trials.c.number), func.max(trials.c.proposed_order), func.max(trials.c.told_order)).where(
-                mine
-            )
-        ).one()
-        repeated = connection.execute(
-            select(func.max(repeats.c.told_order)).where(repeats.c.study_id == study.id)
-        ).scalar()
-        number, *orders = (-1 if one is None else one for one in (*last, repeated))
-        rows, steps = _rows(study, results, known, number + 1, max(orders) + 1)
+        rows, steps = _rows(study, results, known, *next_numbers(connection, study.id))
         if rows:
             connection.execute(insert(trials), rows)
         if steps:

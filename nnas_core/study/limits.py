@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from nnas_core.assessor import Assessor
 from nnas_core.errors import UsageError
-from nnas_core.study.owned import OwnedStudy
+from nnas_core.study.writing import TrialWriter
 
 __all__ = ["Limits", "TrialRules"]
 
@@ -50,7 +51,8 @@ class Limits:
     """When a run ends and how much it does at once; others may change that in the store.
 
     Args:
-        owned: the study; its limits are stored there now.
+        owned: the study; its limits are stored there now. Where others work on it already, theirs stay: their number
+            of trials holds.
         trials, duration_s, concurrency: as for ``run_study``.
 
     Attributes:
@@ -60,7 +62,7 @@ class Limits:
         UsageError: a limit is not positive.
     """
 
-    def __init__(self, owned: OwnedStudy, trials: int | None, duration_s: float | None, concurrency: int) -> None:
+    def __init__(self, owned: TrialWriter, trials: int | None, duration_s: float | None, concurrency: int) -> None:
         if trials is not None and trials < 1:
             raise UsageError(f"the number of trials must be at least 1, not {trials}")
         if duration_s is not None and not duration_s > 0:
@@ -72,8 +74,11 @@ class Limits:
         self.concurrency = concurrency
         self.stop = False
         self._owned = owned
+        self._stored: dict[str, Any] = {}
         self._begin = self._looked = self._renewed = time.monotonic()
         owned.set_limits({"trials": trials, "duration_s": duration_s, "concurrency": concurrency})
+        self._stored, _ = owned.control()
+        self.read()
 
     def look(self) -> None:
         """Read the limits again, if that was not done just now."""
@@ -84,10 +89,18 @@ class Limits:
         if now - self._renewed >= _RENEW_EVERY_S:
             self._renewed = now
             self._owned.renew()
-        limits, self.stop = self._owned.control()
-        self.trials = limits.get("trials")
-        self.duration_s = limits.get("duration_s")
-        self.concurrency = limits.get("concurrency") or 1
+        self.read()
+
+    def read(self) -> None:
+        """Read the limits again."""
+        before = self._stored
+        self._stored, self.stop = self._owned.control()
+        self.trials = self._stored.get("trials")
+        # the others are those of this process, until somebody changes them for all
+        if self._stored.get("duration_s") != before.get("duration_s"):
+            self.duration_s = self._stored.get("duration_s")
+        if self._stored.get("concurrency") != before.get("concurrency"):
+            self.concurrency = self._stored.get("concurrency") or 1
 
     def reached(self, begun: int) -> str | None:
         """The reason to begin nothing more, if there is one."""

@@ -18,7 +18,7 @@ STEPS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE studies ADD COLUMN stop_requested INTEGER DEFAULT 0 NOT NULL",
         "ALTER TABLE trials ADD COLUMN worker TEXT",
         "ALTER TABLE trials ADD COLUMN lease_token VARCHAR(40)",
-        "ALTER TABLE trials ADD COLUMN lease_expires VARCHAR(40)",
+        "ALTER TABLE trials ADD COLUMN losses INTEGER DEFAULT 0 NOT NULL",
         """
         CREATE TABLE intermediates (
             study_id INTEGER NOT NULL,
@@ -27,6 +27,20 @@ STEPS: dict[int, tuple[str, ...]] = {
             sequence INTEGER NOT NULL,
             value DOUBLE PRECISION NOT NULL,
             PRIMARY KEY (study_id, number, attempt, sequence),
+            FOREIGN KEY (study_id) REFERENCES studies (id)
+        )
+        """,
+        """
+        CREATE TABLE joiners (
+            study_id INTEGER NOT NULL,
+            claim VARCHAR(40) NOT NULL,
+            host TEXT NOT NULL,
+            boot TEXT NOT NULL,
+            pid INTEGER NOT NULL,
+            pid_start VARCHAR(40) NOT NULL,
+            since VARCHAR(40) NOT NULL,
+            expires VARCHAR(40) NOT NULL,
+            PRIMARY KEY (study_id, claim),
             FOREIGN KEY (study_id) REFERENCES studies (id)
         )
         """,

@@ -50,7 +50,7 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def new_claim(time: datetime | None = None) -> Claim:
+def new_claim(time: datetime | None = None, lease: timedelta = LEASE) -> Claim:
     """A claim of this process, counted as held until ``release``; ``time`` as in ``is_alive``."""
     time = time or now()
     claim = Claim(
@@ -60,14 +60,14 @@ def new_claim(time: datetime | None = None) -> Claim:
         pid=os.getpid(),
         pid_start=_process_start(os.getpid()) or "",
         since=time.isoformat(timespec="seconds"),
-        expires=(time + LEASE).isoformat(timespec="seconds"),
+        expires=(time + lease).isoformat(timespec="milliseconds"),
     )
     _held.add(claim.claim)
     return claim
 
 
 def claim_of(row: Any) -> Claim | None:
-    """The claim in a row of the table of owners; None if the study was given back."""
+    """The claim in a row of the table of owners, or of joiners; None if the study was given back."""
     if row.claim is None:
         return None
     return Claim(**{field.name: getattr(row, field.name) for field in fields(Claim)})
@@ -78,7 +78,7 @@ def release(claim: Claim) -> None:
     _held.discard(claim.claim)
 
 
-def is_alive(other: Claim, time: datetime | None = None) -> bool:
+def is_alive(other: Claim, time: datetime | None = None, *, cluster: bool = False) -> bool:
     """Whether the owner may still be working.
 
     On the same machine the process itself is looked at; the machine rebooted, the number belongs to another
@@ -87,13 +87,14 @@ def is_alive(other: Claim, time: datetime | None = None) -> bool:
     Args:
         other: who.
         time: by the clock that the lease was made with, ``Database.now``; this machine's if None.
+        cluster: machines may have one name, so that another boot is no proof of an end; the lease decides then too.
     """
     if other.host == socket.gethostname():
         if other.boot == _boot():
             if other.pid == os.getpid() and other.pid_start == (_process_start(os.getpid()) or ""):
                 return other.claim in _held
             return _process_start(other.pid) == other.pid_start
-        if other.boot.split("/")[0] != _boot().split("/")[0]:
+        if not cluster and other.boot.split("/")[0] != _boot().split("/")[0]:
             return False
     return datetime.fromisoformat(other.expires) > (time or now())
 

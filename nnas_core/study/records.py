@@ -23,6 +23,7 @@ __all__ = [
     "TrialRecord",
     "TrialResult",
     "check_name",
+    "trial_of",
 ]
 
 OPTIMIZE_MODES = ("maximize", "minimize")
@@ -225,3 +226,20 @@ def check_name(name: str) -> None:
             f"bad study name {name[:120]!r}",
             hint="use letters, digits, '.', '_' and '-', a letter or digit first, at most 100",
         )
+
+
+def trial_of(row: Any, study: StudyRecord) -> TrialRecord:
+    """The trial in a row of the table of trials."""
+    return TrialRecord(
+        number=row.number,
+        state=row.state,
+        attempt=row.attempt,
+        architecture=Architecture.from_canonical(row.architecture, study.settings.space.choices),
+        value=row.value,
+        metrics=row.metrics,
+        cost=row.cost,
+        error=row.error,
+        seconds=row.seconds,
+        started=row.started,
+        finished=row.finished,
+    )

@@ -11,7 +11,7 @@ from typing import Any
 from nnas_core.architecture import Architecture
 from nnas_core.errors import InputError, NnasWarning, UserCodeError
 from nnas_core.space import SearchSpace
-from nnas_core.study.owned import Event, Stored, digest_of
+from nnas_core.study.calls import Event, Stored, digest_of
 from nnas_core.tuner import NoMoreTrials, Tuner
 
 __all__ = ["Proposer"]
@@ -33,6 +33,7 @@ class Proposer:
     space: SearchSpace
     untold: dict[int, tuple[int, dict[str, Any]]] = field(default_factory=dict)
     _next_id: int = 0
+    _ended: set[int] = field(default_factory=set)
     _also: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -78,6 +79,7 @@ class Proposer:
     def tell(self, trial: Stored) -> None:
         """Let the tuner know how a trial ended; metrics and costs too, if its ``receive_trial_result`` takes them."""
         self._tell(*self.untold.pop(trial.number), trial)
+        self._ended.add(trial.number)
 
     def tell_again(self, trial: Stored, parameter_id: int, parameters: dict[str, Any]) -> None:
         """Let the tuner know how a trial ended whose architecture it proposed again.
@@ -97,41 +99,39 @@ class Proposer:
     def replay(
         self, events: list[Event], trials: dict[int, Stored], architecture: Callable[[int], Architecture]
     ) -> None:
-        """Repeat the calls of an earlier run.
+        """Repeat the calls of an earlier run, or those that others have made since the last time.
 
         A tuner that now proposes something else is told the results of what was tried, under the old ids. Imported
         trials go to ``import_data``, where they came in the order of the calls.
 
         Args:
-            events: all of them, in order.
-            trials: every stored trial by its number.
+            events: all that follow those repeated and made here, in order.
+            trials: those of the events by their number, as they are stored now.
             architecture: looks up the architecture of a trial.
         """
         strayed = []
         again: dict[int, tuple[int, dict[str, Any]]] = {}  # a repeat is told right after its proposal
-        ended: set[int] = set()
         imported: list[dict[str, Any]] = []
         for event in events:
             trial = trials[event.number]
             if event.kind == "imported":
                 imported.append(self._imported(trial, architecture(event.number)))
-                ended.add(event.number)
+                self._ended.add(event.number)
                 continue
             self._import(imported)
             if event.kind == "told":
                 if event.number in again:
-                    known = trial if event.number in ended else replace(trial, state="running", value=None)
+                    known = trial if event.number in self._ended else replace(trial, state="running", value=None)
                     self.tell_again(known, *again.pop(event.number))
                 else:
                     self.tell(trial)
-                    ended.add(event.number)
                 continue
             parameter_id = self._next_id
             parameters = self._repeat(trial)
             if parameters is None:
                 strayed.append(event.number)
                 parameters = architecture(event.number).parameters()
-            if event.number in self.untold or event.number in ended:
+            if event.number in self.untold or event.number in self._ended:
                 again[event.number] = parameter_id, parameters
             else:
                 self.untold[event.number] = parameter_id, parameters

@@ -1,13 +1,14 @@
-"""A study begins here: a new one, the same one again, and the tuner that proposes its trials."""
+"""A study begins here: a new one, the same one again, the tuner that proposes its trials, the assessor of them."""
 
 from __future__ import annotations
 
 import inspect
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nnas_core import registry
+from nnas_core.assessor import Assessor
 from nnas_core.errors import InputError, UsageError, UserCodeError
 from nnas_core.study.records import StudyRecord, StudySettings
 from nnas_core.tuner import Tuner
@@ -15,9 +16,11 @@ from nnas_core.tuner import Tuner
 if TYPE_CHECKING:
     from nnas_core.study.store import StudyStore
 
-__all__ = ["create_study", "create_tuner", "open_study", "resume_study"]
+__all__ = ["create_assessor", "create_study", "create_tuner", "join_study", "open_study", "resume_study"]
 
 _OURS = {"seed": "--seed", "optimize_mode": "the metric's mode"}
+
+_T = TypeVar("_T")
 
 
 def create_study(store: StudyStore, settings: StudySettings) -> StudyRecord:
@@ -47,8 +50,28 @@ def resume_study(store: StudyStore, settings: StudySettings) -> StudyRecord:
     return study
 
 
-def open_study(store: StudyStore, settings: StudySettings, resume: bool) -> tuple[StudyRecord, Tuner]:
-    """The study that ``settings`` describe, new or to be gone on with, and a fresh tuner for it.
+def join_study(store: StudyStore, settings: StudySettings) -> StudyRecord:
+    """The study of that name, new if there is none yet; any number of processes may do so at once.
+
+    Raises:
+        InputError: there is one of other settings; each difference is listed.
+    """
+    try:
+        return create_study(store, settings)
+    except UsageError:  # there is one
+        return resume_study(store, settings)
+
+
+def open_study(
+    store: StudyStore, settings: StudySettings, resume: bool, join: bool = False
+) -> tuple[StudyRecord, Tuner]:
+    """The study that ``settings`` describe, and a fresh tuner for it.
+
+    Args:
+        store: where it is, or will be.
+        settings: what it is made with.
+        resume: go on with a study; else it must be new.
+        join: whichever it is.
 
     Raises:
         UserCodeError: what the tuner's name means is none.
@@ -64,7 +87,8 @@ def open_study(store: StudyStore, settings: StudySettings, resume: bool) -> tupl
         seed=settings.seed,
         optimize_mode=settings.optimize_mode,
     )
-    return (resume_study if resume else create_study)(store, settings), tuner
+    find = join_study if join else resume_study if resume else create_study
+    return find(store, settings), tuner
 
 
 def create_tuner(kind: type[Tuner], args: Mapping[str, Any], *, name: str, seed: int, optimize_mode: str) -> Tuner:
@@ -80,22 +104,44 @@ def create_tuner(kind: type[Tuner], args: Mapping[str, Any], *, name: str, seed:
     Raises:
         UsageError: arguments that it does not take, or does not get.
     """
+    return _construct(kind, args, f"tuner {name!r}", "--tuner-arg", {"seed": seed, "optimize_mode": optimize_mode})
+
+
+def create_assessor(name: str, args: Mapping[str, Any], optimize_mode: str) -> Assessor:
+    """Build an assessor; ``optimize_mode`` goes to one that names it.
+
+    Args:
+        name: a registered name, or ``file.py:Class``.
+        args: its arguments by name.
+        optimize_mode: of the study.
+
+    Raises:
+        UsageError: no such name, or arguments that it does not take, or does not get.
+        UserCodeError: what the name means is no assessor.
+    """
+    kind = registry.find("assessors", name)
+    if not issubclass(kind, Assessor):
+        raise UserCodeError(
+            f"{kind.__name__} is no Assessor", where=name, hint="derive it from nnas_core.assessor.Assessor"
+        )
+    return _construct(kind, args, f"assessor {name!r}", "--assessor-arg", {"optimize_mode": optimize_mode})
+
+
+def _construct(kind: type[_T], args: Mapping[str, Any], what: str, option: str, given: Mapping[str, Any]) -> _T:
+    """Call a constructor with ``args``, and with those of ``given`` that it names."""
     parameters = dict(inspect.signature(kind).parameters)
     for reserved, source in _OURS.items():
         if reserved in args:
-            raise UsageError(f"tuner {name!r}: {reserved} is not an argument, it comes from {source}")
+            raise UsageError(f"{what}: {reserved} is not an argument, it comes from {source}")
     takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
     named = {key: one for key, one in parameters.items() if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
     accepted = sorted(set(named) - set(_OURS))
     unknown = sorted(set(args) - set(named))
     takes = f"it takes {', '.join(accepted)}" if accepted else "it takes none"
     if unknown and not takes_any:
-        raise UsageError(f"tuner {name!r} has no argument {', '.join(map(repr, unknown))}", hint=takes)
+        raise UsageError(f"{what} has no argument {', '.join(map(repr, unknown))}", hint=takes)
     missing = [key for key in accepted if named[key].default is inspect.Parameter.empty and key not in args]
     if missing:
-        example = f"--tuner-arg {missing[0]}={json.dumps(1)}"
-        raise UsageError(
-            f"tuner {name!r} needs the argument {', '.join(map(repr, missing))}", hint=f"give it as {example}"
-        )
-    given: dict[str, Any] = {"seed": seed, "optimize_mode": optimize_mode}
+        example = f"{option} {missing[0]}={json.dumps(1)}"
+        raise UsageError(f"{what} needs the argument {', '.join(map(repr, missing))}", hint=f"give it as {example}")
     return kind(**args, **{key: value for key, value in given.items() if key in named})

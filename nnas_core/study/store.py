@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
@@ -10,15 +11,15 @@ from sqlalchemy import Row, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from nnas_core import __version__
-from nnas_core.architecture import Architecture
 from nnas_core.errors import InputError, UsageError
 from nnas_core.space import SearchSpace
-from nnas_core.study import administration, importing, owner, postgresql, sqlite, tables
+from nnas_core.study import administration, holders, importing, owner, postgresql, sqlite, tables
 from nnas_core.study.administration import StudyStatus
 from nnas_core.study.database import URLS, Database, parse_url
 from nnas_core.study.importing import GivenResult, ImportResult
+from nnas_core.study.joining import LEASE, JoinedStudy
 from nnas_core.study.owned import OwnedStudy, acquire
-from nnas_core.study.records import StudyRecord, StudySettings, TrialRecord
+from nnas_core.study.records import StudyRecord, StudySettings, TrialRecord, trial_of
 
 __all__ = ["DEFAULT_STORAGE", "StudyStore"]
 
@@ -180,7 +181,7 @@ class StudyStore:
             query = query.where(table.c.state == state)
         with self._database.read() as connection:
             rows = connection.execute(query).all()
-        return [_trial_of(row, study) for row in rows]
+        return [trial_of(row, study) for row in rows]
 
     def trial(self, study: StudyRecord, number: int) -> TrialRecord:
         """One trial.
@@ -194,7 +195,7 @@ class StudyStore:
             row = connection.execute(query).first()
         if row is None:
             raise InputError(f"study {study.name!r} has no trial {number}", where=self.where)
-        return _trial_of(row, study)
+        return trial_of(row, study)
 
     def top(self, study: StudyRecord, count: int) -> list[TrialRecord]:
         """The best trials that succeeded, the best first; of equal ones the earlier."""
@@ -208,7 +209,7 @@ class StudyStore:
         )
         with self._database.read() as connection:
             rows = connection.execute(query).all()
-        return [_trial_of(row, study) for row in rows]
+        return [trial_of(row, study) for row in rows]
 
     def best(self, study: StudyRecord) -> TrialRecord | None:
         """The best trial by the study's ``optimize_mode``; None while none succeeded."""
@@ -274,20 +275,21 @@ class StudyStore:
     # ---- ownership
 
     def owner(self, study: StudyRecord) -> str | None:
-        """Who works on the study (``process P on HOST since T``), or None."""
+        """Who works on the study (``process P on HOST since T``, and how many others that joined), or None."""
         with self._database.read() as connection:
-            row = connection.execute(select(tables.owners).where(tables.owners.c.study_id == study.id)).first()
-            time = self._database.now(connection)
-        claim = None if row is None else owner.claim_of(row)
-        return str(claim) if claim is not None and owner.is_alive(claim, time) else None
+            return holders.holder_of(self._database, connection, study)
 
     def acquire(self, study: StudyRecord) -> OwnedStudy:
         """Become the owner of a study; what a dead owner left running waits again.
 
         Raises:
-            EnvironmentFailure: another process owns it.
+            EnvironmentFailure: another process owns it, or has joined it.
         """
         return acquire(self._database, study)
+
+    def join(self, study: StudyRecord, lease: timedelta = LEASE) -> JoinedStudy:
+        """Work on a study beside others; see ``JoinedStudy``, which begins with its first transaction."""
+        return JoinedStudy(self._database, study, lease)
 
 
 def _open(url: str, *, create: bool, busy_timeout_s: float) -> Database:
@@ -302,19 +304,3 @@ def _open(url: str, *, create: bool, busy_timeout_s: float) -> Database:
             f"storage {url!r} does not name a file", hint="give sqlite:///PATH with nothing after the path"
         )
     return sqlite.open_file(parsed.database, create=create, busy_timeout_s=busy_timeout_s)
-
-
-def _trial_of(row: Row[Any], study: StudyRecord) -> TrialRecord:
-    return TrialRecord(
-        number=row.number,
-        state=row.state,
-        attempt=row.attempt,
-        architecture=Architecture.from_canonical(row.architecture, study.settings.space.choices),
-        value=row.value,
-        metrics=row.metrics,
-        cost=row.cost,
-        error=row.error,
-        seconds=row.seconds,
-        started=row.started,
-        finished=row.finished,
-    )

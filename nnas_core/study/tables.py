@@ -16,7 +16,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ["VERSION", "intermediates", "metadata", "owners", "repeats", "studies", "trials"]
+__all__ = ["VERSION", "intermediates", "joiners", "metadata", "owners", "repeats", "studies", "trials"]
 
 VERSION = 2
 """Grows with every change below, each a step of ``migrations.STEPS``; a database says which it has."""
@@ -58,6 +58,20 @@ owners = Table(
     Column("expires", String(40), nullable=False),
 )
 
+# processes that work on a study without an owner; nobody else writes to it while one of them lives
+joiners = Table(
+    "joiners",
+    metadata,
+    Column("study_id", Integer, ForeignKey("studies.id"), primary_key=True),
+    Column("claim", String(40), primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("boot", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("pid_start", String(40), nullable=False),
+    Column("since", String(40), nullable=False),
+    Column("expires", String(40), nullable=False),
+)
+
 # ``proposed_order`` and ``told_order`` number all calls of the tuner, so that they can be repeated in order
 trials = Table(
     "trials",
@@ -77,10 +91,10 @@ trials = Table(
     Column("finished", String(40), nullable=True),
     Column("proposed_order", Integer, nullable=False),
     Column("told_order", Integer, nullable=True),
-    # who evaluates it; the lease is that of a worker which is no child of the owner
-    Column("worker", Text, nullable=True),
+    Column("worker", Text, nullable=True),  # who evaluates it, for people
+    # the claim of the joiner that evaluates it; null: it is the owner's
     Column("lease_token", String(40), nullable=True),
-    Column("lease_expires", String(40), nullable=True),
+    Column("losses", Integer, nullable=False, server_default="0"),  # attempts that ended because a process died
     UniqueConstraint("study_id", "digest"),
     Index("trials_by_value", "study_id", "state", "value"),
 )

@@ -21,6 +21,7 @@ __all__ = ["run"]
 
 def run(group: click.Group, arguments: Sequence[str]) -> int:
     """Call ``group`` and report whatever comes out of it."""
+    _open_closed_streams()
     # what the command line says counts also where it cannot be parsed; a command adds what its configuration says
     style = {"json": "--json" in arguments, "debug": "--debug" in arguments}
     try:
@@ -29,6 +30,13 @@ def run(group: click.Group, arguments: Sequence[str]) -> int:
     except BaseException as error:  # noqa: BLE001  (the boundary: nothing may pass it)
         return int(_report(error, style["json"], style["debug"]))
     return code
+
+
+def _open_closed_streams() -> None:
+    """Let nobody read what goes to a stream that the shell closed (``>&-``): a file of ours could get its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
 
 
 def _invoke(group: click.Group, arguments: list[str], style: dict[str, bool]) -> int:
@@ -134,8 +142,10 @@ def _write(failure: NnasError, code: int, as_json: bool, trace: str) -> None:
             document["traceback"] = trace or user_trace
         sys.stderr.write(dump_json({"error": document}))
         return
+    from nnas_cli.output import printable
+
     where = f"{failure.where}: " if failure.where else ""
     lines = [f"nnas: error: {where}{failure.message}", *(f"  {problem}" for problem in failure.problems)]
     if failure.hint:
         lines.append(f"hint: {failure.hint}")
-    sys.stderr.write((trace or user_trace) + "\n".join(lines) + "\n")
+    sys.stderr.write((trace or user_trace) + "".join(f"{printable(line)}\n" for line in lines))

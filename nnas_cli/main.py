@@ -22,7 +22,7 @@ COMMANDS = {
     "evaluate": "Measure an architecture with the weights it inherits.",
     "study": "Follow, change, export and back up studies.",
     "validate": "Check FILEs against their schemas and a search space.",
-    "list": "List what --mutator or --tuner takes, with sources.",
+    "list": "List what --mutator, --tuner or --assessor takes.",
     "info": "Print versions and devices for bug reports.",
 }
 """Name -> the first line of its help, so that ``nnas --help`` imports no command (a test compares them)."""
@@ -48,7 +48,7 @@ def cli() -> None:
     \b
       nnas ss-gen model.py                        the search space as JSON
       nnas search model.py --mutator random -o run
-      nnas tune model.py --checkpoint run/checkpoint.pt --tuner evolution -o best.json
+      nnas tune model.py --checkpoint run/checkpoint.pt -o best.json
       nnas retrain model.py --architecture best.json
     """
 

@@ -121,7 +121,7 @@ def model_arg(function: F) -> F:
 
 
 def arguments_of(kind: str) -> Callable[[F], F]:
-    """The repeatable ``KEY=VALUE`` option of a mutator or tuner."""
+    """The repeatable ``KEY=VALUE`` option of a mutator, tuner or assessor."""
     return click.option(
         f"--{kind}-arg",
         type=ASSIGNMENT,

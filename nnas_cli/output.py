@@ -14,7 +14,7 @@ from nnas_core.files import atomic_writer, dump_json
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Output"]
+__all__ = ["Output", "printable"]
 
 
 class Output:
@@ -87,7 +87,7 @@ class Output:
     def note(self, line: str, level: int = 1) -> None:
         """Tell something on standard error from verbosity ``level`` on."""
         if self.verbosity >= level and not self.as_json:
-            self._stderr.write(line + "\n")
+            self._stderr.write(printable(line) + "\n")
             self._stderr.flush()
 
     def warn(self, line: str) -> None:
@@ -144,7 +144,7 @@ class Output:
             numeric = bool(rows) and all(_is_number(row[position]) for row in rows)
             table.add_column(name, justify="right" if numeric else "left", overflow="fold")
         for row in rows:
-            table.add_row(*map(Text, row))  # a text, not markup: [str] is one
+            table.add_row(*(Text(printable(cell)) for cell in row))  # a text, not markup: [str] is one
         console = self.console(self._stdout if answer else None)
         with console.capture() as capture:
             console.print(table)
@@ -154,6 +154,11 @@ class Output:
         else:
             self._stderr.write(text)
             self._stderr.flush()
+
+
+def printable(text: str) -> str:
+    """A text of somebody else in one line: what would end it, or move or colour the terminal, becomes an escape."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def _is_number(text: str) -> bool:

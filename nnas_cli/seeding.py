@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
 
 import numpy as np
-import torch
 
 from nnas_core.randomness import derive_seed
 
@@ -13,7 +13,10 @@ __all__ = ["seed_globals"]
 
 
 def seed_globals(seed: int) -> None:
-    """Seed Python, numpy and torch."""
+    """Seed Python and numpy, and torch if it is loaded: a study of a command goes without."""
     random.seed(derive_seed(seed, "python"))
     np.random.seed(derive_seed(seed, "numpy") % 2**32)
-    torch.manual_seed(derive_seed(seed, "torch"))
+    if "torch" in sys.modules:
+        import torch
+
+        torch.manual_seed(derive_seed(seed, "torch"))

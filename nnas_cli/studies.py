@@ -18,16 +18,30 @@ if TYPE_CHECKING:
     from nnas_core.study.records import TrialRecord
     from nnas_core.study.store import StudyStore
 
-__all__ = ["answer", "in_words", "limits_in_words", "number", "of_a_study", "opened", "span", "storage", "trial_rows"]
+__all__ = [
+    "STORAGE",
+    "answer",
+    "in_words",
+    "limits_in_words",
+    "number",
+    "of_a_study",
+    "opened",
+    "span",
+    "storage",
+    "trial_rows",
+]
+
+STORAGE = "sqlite:///nnas.db"
+"""Where studies are kept, if nothing else is said."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def storage(function: F) -> F:
     """The ``--storage`` option."""
-    return click.option(
-        "--storage", default="sqlite:///nnas.db", show_default=True, metavar="URL", help="Where the studies are."
-    )(function)
+    return click.option("--storage", default=STORAGE, show_default=True, metavar="URL", help="Where the studies are.")(
+        function
+    )
 
 
 def of_a_study(*, running: bool = False) -> Callable[[F], F]:

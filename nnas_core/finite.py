@@ -22,9 +22,13 @@ def finite(value: Any) -> float | None:
 
 
 def finite_only(values: Mapping[str, Any]) -> dict[str, float]:
-    """The entries that are finite numbers, as floats."""
-    pairs = ((name, finite(value)) for name, value in values.items())
+    """The entries that are finite numbers, as floats; what UTF-8 does not have in a name is escaped."""
+    pairs = ((_encodable(name), finite(value)) for name, value in values.items())
     return {name: number for name, number in pairs if number is not None}
+
+
+def _encodable(name: str) -> str:
+    return str(name).encode("utf-8", "backslashreplace").decode()
 
 
 def not_finite(value: Any) -> str:

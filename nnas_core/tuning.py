@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -12,10 +13,11 @@ import torch.nn as nn
 from nnas_core import random_state
 from nnas_core.architecture import Architecture
 from nnas_core.data import build_batches, held_out_batches
-from nnas_core.errors import Interrupted, NnasError, NoResultError, UserCodeError
+from nnas_core.errors import InputError, Interrupted, NnasError, NoResultError, UserCodeError
 from nnas_core.evaluation import Evaluation, InheritedWeights, first_metric, require_finite
 from nnas_core.execution.commands import LocalSettings
-from nnas_core.execution.pool import WorkerPool
+from nnas_core.execution.engines import engine_of
+from nnas_core.execution.ray_engine import RaySettings
 from nnas_core.execution.serving import Evaluation as ServedEvaluation
 from nnas_core.extraction import extract
 from nnas_core.loading import as_user_error, load
@@ -25,10 +27,11 @@ from nnas_core.session import StopSignal, choose_device, load_weights, weights_d
 from nnas_core.settings import TrainingSettings
 from nnas_core.space import SearchSpace
 from nnas_core.study.coordinator import StudyResult, run_study
-from nnas_core.study.engine import Engine, InProcessEngine
+from nnas_core.study.engine import Engine, Evaluate
+from nnas_core.study.joined import JoinedResult, run_joined
 from nnas_core.study.limits import TrialRules
 from nnas_core.study.records import StudySettings, TrialFailed, TrialRecord, TrialResult
-from nnas_core.study.setup import open_study
+from nnas_core.study.setup import create_assessor, open_study
 from nnas_core.study.store import StudyStore
 from nnas_core.task import Task
 from nnas_core.training import Callback, Trainer
@@ -63,6 +66,9 @@ class TuneSettings(TrainingSettings):
         epochs: of a trial that trains from scratch; 0 with a checkpoint.
         checkpoint: whose weights a trial inherits; None trains from scratch.
         recalibrate: as for ``EvaluateSettings``.
+        assessor: ends trials from scratch early; a registered name, or ``file.py:Class``. None: they all end by
+            themselves.
+        assessor_arg: for its constructor.
     """
 
     study: str
@@ -70,6 +76,8 @@ class TuneSettings(TrainingSettings):
     tuner_arg: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: str | None = None
     recalibrate: int = 10
+    assessor: str | None = None
+    assessor_arg: Mapping[str, Any] = field(default_factory=dict)
 
     def config(self, weights: str | None) -> dict[str, Any]:
         """What a resumed study must have again besides space, tuner and seed; where it runs does not matter.
@@ -83,6 +91,8 @@ class TuneSettings(TrainingSettings):
         else:
             kept += ["epochs", "valid_fraction", "clip_grad", "learning_rate", "momentum"]
             kept += ["weight_decay", "schedule", "min_learning_rate"]
+        if self.assessor is not None:
+            kept += ["assessor", "assessor_arg"]
         config = {name: getattr(self, name) for name in kept}
         return config if weights is None else {**config, "weights": weights}
 
@@ -148,26 +158,36 @@ def tune(
     concurrency: int = 1,
     rules: TrialRules | None = None,
     local: LocalSettings | None = None,
+    cluster: RaySettings | None = None,
     resume: bool = False,
+    join: bool = False,
     should_stop: StopSignal = lambda: None,
     on_start: Callable[[int, int], None] = lambda finished, recovered: None,
     on_trial: Callable[[TrialRecord], None] = lambda trial: None,
     on_retry: Callable[[TrialRecord, str], None] = lambda trial, why: None,
-) -> StudyResult:
+) -> StudyResult | JoinedResult:
     """Run a study of a model.
+
+    A trial gives the same value in a worker process as in this one: a worker loads what was loaded here, from the same
+    random state, and a trial depends on its architecture alone. Only the number of threads, which is
+    ``LocalSettings.threads`` there, can show in the last digits of a sum.
 
     Args:
         settings: what a trial is.
         store: where the study is, or will be.
-        trials, duration_s, concurrency, rules: see ``run_study``.
+        trials, duration_s, concurrency: see ``run_study``.
+        rules: the same; its assessor is that of the settings.
         local: how worker processes evaluate; None evaluates in this process, one trial at a time, without time-outs
             and assessors.
+        cluster: where those processes are, if not on this machine; only with ``local``.
         resume: go on with a study of that name.
+        join: work on the study beside other processes, see ``run_joined``; whoever comes first begins it.
         should_stop: asked often; the trials at hand then wait for the next run.
         on_start, on_trial, on_retry: told how it goes, see ``run_study``.
 
     Raises:
         UsageError, InputError: the study exists, does not exist, or was made with other settings.
+        EnvironmentFailure: the cluster cannot be used.
         NoResultError: no trial succeeded.
         Interrupted: everything is stored.
     """
@@ -183,41 +203,54 @@ def tune(
         optimize_mode="minimize" if minimize else "maximize",
         config=settings.config(setting.weights),
     )
-    study, tuner = open_study(store, study_settings, resume)
-    engine: Engine
-    if local is None:
-        engine = InProcessEngine(_trial_of(setting, settings).in_this_process(should_stop))
-    else:
-        worker = {"settings": asdict(settings), "random": random_state.to_json(begin)}
-        engine = WorkerPool("nnas_core.model_worker", worker, local)
-    return run_study(
-        store,
-        study,
-        tuner,
-        engine,
-        trials=trials,
-        duration_s=duration_s,
-        concurrency=concurrency,
-        rules=rules,
-        should_stop=should_stop,
-        on_start=on_start,
-        on_trial=on_trial,
-        on_retry=on_retry,
-    )
+    with contextlib.ExitStack() as stack:
+        engine: Engine | Evaluate  # before the tuner: what its constructor draws is not drawn in a worker
+        if local is None:
+            engine = _trial_of(setting, settings).in_this_process(should_stop)
+        else:
+            worker = {"settings": asdict(settings), "random": random_state.to_json(begin), "weights": setting.weights}
+            work = {"module": "nnas_core.model_worker", "setting": worker}
+            engine = stack.enter_context(contextlib.closing(engine_of(work, setting.space, local, cluster)))
+        if settings.assessor is not None:
+            assessor = create_assessor(settings.assessor, settings.assessor_arg, study_settings.optimize_mode)
+            rules = replace(rules or TrialRules(), assessor=assessor)
+        study, tuner = open_study(store, study_settings, resume, join)
+        run: Callable[..., StudyResult | JoinedResult] = run_joined if join else run_study
+        return run(
+            store,
+            study,
+            tuner,
+            engine,
+            trials=trials,
+            duration_s=duration_s,
+            concurrency=concurrency,
+            rules=rules,
+            should_stop=should_stop,
+            on_start=on_start,
+            on_trial=on_trial,
+            on_retry=on_retry,
+        )
 
 
 def prepare_worker(document: Mapping[str, Any]) -> ServedEvaluation:
     """Load in a worker process what ``tune`` has loaded, from the same random state.
 
     Args:
-        document: ``settings`` and ``random``, as ``tune`` sends them.
+        document: ``settings``, ``random`` and ``weights``, as ``tune`` sends them.
 
     Returns:
         What measures an architecture there.
+
+    Raises:
+        InputError: the checkpoint has other weights by now.
     """
     random_state.restore(random_state.from_json(document["random"]))
     settings = TuneSettings(**document["settings"])
     setting = _Setting(settings, settings.checkpoint)
+    if setting.weights != document["weights"]:
+        raise InputError(
+            "the checkpoint has changed since the study began", where=settings.checkpoint, hint="tune with a copy of it"
+        )
     trial = _trial_of(setting, settings)
 
     def evaluate(canonical: str, poll: Callable[[], None], report: Callable[[float], None]) -> TrialResult:

@@ -150,11 +150,11 @@ def _derived(derived: Derivation) -> list[str]:
 def stem(reference: str) -> str:
     """A name for folders and studies: ``nets/small.py:Net`` -> ``small``, ``examples/digits/model.py`` -> ``digits``.
 
-    Every example's file is called model.py; only in the current folder that says enough.
+    Many a file is called model.py, or space.json; only in the current folder that says enough.
     """
     source = split_reference(reference)[0]
     path = Path(source)
-    name = path.stem if path.suffix == ".py" else source.rpartition(".")[2]
-    if path.name == "model.py" and path.parent != Path():
+    name = path.stem if path.suffix in (".py", ".json") else source.rpartition(".")[2]
+    if path.name in ("model.py", "space.json", "search_space.json") and path.parent != Path():
         name = Path(os.path.abspath(path)).parent.name
     return re.sub(r"[^A-Za-z0-9._-]", "_", name) or "model"

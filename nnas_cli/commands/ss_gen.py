@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -15,7 +16,7 @@ from nnas_core.files import dump_json
 if TYPE_CHECKING:
     from nnas_core.space import SearchSpace
 
-__all__ = ["command"]
+__all__ = ["command", "space_of_model"]
 
 
 @click.command("ss-gen")
@@ -57,7 +58,7 @@ def command(
 
         space = dry_run(trial_command, trial_dir)
     else:
-        space, paths = _of_model(str(model), model_arg, seed)
+        space, paths = space_of_model(str(model), model_arg, seed)
     if out.verbosity >= 2:
         rows = [
             [
@@ -74,7 +75,7 @@ def command(
     out.write(output, dump_json(space.to_json()))
 
 
-def _of_model(model: str, arguments: dict[str, object], seed: int) -> tuple[SearchSpace, dict[str, list[str]]]:
+def space_of_model(model: str, arguments: Mapping[str, object], seed: int) -> tuple[SearchSpace, dict[str, list[str]]]:
     """The space of a model, and the module paths of each key."""
     with without_collection():
         from nnas_cli.seeding import seed_globals

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import selectors
 import shlex
@@ -113,8 +112,10 @@ class CommandEngine(Engine):
         folder = prepare_folder(self._settings.folder / f"{job.number}-{job.attempt}").resolve()
         parameters, result, intermediate, log = (folder / name for name in _FILES)
         for path in (result, intermediate):  # of another study, of the same name
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise environment_failure(error, path) from error
         write_json(parameters, job.architecture.parameters())
         gpu = self._free_gpus.pop() if self._free_gpus else None
         env = environment(
@@ -142,7 +143,11 @@ class CommandEngine(Engine):
         """Look for ends, time-outs and new intermediate results."""
         reports: list[Report] = []
         now = time.monotonic()
-        until = [trial.begin + trial.job.timeout_s - now for trial in self._trials.values() if trial.job.timeout_s]
+        until = [
+            trial.begin + trial.job.timeout_s - now
+            for trial in self._trials.values()
+            if trial.job.timeout_s is not None and trial.ended_as is None
+        ]
         for key, _ in self._selector.select(max(0.0, min([timeout_s, *until]))):
             trial: _Trial = key.data
             trial.process.look()
@@ -162,7 +167,7 @@ class CommandEngine(Engine):
 
     def _intermediates(self, trial: _Trial) -> list[Report]:
         found: list[Report] = []
-        for value in trial.reported.new():
+        for value in trial.reported.new(trial.process.end is not None):
             found.append(Intermediate(trial.job.number, trial.job.attempt, trial.sequence, value))
             trial.sequence += 1
         return found

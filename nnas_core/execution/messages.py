@@ -53,22 +53,24 @@ class Receiver:
             *lines, rest = data.split(b"\n")
             for line in lines:
                 self._rest += line
-                self._take(bytes(self._rest), messages)
+                message = _object(bytes(self._rest))
+                if message is None:
+                    self.closed = True
+                    return messages
+                messages.append(message)
                 self._rest.clear()
             self._rest += rest
             if len(self._rest) > LONGEST_MESSAGE:
                 self.closed = True
         return messages
 
-    def _take(self, line: bytes, messages: list[dict[str, Any]]) -> None:
-        try:
-            message = json.loads(line)
-        except (ValueError, RecursionError):
-            message = None
-        if isinstance(message, dict):
-            messages.append(message)
-        else:
-            self.closed = True
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return message if isinstance(message, dict) else None
 
 
 def send(descriptor: int, message: dict[str, Any]) -> None:

@@ -12,17 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nnas_core.errors import EnvironmentFailure, UserCodeError
+from nnas_core.errors import EnvironmentFailure, NnasError, UserCodeError
 from nnas_core.execution.commands import LocalSettings, timed_out
 from nnas_core.execution.messages import Receiver, send
-from nnas_core.execution.supervised import GRACE_S, Supervised, environment, last_line
+from nnas_core.execution.supervised import GRACE_S, Supervised, environment, last_line, served_by
+from nnas_core.execution.wire import error_from_json
 from nnas_core.files import environment_failure, prepare_folder
 from nnas_core.study.engine import Engine, Failed, Finished, Intermediate, Job, Report
 from nnas_core.study.records import TrialResult
 
 __all__ = ["WorkerPool"]
-
-_BOOTSTRAP = "import sys; sys.path[:] = sys.argv[3:]; from {} import main; main(int(sys.argv[1]), int(sys.argv[2]))"
 
 _CANCEL_S = 10.0
 """How long a cancelled evaluation may take to its next step, before its worker is ended."""
@@ -36,7 +35,7 @@ class _Worker:
     gpu: str | None
     log: Path
     job: Job | None = None
-    able: bool = True
+    able: bool = True  # to take another job: it is not being ended
     ready: bool = False
     sequence: int = 0
     begin: float = 0.0
@@ -44,11 +43,16 @@ class _Worker:
     deadline: float | None = None  # when the worker is ended too
     found: list[Report] = field(default_factory=list)
 
-    def failed(self, message: str, lost: bool = False, error: UserCodeError | None = None) -> None:
+    def failed(self, message: str, lost: bool = False) -> None:
         """Report the job as failed."""
         if self.job is not None:
             seconds = max(0.0, time.monotonic() - self.begin) if self.begin else 0.0
-            self.end(Failed(self.job.number, self.job.attempt, message, seconds, lost, error))
+            self.end(Failed(self.job.number, self.job.attempt, message, seconds, lost))
+
+    def stop(self) -> None:
+        """End the worker."""
+        self.able = False
+        self.process.stop()
 
     def end(self, report: Report) -> None:
         """Report the end of the job; the worker is free."""
@@ -104,13 +108,11 @@ class WorkerPool(Engine):
     def _start(self) -> _Worker:
         folder = prepare_folder(self._settings.folder)
         log = folder / f"worker-{self._started}.log"
-        gpu = self._free_gpus.pop() if self._free_gpus else None
-        their_jobs, jobs = os.pipe()
-        reports, their_reports = os.pipe()
-        command = [sys.executable, "-c", _BOOTSTRAP.format(self._module), str(their_jobs), str(their_reports)]
+        gpu = self._take_gpu()
+        their_jobs, jobs, reports, their_reports = _two_pipes()
         try:
             process = Supervised(
-                [*command, *sys.path],
+                served_by(self._module, their_jobs, their_reports),
                 log=log,
                 log_bytes=self._settings.log_bytes,
                 env=environment(self._settings.threads, gpu),
@@ -130,8 +132,21 @@ class WorkerPool(Engine):
             send(jobs, self._setting)
         return worker
 
+    def _take_gpu(self) -> str | None:
+        """One for a new worker; the last one may still be that of a worker that is ending."""
+        for worker in [one for one in self._workers if not one.able]:
+            if self._settings.gpus and not self._free_gpus:
+                worker.process.wait(self._settings.grace_s + GRACE_S)
+                self._look(worker)
+        return self._free_gpus.pop() if self._free_gpus else None
+
     def poll(self, timeout_s: float) -> list[Report]:
-        """Look for answers, dead workers and time-outs."""
+        """Look for answers, dead workers and time-outs.
+
+        Raises:
+            UserCodeError: a worker cannot load what it shall evaluate.
+            EnvironmentFailure: a worker cannot work on this machine.
+        """
         now = time.monotonic()
         deadlines = [worker.deadline - now for worker in self._workers if worker.deadline is not None]
         wait = 0.0 if self._found else max(0.0, min([timeout_s, *deadlines]))
@@ -141,7 +156,7 @@ class WorkerPool(Engine):
             if worker.deadline is not None and worker.job is not None and time.monotonic() >= worker.deadline:
                 worker.ended_as = worker.ended_as or timed_out(worker.job)
                 worker.deadline = None
-                worker.process.stop()
+                worker.stop()
         found, self._found = self._found, []
         return found
 
@@ -162,9 +177,10 @@ class WorkerPool(Engine):
         elif worker.reports.closed:
             with contextlib.suppress(KeyError, ValueError):  # its end is near, or it closed what it needs
                 self._selector.unregister(worker.reports)
-            worker.process.stop()
-        self._found += worker.found
-        worker.found.clear()
+            worker.stop()
+        if worker.able or end is not None:  # until then it has its GPU, which the next job may need
+            self._found += worker.found
+            worker.found.clear()
 
     def _forget(self, worker: _Worker) -> None:
         self._workers.remove(worker)
@@ -178,13 +194,8 @@ class WorkerPool(Engine):
     def _heard(self, worker: _Worker, message: dict[str, Any]) -> None:
         job = worker.job
         if "unable" in message:
-            worker.able = False
-            described = message["unable"]
-            error = _error_of(described)
-            if error is None:
-                raise EnvironmentFailure(described["message"], where=described["where"], hint=described["hint"])
-            worker.failed(error.message, error=error)
-        elif "ready" in message:
+            raise _error_of(message["unable"])  # which is no architecture's fault
+        if "ready" in message:
             worker.ready = True
             if job is not None:
                 self._give(worker, job)
@@ -196,8 +207,10 @@ class WorkerPool(Engine):
         elif worker.ended_as is not None and "failed" in message:
             worker.failed(worker.ended_as)
         elif "failed" in message:
-            cause = _error_of(message["error"]) if "error" in message else None
-            worker.end(Failed(job.number, job.attempt, message["failed"], message["seconds"], error=cause))
+            error = _error_of(message["error"]) if "error" in message else None
+            if error is not None and not isinstance(error, UserCodeError):
+                raise error
+            worker.end(Failed(job.number, job.attempt, message["failed"], message["seconds"], error=error))
         else:
             result = TrialResult(message["value"], message["metrics"], message["cost"])
             worker.end(Finished(job.number, job.attempt, result, message["seconds"]))
@@ -228,13 +241,25 @@ class WorkerPool(Engine):
         self._selector.close()
 
 
-def _error_of(described: dict[str, Any]) -> UserCodeError | None:
-    if not described["of_user"]:
-        return None
-    return UserCodeError(
-        described["message"],
-        where=described["where"],
-        hint=described["hint"],
-        problems=described["problems"],
-        user_traceback=described["user_traceback"],
+def _error_of(described: dict[str, Any]) -> NnasError:
+    return error_from_json(described) or EnvironmentFailure(
+        described["message"], where=described["where"], hint=described["hint"]
     )
+
+
+def _two_pipes() -> tuple[int, int, int, int]:
+    """The ends of two pipes.
+
+    Raises:
+        EnvironmentFailure: too many files are open.
+    """
+    try:
+        one = os.pipe()
+        try:
+            return *one, *os.pipe()
+        except OSError:
+            for descriptor in one:
+                os.close(descriptor)
+            raise
+    except OSError as error:
+        raise environment_failure(error, "a pipe", "open") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ LONGEST_RESULT = 2**20
 """Bytes of a result file; one that is larger is none."""
 
 _LONGEST_REPORT = 1000
+_PIECE_BYTES = 1 << 18
 _MOST_REPORTS = 100_000
 
 
@@ -36,12 +38,14 @@ def read_result(path: Path, trial: int, attempt: int) -> TrialResult | None:
         TrialFailed: it is something else, or an ``error``.
     """
     try:
-        with open(path, "rb") as stream:
+        with open(path, "rb", opener=_without_waiting) as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise TrialFailed("the result is not a file")
             content = stream.read(LONGEST_RESULT + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise TrialFailed(f"the result cannot be read: {error.strerror}") from error
+        raise TrialFailed(f"the result cannot be read: {(error.strerror or str(error)).lower()}") from error
     if len(content) > LONGEST_RESULT:
         raise TrialFailed(f"the result is larger than {LONGEST_RESULT} bytes")
     try:
@@ -56,6 +60,11 @@ def read_result(path: Path, trial: int, attempt: int) -> TrialResult | None:
     if "error" in document:
         raise TrialFailed(str(document["error"])[:1000])
     return _result(document)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; a named pipe in its place has no writer, and must not hold up the study."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _result(document: dict[str, Any]) -> TrialResult:
@@ -84,28 +93,36 @@ class Reported:
         self._path = path
         self._offset = 0
         self._left = _MOST_REPORTS
+        self._cut = False  # inside a line that is too long: its end is no line
 
-    def new(self) -> list[float]:
-        """The values that came since the last call; what is no finite number is passed over."""
+    def new(self, to_the_end: bool = False) -> list[float]:
+        """The values that came since the last call; what is no finite number is passed over.
+
+        Args:
+            to_the_end: all of them; otherwise some may come with the next call, so that no trial holds up the others.
+        """
+        values: list[float] = []
+        while True:
+            begin = self._offset
+            values += self._piece()
+            if not to_the_end or self._offset == begin:
+                return values
+
+    def _piece(self) -> list[float]:
         try:
-            if os.stat(self._path).st_size <= self._offset:
+            if not self._left or os.stat(self._path).st_size <= self._offset:
                 return []
             with open(self._path, "rb") as stream:
                 stream.seek(self._offset)
-                content = stream.read(1 << 18)
+                content = stream.read(_PIECE_BYTES)
         except OSError:
             return []
-        whole = content.rfind(b"\n") + 1
-        if not whole and len(content) > _LONGEST_REPORT:
-            whole = len(content)  # never a line of ours
-        self._offset += whole
-        values = []
-        for line in content[:whole].splitlines()[: self._left]:
-            value = _value(line)
-            if value is not None:
-                values.append(value)
-        self._left -= len(values)
-        return values
+        *lines, rest = content.split(b"\n")
+        whole = lines[self._cut :][: self._left]
+        self._left -= len(whole)
+        self._cut = len(rest) > _LONGEST_REPORT or (self._cut and not lines)
+        self._offset += len(content) - (0 if self._cut else len(rest))
+        return [value for value in map(_value, whole) if value is not None]
 
 
 def _value(line: bytes) -> float | None:

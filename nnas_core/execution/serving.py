@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from nnas_core.errors import NnasError, UserCodeError
+from nnas_core.errors import NnasError
 from nnas_core.execution.messages import Receiver, send
+from nnas_core.execution.wire import error_to_json
 from nnas_core.finite import finite, finite_only, not_finite
 from nnas_core.study.records import TrialFailed, TrialResult
 
@@ -54,7 +55,7 @@ class _Worker:
         try:
             evaluation = prepare(first)
         except NnasError as error:
-            self._send({"unable": _described(error)})
+            self._send({"unable": error_to_json(error)})
             return
         self._send({"ready": True})
         while True:
@@ -94,7 +95,7 @@ class _Worker:
         except TrialFailed as failure:
             answer = {"failed": failure.message}
         except NnasError as error:
-            answer = {"failed": error.message, "error": _described(error)}
+            answer = {"failed": error.message, "error": error_to_json(error)}
         return {**of, **answer, "seconds": time.monotonic() - begin}
 
     @staticmethod
@@ -109,15 +110,3 @@ class _Worker:
             send(self._reports, message)
         except OSError:  # nobody listens any more
             self._jobs.closed = True
-
-
-def _described(error: NnasError) -> dict[str, Any]:
-    trace = error.user_traceback if isinstance(error, UserCodeError) else ""
-    return {
-        "of_user": isinstance(error, UserCodeError),
-        "message": error.message,
-        "where": error.where,
-        "hint": error.hint,
-        "problems": list(error.problems),
-        "user_traceback": trace,
-    }

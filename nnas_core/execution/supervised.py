@@ -17,10 +17,12 @@ from typing import Any
 from nnas_core.execution import supervisor
 from nnas_core.execution.messages import Receiver
 
-__all__ = ["GRACE_S", "End", "Supervised", "environment", "last_line"]
+__all__ = ["GRACE_S", "End", "Supervised", "environment", "last_line", "served_by"]
 
 GRACE_S = 3.0
 """How long a process has between SIGTERM and SIGKILL."""
+
+_BOOTSTRAP = "import sys; sys.path[:] = sys.argv[3:]; from {} import main; main(int(sys.argv[1]), int(sys.argv[2]))"
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ class Supervised:
 
     def look(self) -> None:
         """Read what the supervisor said; sets ``end``."""
+        if self.end is not None:
+            return
         for record in self._status.receive():
             self._pid = record.get("pid", self._pid)
             if "pid" not in record:
@@ -145,6 +149,18 @@ class Supervised:
             self.look()
 
 
+def served_by(module: str, jobs: int, reports: int, path: Sequence[str] = ()) -> list[str]:
+    """The command that calls ``main(jobs, reports)`` of a module, with two pipes.
+
+    Args:
+        module: found as it is found here.
+        jobs, reports: the pipes' ends.
+        path: further folders to import from.
+    """
+    more = [folder for folder in path if folder not in sys.path]
+    return [sys.executable, "-c", _BOOTSTRAP.format(module), str(jobs), str(reports), *sys.path, *more]
+
+
 def last_line(log: Path) -> str:
     """The last line of a log that says something, shortened; empty if there is none."""
     with contextlib.suppress(OSError):
@@ -167,7 +183,7 @@ def environment(threads: int, gpu: str | None, **more: Any) -> dict[str, str]:
     env = {**os.environ, **{name: str(value) for name, value in more.items()}}
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         given = env.get(name, "")
-        env[name] = str(min(threads, int(given)) if given.isdigit() and int(given) > 0 else threads)
+        env[name] = str(min(threads, int(given)) if given.isdecimal() and int(given) > 0 else threads)
     if gpu is not None:
         env["CUDA_VISIBLE_DEVICES"] = gpu
     return env

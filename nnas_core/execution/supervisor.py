@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-__all__ = ["TAIL_BYTES", "main"]
+__all__ = ["TAIL_BYTES", "descendants", "main"]
 
 TAIL_BYTES = 4096
 """How much of the end of a log is kept that grew too long."""
@@ -155,12 +155,12 @@ class _Supervisor:
 
     def _send(self, number: int) -> bool:
         """Signal all that the command started; False if there is nothing left."""
-        found = _descendants(os.getpid())
+        found = descendants(os.getpid())
         for pid in found:
             with contextlib.suppress(OSError):
                 os.kill(pid, number)
-        if self._ended is None:
-            with contextlib.suppress(OSError):  # also where /proc does not tell
+        if not found and self._ended is None:
+            with contextlib.suppress(OSError):  # where /proc does not tell; nobody gets a signal twice
                 os.killpg(self._process.pid, number)
         return bool(found) or self._ended is None
 
@@ -173,7 +173,7 @@ class _Supervisor:
             self._reap()
 
 
-def _descendants(root: int) -> list[int]:
+def descendants(root: int) -> list[int]:
     """All processes below ``root`` that are no zombies."""
     children: dict[int, list[int]] = {}
     dead = set()

@@ -16,7 +16,7 @@ EVERY_FILE = [
 ]
 
 # Tests for others to inherit: they assert, seed, and pickle what they made themselves.
-TESTS = {"nnas_core.testing.mutators", "nnas_core.testing.tuners"}
+TESTS = {"nnas_core.testing.assessors", "nnas_core.testing.mutators", "nnas_core.testing.tuners"}
 
 SPEAKS_OR_EXITS = {"print", "input", "exit", "quit", "sys.exit", "os._exit", "os.abort", "sys.stdout.write"}
 SPEAKS_OR_EXITS |= {"sys.stderr.write", "click.echo", "logging.basicConfig", "warnings.simplefilter"}

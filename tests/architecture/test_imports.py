@@ -35,7 +35,7 @@ def levels() -> list[tuple[bool, list[str]]]:
 
 
 LEVEL = {name: number for number, (_, names) in enumerate(levels(), start=1) for name in names}
-TORCH_FREE = [name for torch, names in levels() if not torch for name in names]
+TORCH_FREE = [name for torch, names in levels() if not torch for name in names if name != "nnas_core.tuners.ppo"]
 LIBRARY = [name for name in module_names("nnas_core") if name != "nnas_core"]
 
 

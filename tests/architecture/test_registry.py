@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from nnas_core import Mutator, Tuner, registry
+from nnas_core import Assessor, Mutator, Tuner, registry
 from tests.architecture.sources import ROOT
 
-ENTRIES = [(group, name) for group in ("mutators", "tuners") for name in registry.entries(group)]
-BASE = {"mutators": Mutator, "tuners": Tuner}
+ENTRIES = [(group, name) for group in ("mutators", "tuners", "assessors") for name in registry.entries(group)]
+BASE = {"mutators": Mutator, "tuners": Tuner, "assessors": Assessor}
 
 
 def file_of(group: str, name: str) -> Path:
@@ -19,7 +19,7 @@ def file_of(group: str, name: str) -> Path:
     return ROOT / "nnas_core" / group / f"{name.replace('-', '_')}.py"
 
 
-@pytest.mark.parametrize("group", ["mutators", "tuners"])
+@pytest.mark.parametrize("group", ["mutators", "tuners", "assessors"])
 def test_every_file_of_the_folder_is_an_algorithm(group: str) -> None:
     files = {file.stem.replace("_", "-") for file in (ROOT / "nnas_core" / group).glob("[!_]*.py")}
     assert set(registry.entries(group)) == files

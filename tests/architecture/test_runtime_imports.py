@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -52,11 +53,14 @@ def loaded(folder: Path, kind: str, *arguments: str, **environment: str) -> set[
     ("kind", "arguments"),
     [
         ("import", ["nnas_core"]),
+        ("import", ["nnas_core.command_tuning"]),
         ("import", ["nnas_core.study.store"]),
         ("import", ["nnas_core.study.coordinator"]),
         ("import", ["nnas_core.tuners.evolution"]),
         ("command", ["validate", "space.json"]),
+        ("import", ["nnas_core.assessors.hyperband"]),
         ("command", ["list", "tuners"]),
+        ("command", ["list", "assessors", "--verbose"]),
         ("command", ["list", "mutators"]),
         ("command", ["list", "mutators", "--verbose"]),
         *(("command", [name, "--help"]) for name in COMMANDS),
@@ -65,6 +69,13 @@ def loaded(folder: Path, kind: str, *arguments: str, **environment: str) -> set[
 )
 def test_torch_is_not_loaded_by(kind: str, arguments: list[str], tmp_path: Path) -> None:
     assert "torch" not in loaded(tmp_path, kind, *arguments)
+
+
+def test_torch_is_not_loaded_by_a_study_of_a_command(tmp_path: Path) -> None:
+    program = 'import os; open(os.environ["NNAS_RESULT"], "w").write("1")'
+    command = shlex.join([sys.executable, "-I", "-S", "-c", program])
+    arguments = ["space.json", "--trial-command", command, "--trials", "1", "-o", "best.json"]
+    assert "torch" not in loaded(tmp_path, "command", "tune", *arguments)
 
 
 @pytest.mark.parametrize(

@@ -92,8 +92,8 @@ def test_a_study_killed_between_and_in_trials_is_the_study_that_was_never_killed
     forks: ForkServer, nnas: Cli, small_model: Path, tmp_path: Path
 ) -> None:
     nnas.ok(*SEARCH[:4], "--epochs", 1, "-o", "run")
-    tune = ("tune", "model.py", "--checkpoint", "run/checkpoint.pt", "--trials", 18, "--tuner-arg", "population=4")
-    tune = (*tune, "--tuner-arg", "sample=2", "--json")
+    tune = ("tune", "model.py", "--checkpoint", "run/checkpoint.pt", "--trials", 18, "--json")
+    tune = (*tune, "--tuner-arg", "num_init=4")
     whole = nnas.ok(*tune, "--study", "study", "--storage", "sqlite:///whole.db").json
     storage = "sqlite:///killed.db"
     moment = random.Random()

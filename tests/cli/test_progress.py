@@ -73,7 +73,7 @@ def test_tune_shows_a_bar_on_a_terminal(forks: ForkServer, small_run: Path, tmp_
     assert forks.run(tmp_path, *TUNE, stdout=terminal.path, stderr=terminal.path, env=env).code == 0
     text = terminal.text()
     assert BAR in text
-    assert "study model-evolution" in text
+    assert "study model-bayes" in text
 
 
 @pytest.mark.parametrize(

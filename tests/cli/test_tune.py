@@ -47,7 +47,7 @@ def checkpoint(small_run: Path) -> None:
     """A supernet to inherit weights from."""
 
 
-def trials(study: str = "model-evolution", file: str = "nnas.db") -> list[TrialRecord]:
+def trials(study: str = "model-bayes", file: str = "nnas.db") -> list[TrialRecord]:
     """What the store has."""
     with StudyStore.open(f"sqlite:///{file}", create=False) as store:
         return store.trials(store.study(study))
@@ -78,7 +78,7 @@ def test_json_has_the_study_its_best_and_its_top(nnas: Cli) -> None:
     result = nnas(*TUNE, "--trials", 4, "--top", 2, "--json", "--seed", 5)
     assert (result.code, result.err) == (0, "")
     document = result.json
-    assert (document["study"], document["seed"], document["tuner"]) == ("model-evolution", 5, "evolution")
+    assert (document["study"], document["seed"], document["tuner"]) == ("model-bayes", 5, "bayes")
     assert (document["finished"], document["failed"], document["recovered"]) == (4, 0, 0)
     assert document["best"] == document["top"][0]
     assert len(document["top"]) == 2
@@ -161,12 +161,12 @@ def test_a_study_ends_when_the_space_is_exhausted_and_no_architecture_comes_twic
 def test_duration_begins_no_trial_after_it(nnas: Cli) -> None:
     result = nnas(*TUNE, "--duration", "0.000001s")
     assert (result.code, result.out) == (5, "")
-    assert result.err == "nnas: error: study 'model-evolution' has no finished trial: the time is used up\n"
+    assert result.err == "nnas: error: study 'model-bayes' has no finished trial: the time is used up\n"
     assert nnas(*TUNE, "--duration", "1h", "--trials", 2, "--resume").code == 0
 
 
 def test_resume_goes_on_to_the_same_study_as_one_run(nnas: Cli) -> None:
-    nnas.ok(*TUNE, "--trials", 12, "--study", "whole", "--tuner-arg", "population=4")
+    nnas.ok(*TUNE, "--trials", 12, "--study", "whole", "--tuner-arg", "num_init=4")
     for count in (3, 4, 12):
         result = nnas(
             *TUNE,
@@ -175,7 +175,7 @@ def test_resume_goes_on_to_the_same_study_as_one_run(nnas: Cli) -> None:
             "--study",
             "parts",
             "--tuner-arg",
-            "population=4",
+            "num_init=4",
             *(("--resume",) if count > 3 else ()),
         )
         assert result.code == 0
@@ -188,7 +188,7 @@ def test_a_study_that_exists_is_not_begun_again(nnas: Cli) -> None:
     result = nnas(*TUNE, "--trials", 1)
     assert (result.code, result.out) == (2, "")
     assert result.err == (
-        "nnas: error: nnas.db: a study named 'model-evolution' exists already\n"
+        "nnas: error: nnas.db: a study named 'model-bayes' exists already\n"
         "hint: go on with it by --resume, or choose another --study name\n"
     )
 
@@ -197,19 +197,19 @@ def test_a_study_that_does_not_exist_is_not_resumed(nnas: Cli) -> None:
     nnas.ok(*TUNE, "--trials", 1)
     result = nnas(*TUNE, "--trials", 1, "--study", "other", "--resume")
     assert (result.code, result.out) == (3, "")
-    assert result.err == "nnas: error: nnas.db: no study is named 'other'\nhint: there are model-evolution\n"
+    assert result.err == "nnas: error: nnas.db: no study is named 'other'\nhint: there are model-bayes\n"
 
 
 def test_resume_with_other_options_names_each_that_differs(nnas: Cli) -> None:
     nnas.ok(*TUNE, "--trials", 1)
-    changed = ("--seed", 2, "--batch-size", 3, "--recalibrate", 0, "--tuner-arg", "population=3")
+    changed = ("--seed", 2, "--batch-size", 3, "--recalibrate", 0, "--tuner-arg", "num_init=3")
     result = nnas(*TUNE, "--trials", 2, "--resume", *changed)
     assert (result.code, result.out) == (3, "")
     lines = result.err.splitlines()
-    assert lines[0] == "nnas: error: nnas.db: study 'model-evolution' was made with other settings"
+    assert lines[0] == "nnas: error: nnas.db: study 'model-bayes' was made with other settings"
     assert lines[-1] == "hint: use the old ones, or start another study by --study NAME"
     assert len(lines) == 2 + 4
-    for name in ("seed", "batch_size", "recalibrate", "population"):
+    for name in ("seed", "batch_size", "recalibrate", "num_init"):
         assert any(name in line for line in lines[1:-1]), name
     assert len(trials()) == 1
 
@@ -249,7 +249,7 @@ def test_inherited_weights_that_give_no_finite_loss_fail_the_trial(nnas: Cli, sm
     result = nnas(*TUNE, "--trials", 3)
     assert (result.code, result.out) == (5, "")
     assert result.err.endswith(
-        "nnas: error: all 3 finished trials of study 'model-evolution' failed\n"
+        "nnas: error: all 3 finished trials of study 'model-bayes' failed\n"
         "  trial 0: the loss on the validation data is not finite (nan)\n"
     )
 
@@ -261,8 +261,8 @@ def test_inherited_weights_that_give_no_finite_loss_fail_the_trial(nnas: Cli, sm
             (),
             2,
             (
-                "give either --checkpoint (inherited weights) or --train-epochs (training from "
-                "scratch)\nhint: a checkpoint comes from `nnas search`\n"
+                "give one of --checkpoint (inherited weights), --train-epochs (training from scratch) and "
+                "--trial-command (a program)\nhint: a checkpoint comes from `nnas search`\n"
             ),
         ),
         (
@@ -276,12 +276,12 @@ def test_inherited_weights_that_give_no_finite_loss_fail_the_trial(nnas: Cli, sm
         (
             ("--train-epochs", 1, "--tuner-arg", "x=3"),
             2,
-            "tuner 'evolution' has no argument 'x'\nhint: it takes population, repeats, sample\n",
+            "tuner 'bayes' has no argument 'x'\nhint: it takes beta, num_init\n",
         ),
         (
             ("--train-epochs", 1, "--tuner-arg", "seed=3"),
             2,
-            "tuner 'evolution': seed is not an argument, it comes from --seed\n",
+            "tuner 'bayes': seed is not an argument, it comes from --seed\n",
         ),
         (
             ("--train-epochs", 1, "--study", "../x"),

@@ -33,7 +33,7 @@ def command() -> None:
     \b
     Examples:
       nnas study list
-      nnas study top model-evolution
+      nnas study top model-bayes
       nnas study trials --head 5
       nnas study export --format csv -o results.csv
     """

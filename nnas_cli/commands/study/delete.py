@@ -29,7 +29,7 @@ def command(store: StudyStore, study: StudyRecord, yes: bool, output: str, seed:
 
     \b
     Examples:
-      nnas study delete model-evolution --yes
+      nnas study delete model-bayes --yes
     """
     finished = store.status(study).finished
     if not yes:

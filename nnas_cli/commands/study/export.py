@@ -54,7 +54,7 @@ def command(
     \b
     Examples:
       nnas study export -o results.json
-      nnas study export model-evolution --format csv --best 10
+      nnas study export model-bayes --format csv --best 10
       nnas study export --best 1 --as-architecture -o best.json
       nnas study export --optuna sqlite:///optuna.db
     """

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nnas_cli import options, studies
-from nnas_cli.output import Output
+from nnas_cli.output import Output, printable
 
 if TYPE_CHECKING:
     from nnas_core.study.administration import StudyStatus
@@ -30,7 +30,7 @@ def command(store: StudyStore, study: StudyRecord, output: str, seed: int, out: 
     \b
     Examples:
       nnas study show
-      nnas study show model-evolution --json
+      nnas study show model-bayes --json
     """
     status = store.status(study)
     document = {**status.to_json(), "settings": {**status.study.to_json()}}
@@ -61,7 +61,7 @@ def _text(status: StudyStatus) -> str:
         lines["best"] = f"{studies.number(status.best.value)} (trial {status.best.number})"
         lines["architecture"] = studies.in_words(status.best.architecture)
     width = max(map(len, lines))
-    return "".join(f"{name:{width}}  {one}\n" for name, one in lines.items())
+    return "".join(f"{name:{width}}  {printable(one)}\n" for name, one in lines.items())
 
 
 def _value(value: object) -> str:

@@ -32,7 +32,7 @@ def command(store: StudyStore, study: StudyRecord, wait: bool, output: str, seed
     \b
     Examples:
       nnas study stop
-      nnas study stop model-evolution --wait
+      nnas study stop model-bayes --wait
     """
     asked = store.request_stop(study)
     if asked and wait:

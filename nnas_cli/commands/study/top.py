@@ -51,7 +51,7 @@ def command(
     \b
     Examples:
       nnas study top
-      nnas study top model-evolution --interval 10
+      nnas study top model-bayes --interval 10
       nnas study top --once
     """
     if out.shows_bars and not once and output == "-":

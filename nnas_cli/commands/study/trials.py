@@ -56,7 +56,7 @@ def command(
     \b
     Examples:
       nnas study trials
-      nnas study trials model-evolution --head 10
+      nnas study trials model-bayes --head 10
       nnas study trials --sort seconds --state failed
     """
     if head is not None and tail is not None:

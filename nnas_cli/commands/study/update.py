@@ -60,7 +60,7 @@ def command(
     \b
     Examples:
       nnas study update --trials 500
-      nnas study update model-evolution --duration 4h --concurrency 2
+      nnas study update model-bayes --duration 4h --concurrency 2
       nnas study update --trials none --duration 30m
     """
     given = {"trials": trials, "duration_s": duration, "concurrency": concurrency}

@@ -1,0 +1,80 @@
+"""A worker process measures what this process would: the same numbers to the bit, in whatever order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nnas_core import random_state
+from nnas_core.errors import InputError
+from nnas_core.execution.commands import LocalSettings
+from nnas_core.execution.pool import WorkerPool
+from nnas_core.study.engine import Finished, Job
+from nnas_core.study.store import StudyStore
+from nnas_core.tuning import TuneSettings, prepare_worker, tune
+from tests.cli_support import _searched, small_model, small_run
+from tests.execution.processes import ends
+
+__all__ = ["_searched", "small_model", "small_run"]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[StudyStore]:
+    with StudyStore.open(f"sqlite:///{tmp_path}/nnas.db") as opened:
+        yield opened
+
+
+def inherited(run: Path) -> TuneSettings:
+    """Trials that inherit the weights of a search."""
+    return TuneSettings(
+        model=str(run.parent / "model.py"),
+        study="study",
+        tuner="random",
+        epochs=0,
+        checkpoint=str(run / "checkpoint.pt"),
+    )
+
+
+def from_scratch(run: Path) -> TuneSettings:
+    """Trials that train."""
+    return TuneSettings(model=str(run.parent / "model.py"), study="study", tuner="random", epochs=2, batch_size=16)
+
+
+@pytest.mark.slow
+@pytest.mark.global_random
+@pytest.mark.parametrize("made", [inherited, from_scratch])
+def test_a_worker_gives_the_numbers_of_this_process_in_any_order(
+    small_run: Path, store: StudyStore, tmp_path: Path, made: Any
+) -> None:
+    settings = made(small_run)
+    begin = random_state.to_json(random_state.capture())
+    study = tune(settings, store, trials=4).study
+    here = [(trial.value, dict(trial.metrics)) for trial in store.trials(study)]
+    assert len({str(metrics) for _, metrics in here}) > 1
+    setting = {"settings": asdict(settings), "random": begin, "weights": study.settings.config.get("weights")}
+    architectures = [trial.architecture for trial in store.trials(study)]
+    engine = WorkerPool("nnas_core.model_worker", setting, LocalSettings(tmp_path / "logs"))
+    for place in (3, 1, 0, 2, 3):
+        engine.submit(Job(place, 1, architectures[place]))
+        report = ends(engine, 1)[0]
+        assert isinstance(report, Finished), report
+        assert (report.result.value, dict(report.result.metrics)) == here[place]
+    engine.close()
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["worker-0.log"]
+
+
+def test_a_worker_does_not_begin_with_weights_that_are_not_those_of_the_study(small_run: Path) -> None:
+    setting = {
+        "settings": asdict(inherited(small_run)),
+        "random": random_state.to_json(random_state.capture()),
+        "weights": "those before the checkpoint was overwritten",
+    }
+    with torch.random.fork_rng(), pytest.raises(InputError) as caught:
+        prepare_worker(setting)
+    assert str(caught.value).endswith("checkpoint.pt: the checkpoint has changed since the study began")
+    assert caught.value.hint == "tune with a copy of it"

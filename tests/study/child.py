@@ -6,66 +6,43 @@ python -m tests.study.child COMMAND URL [ARGUMENTS]
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import resource
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import make_url
 
 from nnas_core.architecture import Architecture
-from nnas_core.errors import InputError, NnasError
-from nnas_core.space import SearchSpace
+from nnas_core.errors import EnvironmentFailure, InputError, Interrupted, NnasError
+from nnas_core.execution.commands import CommandEngine, LocalSettings
+from nnas_core.execution.pool import WorkerPool
 from nnas_core.study.coordinator import run_study
+from nnas_core.study.engine import Engine, Evaluate
+from nnas_core.study.joined import run_joined
+from nnas_core.study.limits import TrialRules
 from nnas_core.study.postgresql import open_database
 from nnas_core.study.records import StudyRecord, StudySettings, TrialFailed, TrialRecord, TrialResult
-from nnas_core.study.setup import create_study, create_tuner
+from nnas_core.study.setup import create_study, create_tuner, join_study
 from nnas_core.study.store import StudyStore
 from nnas_core.study.tables import studies
 from nnas_core.tuner import Tuner
 from nnas_core.tuners.evolution import EvolutionTuner
 from nnas_core.tuners.random import RandomTuner
+from tests.study.objective import TRIAL_S, Log, evaluate, space_of_all_kinds
+
+LONGEST = 300
+"""As many trials as studies have at most that are compared with the one of the fixture ``undisturbed``."""
 
 TUNERS: dict[str, type[Tuner]] = {"evolution": EvolutionTuner, "random": RandomTuner}
-
-
-def space_of_all_kinds() -> SearchSpace:
-    """Every kind of choice; 3 * 1 * 8 * 1 * 4 * 6 = 576 architectures."""
-
-    def inputs(count: int, n_chosen: int | None) -> dict[str, Any]:
-        names = [f"node{index}" for index in range(count)]
-        return {"_type": "input_choice", "_value": {"candidates": names, "n_chosen": n_chosen}}
-
-    return SearchSpace.from_json(
-        {
-            "layer": {"_type": "layer_choice", "_value": ["conv", "pool", "skip"]},
-            "only": {"_type": "layer_choice", "_value": ["conv"]},
-            "any": inputs(3, None),
-            "none": inputs(3, 0),
-            "one": inputs(4, 1),
-            "two": inputs(4, 2),
-        }
-    )
-
-
-def additive(architecture: Architecture) -> float:
-    """An objective with one optimum: every decision adds its own part, later candidates more."""
-    return sum(
-        (place + 1) * sum(index + 1 for index in decision)
-        for place, decision in enumerate(architecture.indices().values())
-    )
-
-
-def evaluate(architecture: Architecture) -> TrialResult:
-    """``additive``, and one architecture in ten fails."""
-    value = additive(architecture)
-    if value % 10 == 3:
-        raise TrialFailed(f"{value} does not work")
-    return TrialResult(value, {"value": value}, {"parts": len(architecture)})
 
 
 def settings(tuner: str = "evolution", seed: int = 0, **changes: Any) -> StudySettings:
@@ -95,41 +72,97 @@ def history(store: StudyStore) -> list[tuple[Any, ...]]:
     ]
 
 
-class Log:
-    """Lines that are on disk when ``write`` returns; a torn line cannot come from one write."""
-
-    def __init__(self, path: str) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-
-    def write(self, *words: object) -> None:
-        os.write(self._file, (" ".join(map(str, words)) + "\n").encode())
-
-
 def run(url: str, log_path: str, trials: str) -> None:
     """Run or go on with a study, and log each evaluation and each finished trial."""
     log = Log(log_path)
+
+    def slowly(architecture: Architecture) -> TrialResult:
+        log.write("begin", architecture.canonical)
+        time.sleep(0.004)
+        return evaluate(architecture)
+
+    _go_on(url, log, slowly, trials=int(trials))
+
+
+def run_workers(url: str, log_path: str, trials: str, kind: str, folder: str) -> None:
+    """The same by two workers, or by two commands at once; in the end, log what the tuner would propose next."""
+    settings = LocalSettings(Path(folder))
+    if kind == "workers":
+        engine: Engine = WorkerPool("tests.study.worker", {"log": log_path}, settings)
+    else:
+        program = Path(__file__).with_name("trial_program.py")
+        engine = CommandEngine([sys.executable, "-I", "-S", str(program), log_path, str(TRIAL_S)], settings)
+    log = Log(log_path)
+    for architecture in _go_on(url, log, engine, trials=int(trials), concurrency=2, rules=TrialRules(attempts=1000)):
+        log.write("next", architecture.canonical)
+
+
+def _acknowledge(log: Log, trial: TrialRecord) -> None:
+    log.write("done", trial.number, trial.architecture.canonical, trial.value)
+
+
+def _go_on(url: str, log: Log, engine: Engine | Evaluate, **how: Any) -> list[Architecture]:
     with StudyStore.open(url) as store:
         try:
             study = store.study("study")
         except InputError:
             study = create_study(store, settings())
 
-        def slowly(architecture: Architecture) -> TrialResult:
-            log.write("begin", architecture.canonical)
-            time.sleep(0.004)
-            return evaluate(architecture)
+        def again(trial: TrialRecord, why: str) -> None:
+            log.write("again", trial.number, why)
 
-        def acknowledge(trial: TrialRecord) -> None:
-            log.write("done", trial.number, trial.architecture.canonical, trial.value)
-
-        run_study(store, study, tuner_of(study), slowly, trials=int(trials), on_trial=acknowledge)
+        tuner = tuner_of(study)
+        run_study(store, study, tuner, engine, on_trial=partial(_acknowledge, log), on_retry=again, **how)
+        return next_proposals(tuner, study)
 
 
-def hang(url: str) -> None:
-    """Own a study and evaluate for ever; says so when it does."""
+def join(url: str, log_path: str, trials: str, trial_s: str = "0") -> None:
+    """Run a study beside others, until a signal comes; log each evaluation and each trial that ended here."""
+    log = Log(log_path)
+    signals: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
+
+    def slowly(architecture: Architecture) -> TrialResult:
+        log.write("begin", architecture.canonical)
+        end = time.monotonic() + float(trial_s)
+        while time.monotonic() < end:
+            if signals:
+                raise Interrupted(signals[0], "interrupted")
+            time.sleep(0.002)
+        return evaluate(architecture)
+
+    def acknowledge(trial: TrialRecord) -> None:
+        log.write("done", trial.number, trial.architecture.canonical, trial.value)
+
+    with StudyStore.open(url, busy_timeout_s=600) as store:
+        study = join_study(store, settings())
+        result = run_joined(
+            store,
+            study,
+            tuner_of(study),
+            slowly,
+            trials=int(trials),
+            rules=TrialRules(attempts=1000),
+            should_stop=lambda: signals[0] if signals else None,
+            on_trial=acknowledge,
+        )
+    log.write("left", result.evaluated, result.others, result.reason)
+
+
+def next_proposals(tuner: Tuner, study: StudyRecord) -> list[Architecture]:
+    """What a tuner proposes next."""
+    return [study.settings.space.parse(tuner.generate_parameters(10_000 + number)) for number in range(3)]
+
+
+def hang(url: str, children: str = "0") -> None:
+    """Own a study and evaluate for ever, perhaps with loader processes that outlive this one; says so when it does."""
     with StudyStore.open(url) as store:
 
         def never(architecture: Architecture) -> TrialResult:
+            for _ in range(int(children)):
+                if os.fork() == 0:
+                    time.sleep(60)
+                    os._exit(0)
             print("evaluating", flush=True)
             signal.pause()
             raise TrialFailed("woken")
@@ -138,10 +171,11 @@ def hang(url: str) -> None:
         run_study(store, study, tuner_of(study), never)
 
 
-def create(url: str, name: str) -> None:
-    """Open the store and create a study, at the same moment as others that were told to."""
-    print("ready", flush=True)
-    sys.stdin.readline()
+def create(url: str, name: str, gate: str = "") -> None:
+    """Open the store and create a study, at the same moment as others that wait for the named pipe to be opened."""
+    if gate:
+        print("ready", flush=True)
+        os.close(os.open(gate, os.O_RDONLY))
     with StudyStore.open(url) as store:
         create_study(store, StudySettings(name, space_of_all_kinds(), "random"))
 
@@ -168,6 +202,30 @@ def unprivileged(url: str) -> None:
         create_study(store, settings())
 
 
+def full_disk(url: str, ballast: str) -> None:
+    """Run a study until its disk is full, then make room and go on; says what happened.
+
+    ``ballast`` is a file to delete, or a number of bytes beyond which no file may grow until room is made.
+    """
+    said, done = "", list[int]()
+    with StudyStore.open(url) as store:
+        study = create_study(store, settings())
+        if ballast.isdigit():
+            unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(ballast), unlimited[1]))
+        try:
+            run_study(store, study, tuner_of(study), evaluate, on_trial=lambda trial: done.append(trial.number))
+        except EnvironmentFailure as error:
+            said = str(error)
+        stored = [trial.number for trial in store.trials(study) if trial.finished is not None]
+        if ballast.isdigit():
+            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+        else:
+            Path(ballast).unlink()
+        run_study(store, study, tuner_of(study), evaluate, trials=LONGEST)
+        print(json.dumps({"said": said, "done": done, "stored": stored, "history": history(store)}))
+
+
 def stay_in_write(url: str) -> None:
     """Write to the database and never end the transaction; says so when it is there."""
     database = open_database(make_url(url), create=False, busy_timeout_s=1)
@@ -177,13 +235,25 @@ def stay_in_write(url: str) -> None:
         signal.pause()
 
 
+def hold(url: str, seconds: str) -> None:
+    """Lock out all writers for so long, as a program does that nnas knows nothing of; says when it begins."""
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=60, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        print("holding", flush=True)
+        time.sleep(float(seconds))
+
+
 def main(command: str, *arguments: str) -> int:
     """Run one of the programs; its error goes to stderr, its exit code is the error's."""
     programs: dict[str, Callable[..., None]] = {
         "create": create,
+        "full_disk": full_disk,
         "hang": hang,
+        "hold": hold,
+        "join": join,
         "limited": limited,
         "run": run,
+        "run_workers": run_workers,
         "stay_in_write": stay_in_write,
         "unprivileged": unprivileged,
     }

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from nnas_core.study.coordinator import run_study
 from nnas_core.study.store import StudyStore
-from tests.study import postgres
+from tests.study import child, postgres
+from tests.study.forks import Forked, Forks
 
 ROOT = Path(__file__).parents[2]
 
 Spawn = Callable[..., "subprocess.Popen[str]"]
+
+Fork = Callable[..., Forked]
 
 
 @pytest.fixture
@@ -35,9 +40,9 @@ def spawn() -> Iterator[Spawn]:
     """Start ``tests.study.child``; whatever still runs at the end of the test is killed."""
     processes: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: object) -> subprocess.Popen[str]:
+    def start(*arguments: object, through: Sequence[str] = ()) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.study.child", *map(str, arguments)],
+            [*through, sys.executable, "-m", "tests.study.child", *map(str, arguments)],
             cwd=ROOT,
             text=True,
             stdin=subprocess.PIPE,
@@ -51,6 +56,36 @@ def spawn() -> Iterator[Spawn]:
     for process in processes:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
+    """The history of a study of ``child.LONGEST`` trials; those of a shorter one are its first."""
+    with StudyStore.open(f"sqlite:///{tmp_path_factory.mktemp('undisturbed')}/nnas.db") as store:
+        study = store.create_study(child.settings())
+        run_study(store, study, child.tuner_of(study), child.evaluate, trials=child.LONGEST)
+        return child.history(store)
+
+
+@pytest.fixture(scope="session")
+def _forks() -> Iterator[Forks]:
+    forks = Forks()
+    yield forks
+    forks.close()
+
+
+@pytest.fixture
+def fork(_forks: Forks, tmp_path: Path) -> Iterator[Fork]:
+    """As ``spawn``, many times as fast."""
+    processes: list[Forked] = []
+
+    def start(*arguments: object, mark: str = "") -> Forked:
+        processes.append(_forks.start(tmp_path, *arguments, mark=mark))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
 
 
 @pytest.fixture(scope="session")

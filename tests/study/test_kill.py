@@ -2,113 +2,94 @@
 
 from __future__ import annotations
 
-import collections
+import os
 import signal
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
 from nnas_core.errors import EnvironmentFailure, ExitCode
-from nnas_core.study.coordinator import run_study
 from nnas_core.study.store import StudyStore
-from tests.study import child
-from tests.study.conftest import Spawn
+from tests.study import campaigns, child
+from tests.study.conftest import Fork, Spawn
+from tests.study.forks import until
 
-KILLS = 25
-TRIALS = 500
+KILLS = 50
+TRIALS = 250
 
 
-def done(log: Path) -> list[str]:
-    """The trials that were reported as finished: number, architecture, value."""
-    lines = log.read_text().splitlines() if log.exists() else []
-    return [line.removeprefix("done ") for line in lines if line.startswith("done ")]
+def intact(url: str) -> str:
+    """What SQLite itself says of the file."""
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        return str(connection.execute("PRAGMA integrity_check").fetchone()[0])
 
 
 @pytest.mark.kill
 @pytest.mark.slow
-def test_a_study_killed_25_times_is_the_study_that_was_never_killed(url: str, tmp_path: Path, spawn: Spawn) -> None:
+def test_a_study_killed_50_times_is_the_study_that_was_never_killed(
+    url: str, tmp_path: Path, fork: Fork, undisturbed: list[tuple[Any, ...]]
+) -> None:
     log = tmp_path / "log"
-    rng = np.random.default_rng()  # other moments in every run
-    cut_short = 0
-    for _ in range(KILLS):
-        before = len(done(log))
-        process = spawn("run", url, log, TRIALS)
-        begin = time.monotonic()
-        # half of them die while they start, take over and replay, half of them between and in trials
-        begun = rng.random() < 0.5
-        while begun and len(done(log)) == before and process.poll() is None:
-            assert time.monotonic() < begin + 30, "the study does not go on"
-            time.sleep(0.002)
-        late = begin + 0.2 if not begun else time.monotonic()
-        while time.monotonic() < late + rng.uniform(0, 0.2):
-            time.sleep(0.001)
-        process.kill()
-        cut_short += process.wait() == -signal.SIGKILL
+    cut_short = campaigns.kill_coordinators(fork, url, log, TRIALS, KILLS)
     assert cut_short >= KILLS - 5  # or the campaign was too small to hit anything
-    final = spawn("run", url, log, TRIALS)
-    _, stderr = final.communicate(timeout=60)
-    assert (final.returncode, stderr) == (0, "")
-
+    assert intact(url) == "ok"
     with StudyStore.open(url) as store:
-        trials = store.trials(store.study("study"))
-        killed = child.history(store)
-    stored = [f"{t.number} {t.architecture.canonical} {t.value}" for t in trials]
-    reported = done(log)
-    assert set(reported) <= set(stored)  # nothing that was reported is lost
-    assert not [line for line, count in collections.Counter(reported).items() if count > 1]
-    assert {trial.state for trial in trials} == {"succeeded", "failed"}  # nothing is stuck
-    finished = set()
-    for line in log.read_text().splitlines():
-        word, _, rest = line.partition(" ")
-        if word == "done":
-            finished.add(rest.split()[1])
-        else:
-            assert rest not in finished, "an architecture was evaluated again after its trial was reported"
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    connection.close()
-
-    with StudyStore.open(f"sqlite:///{tmp_path}/quiet.db") as store:
-        study = store.create_study(child.settings())
-        run_study(store, study, child.tuner_of(study), child.evaluate, trials=TRIALS)
-        assert killed == child.history(store)
+        campaigns.check_log(store, log)
+        campaigns.check_results(store)
+        assert child.history(store) == undisturbed[:TRIALS]
 
 
 @pytest.mark.kill
-def test_eight_processes_create_one_store_at_once(url: str, spawn: Spawn) -> None:
-    processes = [spawn("create", url, f"study{number}") for number in range(8)]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    ends = [(process.communicate(timeout=60)[1], process.returncode) for process in processes]
-    assert ends == [("", 0)] * 8
+@pytest.mark.slow
+def test_workers_end_with_a_coordinator_that_is_killed_and_the_next_one_goes_on(
+    url: str, tmp_path: Path, fork: Fork
+) -> None:
+    log = tmp_path / "log"
+    cut_short = campaigns.kill_coordinators(fork, url, log, 60, 10, "workers", tmp_path / "logs")
+    assert cut_short >= 5
+    assert intact(url) == "ok"
     with StudyStore.open(url) as store:
-        assert sorted(study.name for study in store.studies()) == [f"study{number}" for number in range(8)]
-    folder = Path(url.removeprefix("sqlite:///")).parent
-    assert [file.name for file in folder.iterdir()] == ["nnas.db"]
+        campaigns.check_log(store, log)
+        campaigns.check_results(store)
+        assert campaigns.check_proposals(store) == campaigns.lines(log, "next")
 
 
 @pytest.mark.kill
-def test_eight_processes_create_one_study_at_once_and_seven_are_told(url: str, spawn: Spawn) -> None:
-    processes = [spawn("create", url, "one") for _ in range(8)]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    ends = sorted((process.communicate(timeout=60)[1], process.returncode) for process in processes)
-    path = url.removeprefix("sqlite:///")
-    message = f"{path}: a study named 'one' exists already\n"
-    assert ends == [("", 0)] + [(message, ExitCode.USAGE)] * 7
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "kills"), [("workers", 50), ("commands", 20)])
+def test_a_study_whose_workers_are_killed_loses_no_trial_and_counts_none_twice(
+    url: str, tmp_path: Path, fork: Fork, kind: str, kills: int
+) -> None:
+    log = tmp_path / "log"
+    killed = campaigns.kill_workers(fork, url, log, kills, kind, tmp_path / "logs")
+    assert min(killed) > 0  # workers and supervisors
+    assert intact(url) == "ok"
+    with StudyStore.open(url) as store:
+        campaigns.check_log(store, log)
+        campaigns.check_results(store)
+        assert campaigns.check_proposals(store) == campaigns.lines(log, "next")
+        campaigns.check_attempts(store, log, kills)
+
+
+@pytest.mark.kill
+def test_eight_processes_create_one_store_at_once(url: str, tmp_path: Path, fork: Fork) -> None:
+    names = [f"study{number}" for number in range(8)]
+    assert campaigns.create_at_once(fork, url, tmp_path, names) == [("", 0)] * 8
+    with StudyStore.open(url) as store:
+        assert sorted(study.name for study in store.studies()) == names
+    assert intact(url) == "ok"
+    assert [file.name for file in tmp_path.iterdir() if "nnas.db" in file.name] == ["nnas.db"]
+
+
+@pytest.mark.kill
+def test_eight_processes_create_one_study_at_once_and_seven_are_told(url: str, tmp_path: Path, fork: Fork) -> None:
+    ends = campaigns.create_at_once(fork, url, tmp_path, ["one"] * 8)
+    message = f"{tmp_path}/nnas.db: a study named 'one' exists already\n"
+    assert sorted(ends) == [("", 0)] + [(message, ExitCode.USAGE)] * 7
 
 
 @pytest.mark.kill
@@ -138,3 +119,32 @@ def test_a_second_coordinator_is_refused_until_the_first_is_dead(store: StudySto
     assert owned.recovered == 1
     assert [(trial.state, trial.attempt) for trial in store.trials(study)] == [("waiting", 2)]
     owned.release("interrupted")
+
+
+@pytest.mark.kill
+def test_a_dead_coordinator_whose_children_live_holds_nobody_up(store: StudyStore, url: str, fork: Fork) -> None:
+    study = store.create_study(child.settings())
+    first = fork("hang", url, 2)  # they have its open files
+    until(lambda: first.out == "evaluating\n", "it does not begin")
+    children = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/stat") if parent_of(path) == first.pid]
+    assert len(children) == 2
+    processes = [os.pidfd_open(pid) for pid in children]
+    first.kill()
+    try:
+        with store.acquire(study) as owned:
+            assert owned.recovered == 1
+            trial = owned.restart(store.trials(study, state="waiting")[0])
+            owned.succeed(trial, 1.0, {}, {}, 0.0)
+        assert [trial.value for trial in store.trials(study)] == [1.0]
+    finally:
+        for process in processes:
+            signal.pidfd_send_signal(process, signal.SIGKILL)  # fails if it did not outlive its parent
+            os.close(process)
+
+
+def parent_of(stat: Path) -> int:
+    """The number of a process's parent; -1 if it has ended."""
+    try:
+        return int(stat.read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return -1

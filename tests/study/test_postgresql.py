@@ -20,8 +20,8 @@ from nnas_core.study.database import without_password
 from nnas_core.study.postgresql import LOCK, open_database
 from nnas_core.study.records import StudyRecord
 from nnas_core.study.store import StudyStore
-from tests.study import child
-from tests.study.conftest import Spawn
+from tests.study import campaigns, child
+from tests.study.conftest import Fork
 from tests.study.postgres import Server
 
 pytestmark = pytest.mark.postgresql
@@ -72,8 +72,7 @@ def test_a_study_has_the_history_of_the_one_in_a_file(store: StudyStore, study: 
         assert [trial.number for trial in store.top(study, 12)] == [trial.number for trial in other.top(whole, 12)]
         assert store.top(study, 1) == [store.best(study)]
         with store.acquire(study) as here, other.acquire(whole) as there:
-            assert here.events() == there.events()
-            assert here.history() == there.history()
+            assert here.calls() == there.calls()
 
 
 def test_everything_comes_back_as_it_was_stored(store: StudyStore) -> None:
@@ -211,17 +210,9 @@ def test_a_commit_waits_for_the_disk_even_where_that_is_switched_off(url: str, s
 
 @pytest.mark.kill
 def test_eight_processes_create_one_study_at_once_and_seven_are_told(
-    url: str, spawn: Spawn, postgres_server: Server, schema: str
+    url: str, fork: Fork, tmp_path: Path, postgres_server: Server, schema: str
 ) -> None:
-    processes = [spawn("create", url, "one") for _ in range(8)]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    ends = sorted((process.communicate(timeout=60)[1], process.returncode) for process in processes)
+    ends = sorted(campaigns.create_at_once(fork, url, tmp_path, ["one"] * 8))
     where = f"postgresql://127.0.0.1:{postgres_server.port}/tests"
     assert ends == [("", 0)] + [(f"{where}: a study named 'one' exists already\n", ExitCode.USAGE)] * 7
     assert rows(postgres_server, schema, "SELECT version FROM nnas_version") == [(tables.VERSION,)]
@@ -249,8 +240,8 @@ def old(store: StudyStore, postgres_server: Server, schema: str) -> set[tuple[An
     store.create_study(child.settings())
     with closing(postgres_server.connect(schema)) as connection:
         connection.execute("ALTER TABLE studies DROP COLUMN limits, DROP COLUMN stop_requested")
-        connection.execute("ALTER TABLE trials DROP COLUMN worker, DROP COLUMN lease_token, DROP COLUMN lease_expires")
-        connection.execute("DROP TABLE intermediates")
+        connection.execute("ALTER TABLE trials DROP COLUMN worker, DROP COLUMN lease_token, DROP COLUMN losses")
+        connection.execute("DROP TABLE intermediates, joiners")
         connection.execute("UPDATE nnas_version SET version = 1")
     return new
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,21 +19,15 @@ from nnas_core.study.coordinator import run_study
 from nnas_core.study.records import TrialRecord
 from nnas_core.study.store import StudyStore
 from tests.study import child
-from tests.study.conftest import Spawn
+from tests.study.campaigns import lines
+from tests.study.conftest import ROOT, Fork, Spawn
+from tests.study.forks import until
 
 
 def integrity(path: str) -> str:
     """What SQLite itself says of the file."""
     with closing(sqlite3.connect(path)) as connection:
         return str(connection.execute("PRAGMA integrity_check").fetchone()[0])
-
-
-def whole(tmp_path: Path) -> list[tuple[Any, ...]]:
-    """The history of a study that nothing disturbed."""
-    with StudyStore.open(f"sqlite:///{tmp_path}/whole.db") as store:
-        study = store.create_study(child.settings())
-        run_study(store, study, child.tuner_of(study), child.evaluate, trials=300)
-        return child.history(store)
 
 
 @contextmanager
@@ -45,25 +42,73 @@ def disk_of(pages: int) -> Iterator[None]:
     event.remove(Engine, "connect", limit)
 
 
-def test_a_full_disk_loses_nothing_and_the_study_goes_on_after_it(url: str, tmp_path: Path) -> None:
+def test_a_full_disk_loses_nothing_and_the_study_goes_on_after_it(url: str, undisturbed: list[tuple[Any, ...]]) -> None:
     with StudyStore.open(url) as store:
         study = store.create_study(child.settings())
     done: list[TrialRecord] = []
     pages = Path(url.removeprefix("sqlite:///")).stat().st_size // 4096 + 6
     full = pytest.raises(EnvironmentFailure, match="no space left on the device; nothing that was finished")
     with disk_of(pages), StudyStore.open(url) as store, full:
-        run_study(store, study, child.tuner_of(study), child.evaluate, trials=300, on_trial=done.append)
+        run_study(store, study, child.tuner_of(study), child.evaluate, trials=child.LONGEST, on_trial=done.append)
     assert len(done) > 10
     assert integrity(url.removeprefix("sqlite:///")) == "ok"
     with StudyStore.open(url) as store:
         finished = [trial for trial in store.trials(study) if trial.finished is not None]
         assert finished == done
-        run_study(store, study, child.tuner_of(study), child.evaluate, trials=300)
-        assert child.history(store) == whole(tmp_path)
+        run_study(store, study, child.tuner_of(study), child.evaluate, trials=child.LONGEST)
+        assert child.history(store) == undisturbed
+
+
+@contextmanager
+def small_disk(folder: Path, kib: int) -> Iterator[int | None]:
+    """A file system of its own at ``folder``, in a name space of mounts that ends with the process whose number it is.
+
+    None where this process may not mount one.
+    """
+    folder.mkdir()
+    mount = ("mount", "-t", "tmpfs", "-o", f"size={kib}k", "none", folder)
+    script = '"$@" && echo mounted && exec cat'
+    keeper = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", script, "sh", *mount],
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert keeper.stdout is not None
+    try:
+        yield keeper.pid if keeper.stdout.readline() == "mounted\n" else None
+    finally:
+        keeper.communicate()
 
 
 @pytest.mark.kill
-def test_a_file_that_may_not_grow_loses_nothing_either(url: str, tmp_path: Path, spawn: Spawn) -> None:
+def test_a_disk_that_is_really_full_loses_nothing(
+    tmp_path: Path, spawn: Spawn, undisturbed: list[tuple[Any, ...]]
+) -> None:
+    folder = tmp_path / "disk"
+    with small_disk(folder, 256) as keeper:
+        through: tuple[str, ...] = ()
+        ballast: object = 120_000
+        if keeper is not None:
+            through = ("nsenter", f"--target={keeper}", "--mount", "env", f"--chdir={ROOT}")
+            ballast = folder / "ballast"
+            Path(f"/proc/{keeper}/root{ballast}").write_bytes(bytes(100_000))
+        process = spawn("full_disk", f"sqlite:///{folder}/nnas.db", ballast, through=through)
+        stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (0, "")
+    found = json.loads(stdout)
+    what = "the disk does not read or write (disk I/O error)" if keeper is None else "no space left on the device"
+    assert found["said"] == f"{folder}/nnas.db: {what}; nothing that was finished is lost"
+    assert 10 < len(found["done"]) < child.LONGEST
+    assert found["stored"] == found["done"]
+    assert [tuple(trial) for trial in found["history"]] == undisturbed
+
+
+@pytest.mark.kill
+def test_a_file_that_may_not_grow_loses_nothing_either(
+    url: str, spawn: Spawn, undisturbed: list[tuple[Any, ...]]
+) -> None:
     with StudyStore.open(url) as store:
         study = store.create_study(child.settings())
     process = spawn("limited", url, 20_000)
@@ -75,8 +120,8 @@ def test_a_file_that_may_not_grow_loses_nothing_either(url: str, tmp_path: Path,
     with StudyStore.open(url) as store:
         finished = [str(trial.number) for trial in store.trials(study) if trial.finished is not None]
         assert finished == stdout.split()
-        run_study(store, study, child.tuner_of(study), child.evaluate, trials=300)
-        assert child.history(store) == whole(tmp_path)
+        run_study(store, study, child.tuner_of(study), child.evaluate, trials=child.LONGEST)
+        assert child.history(store) == undisturbed
 
 
 def test_a_lock_that_stays_ends_the_wait(url: str) -> None:
@@ -119,3 +164,50 @@ def test_a_file_without_permission_is_named(url: str, tmp_path: Path, spawn: Spa
         ExitCode.ENVIRONMENT,
         f"{tmp_path}/nnas.db: cannot write: permission denied for the file or its folder\n",
     )
+
+
+@pytest.mark.kill
+def test_a_study_that_another_program_locks_for_2_s_waits(
+    url: str, tmp_path: Path, fork: Fork, undisturbed: list[tuple[Any, ...]]
+) -> None:
+    log = tmp_path / "log"
+    run = fork("run", url, log, 60)
+    until(lambda: len(lines(log, "done")) >= 20, "the study does not begin")
+    holder = fork("hold", url, 2)
+    assert (run.wait(), run.err, holder.wait(), holder.out) == (0, "", 0, "holding\n")
+    with StudyStore.open(url) as store:
+        assert child.history(store) == undisturbed[:60]
+
+
+@pytest.mark.kill
+@pytest.mark.slow
+def test_a_study_that_another_program_locks_for_70_s_ends_after_60_and_goes_on_then(
+    url: str, tmp_path: Path, fork: Fork, undisturbed: list[tuple[Any, ...]]
+) -> None:
+    log = tmp_path / "log"
+    trials = 100
+    run = fork("run", url, log, trials)
+    until(lambda: len(lines(log, "done")) >= 20, "the study does not begin")
+    holder = fork("hold", url, 70)
+    until(lambda: holder.out == "holding\n", "nobody locks the study")
+    with StudyStore.open(url, busy_timeout_s=0) as store:
+        before = child.history(store)  # whoever only reads is not held up
+    time.sleep(15)
+    latecomer = fork("create", url, "other")  # of the 70 s, 55 are left for this one
+
+    assert run.wait() == ExitCode.ENVIRONMENT
+    assert run.err == f"{tmp_path}/nnas.db: locked for 60 s by process {holder.pid}\n"
+    assert (holder.wait(), latecomer.wait(), latecomer.err) == (0, 0, "")
+    assert integrity(f"{tmp_path}/nnas.db") == "ok"
+    with StudyStore.open(url) as store:
+        assert sorted(study.name for study in store.studies()) == ["other", "study"]
+        study = store.study("study")
+        assert (study.state, store.owner(study)) == ("interrupted", None)
+        after = child.history(store)
+        assert [trial for trial in after if trial[1] != "waiting"] == [
+            trial for trial in before if trial[1] != "running"
+        ]
+        assert {trial[1] for trial in after} <= {"succeeded", "failed", "waiting"}
+    assert fork("run", url, log, trials).wait() == 0
+    with StudyStore.open(url) as store:
+        assert child.history(store) == undisturbed[:trials]

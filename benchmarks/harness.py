@@ -38,7 +38,7 @@ class Line:
     """One line of the table.
 
     Attributes:
-        row: the number of the requirement (issue 2, section 5), from 1.
+        row: its number in docs/benchmarks.md, from 1.
         what: what is compared.
         unit: ``"x"`` for a ratio, ``"ms"`` for a time.
         target: the limit.

@@ -1,6 +1,6 @@
 """Measure everything that nnas promises about its speed, print a table and write JSON.
 
-    python benchmarks/run.py                        all rows, about six minutes on an idle machine
+    python benchmarks/run.py                        all rows, about twenty-five minutes on an idle machine
     python benchmarks/run.py --rows 1,3-5           some of them
     python benchmarks/run.py --rounds 21            more rounds: less noise
     python benchmarks/run.py -o results.json        every round's value too
@@ -32,6 +32,7 @@ import oneshot
 import reset
 import single_path
 import startup
+import studies
 import torch
 import tune_bookkeeping
 from harness import Line
@@ -57,6 +58,12 @@ ROWS: dict[int, Callable[[int], Iterator[Line]]] = {
     16: memory.row_16,
     17: oneshot.row_17,
     18: controller.row_18,
+    19: studies.row_19,
+    20: studies.row_20,
+    21: studies.row_21,
+    22: studies.row_22,
+    23: studies.row_23,
+    24: studies.row_24,
 }
 
 DOCUMENT = harness.ROOT / "docs" / "benchmarks.md"

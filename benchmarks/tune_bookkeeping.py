@@ -26,10 +26,14 @@ MEASURED = 100
 MEMORY = Path("/dev/shm")
 
 
-def trial_times(keys: int, seed: int) -> list[float]:
-    """The CPU time at the end of each trial of a study with the evolution tuner."""
-    space = SearchSpace(Choice(f"layer{key:04}", "layer_choice", ("a", "b", "c", "d"), 1) for key in range(keys))
-    settings = StudySettings("benchmark", space, "evolution", seed=seed)
+def layers(keys: int) -> SearchSpace:
+    """So many LayerChoices of four candidates."""
+    return SearchSpace(Choice(f"layer{key:04}", "layer_choice", ("a", "b", "c", "d"), 1) for key in range(keys))
+
+
+def trial_times(keys: int, seed: int, finished: int) -> list[float]:
+    """The CPU time at the end of each trial of a study with the evolution tuner: ``finished`` and ``MEASURED`` more."""
+    settings = StudySettings("benchmark", layers(keys), "evolution", seed=seed)
     tuner = create_tuner(
         registry.find("tuners", "evolution"), {}, name="evolution", seed=seed, optimize_mode="maximize"
     )
@@ -39,12 +43,12 @@ def trial_times(keys: int, seed: int) -> list[float]:
     def evaluate(architecture: Architecture) -> TrialResult:
         return TrialResult(next(values), {"accuracy": 0.5, "loss": 1.0}, {"seconds": 0.0})
 
-    def finished(trial: TrialRecord) -> None:
+    def ended(trial: TrialRecord) -> None:
         ends.append(time.process_time())
 
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder, StudyStore.open(f"sqlite:///{folder}/study.db") as store:
         study = create_study(store, settings)
-        run_study(store, study, tuner, evaluate, trials=FINISHED + MEASURED, on_trial=finished)
+        run_study(store, study, tuner, evaluate, trials=finished + MEASURED, on_trial=ended)
     return ends
 
 
@@ -53,7 +57,7 @@ def row_8(rounds: int) -> Iterator[Line]:
     for keys, target in ((20, 2.0), (1000, 10.0)):
         values, all_trials = [], []
         for number in range(max(3, rounds // 3)):
-            ends = trial_times(keys, seed=number)
+            ends = trial_times(keys, number, FINISHED)
             values.append(1000 * (ends[-1] - ends[FINISHED - 1]) / MEASURED)
             all_trials.append((ends[FINISHED - 1] - ends[0]) / (FINISHED - 1))
         note = f"mean of the first {FINISHED} trials {duration(min(all_trials))}"

@@ -5,7 +5,8 @@ What is run, page by page and in order:
 - a block ``python`` that begins with a comment like ``# mine.py`` is that file in the current folder;
 - any other block ``python`` is run; what it prints is the block ``text`` right after it, if there is one;
 - a block ``console`` has commands after ``$`` and what they say. A line ``...`` stands for any number of lines;
-- blocks ``json``, ``jsonl`` and ``toml`` are files where their text before says so (the test of the page knows).
+- a block ``json`` after a line that ends with a name like `` `space.json`:`` is that file in the current folder. What
+  other blocks ``json``, ``jsonl`` and ``toml`` are, the test of their page knows.
 
 Measured numbers differ from run to run and from machine to machine. So where output is compared, ``masked`` makes all
 numbers with a decimal point equal, and those before a unit. Everything else must be as it is shown.
@@ -38,12 +39,13 @@ HOME = "/home/me/project"
 
 @dataclass(frozen=True)
 class Block:
-    """A block of code: where it begins, its language, and its text."""
+    """A block of code: where it begins, its language, its text, and the last line before it."""
 
     file: str
     line: int
     language: str
     text: str
+    before: str = ""
 
     @property
     def where(self) -> str:
@@ -52,8 +54,11 @@ class Block:
 
     @property
     def file_name(self) -> str | None:
-        """The file that a python block is, by its first line."""
-        found = re.match(r"# ([\w-]+\.py)\n", self.text)
+        """The file that a block is: python by its first line, json by the line before it."""
+        if self.language == "json":
+            found = re.search(r"`([\w-]+\.json)`:$", self.before)
+        else:
+            found = re.match(r"# ([\w-]+\.py)\n", self.text)
         return found[1] if found else None
 
 
@@ -67,14 +72,17 @@ def markdown_files() -> list[str]:
 def blocks(file: str) -> list[Block]:
     """The blocks of code of a page."""
     found: list[Block] = []
-    language, start, lines = None, 0, list[str]()
+    language, start, lines, before = None, 0, list[str](), ""
+    of_block = ""
     for number, line in enumerate((ROOT / file).read_text(encoding="utf-8").splitlines(), start=1):
         if not line.startswith("```"):
             lines.append(line)
+            before = line or before
         elif language is None:
             language, start, lines = line[3:], number, []
+            of_block = before
         else:
-            found.append(Block(file, start, language, "".join(f"{one}\n" for one in lines)))
+            found.append(Block(file, start, language, "".join(f"{one}\n" for one in lines), of_block))
             language = None
     assert language is None, f"{file}:{start}: the block does not end"
     return found
@@ -162,7 +170,7 @@ def run_page(file: str, folder: Path) -> None:
         elif block.language == "text" and printed is not None:
             check_output(block.where, block.text, printed)
         printed = None
-        if block.language == "python" and block.file_name:
+        if block.language in ("json", "python") and block.file_name:
             (folder / block.file_name).write_text(block.text, encoding="utf-8")
         elif block.language == "python":
             names, printed = _run_python(block, folder, names)

@@ -172,5 +172,5 @@ def test_a_file_of_the_examples_that_is_shown_exists(where: str, line: str) -> N
 
 @pytest.mark.parametrize("file", markdown_files())
 def test_a_block_of_code_says_its_language(file: str) -> None:
-    known = {"sh", "console", "python", "json", "toml", "text"}
+    known = {"sh", "console", "python", "json", "toml", "text", "yaml"}
     assert [block.where for block in blocks(file) if block.language not in known] == []

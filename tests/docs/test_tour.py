@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,17 @@ RUN = [file for file in markdown_files() if any(block.language in ("python", "co
 @pytest.mark.slow
 @pytest.mark.global_random
 @pytest.mark.parametrize("file", RUN)
-def test_a_page_is_true(file: str, tmp_path: Path) -> None:
+def test_a_page_is_true(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)  # as in an active environment
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     run_page(file, tmp_path)
 
 
 def test_every_guide_is_among_the_pages_that_run() -> None:
-    assert {"docs/file-formats.md", "docs/model-modules.md", "docs/mutators.md", "docs/tuners.md"} <= {*RUN}
+    assert {
+        "docs/file-formats.md",
+        "docs/model-modules.md",
+        "docs/mutators.md",
+        "docs/trials.md",
+        "docs/tuners.md",
+    } <= {*RUN}

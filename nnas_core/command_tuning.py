@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import shlex
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from nnas_core.errors import EnvironmentFailure
@@ -14,11 +14,10 @@ from nnas_core.execution.commands import LocalSettings, split_command
 from nnas_core.execution.engines import engine_of
 from nnas_core.execution.ray_engine import RaySettings
 from nnas_core.space import SearchSpace
-from nnas_core.study.coordinator import StudyResult, run_study
-from nnas_core.study.joined import JoinedResult, run_joined
-from nnas_core.study.limits import TrialRules
-from nnas_core.study.records import StudySettings, TrialRecord
-from nnas_core.study.setup import create_assessor, open_study
+from nnas_core.study.coordinator import StudyResult
+from nnas_core.study.joined import JoinedResult
+from nnas_core.study.records import StudySettings
+from nnas_core.study.running import run_described
 from nnas_core.study.store import StudyStore
 
 __all__ = ["CommandSettings", "tune_command"]
@@ -62,17 +61,7 @@ def tune_command(
     store: StudyStore,
     local: LocalSettings,
     cluster: RaySettings | None = None,
-    *,
-    trials: int | None,
-    duration_s: float | None = None,
-    concurrency: int = 1,
-    rules: TrialRules | None = None,
-    resume: bool = False,
-    join: bool = False,
-    should_stop: Callable[[], int | None] = lambda: None,
-    on_start: Callable[[int, int], None] = lambda finished, recovered: None,
-    on_trial: Callable[[TrialRecord], None] = lambda trial: None,
-    on_retry: Callable[[TrialRecord, str], None] = lambda trial, why: None,
+    **run: Any,
 ) -> StudyResult | JoinedResult:
     """Run a study whose trials are processes of a command; see ``CommandEngine`` for what they find and leave.
 
@@ -81,12 +70,7 @@ def tune_command(
         store: where the study is, or will be.
         local: where the files of trials go, and what each gets of its machine.
         cluster: where trials run; None: on this machine.
-        trials, duration_s, concurrency: see ``run_study``.
-        rules: the same; its assessor is that of the settings.
-        resume: go on with a study of that name.
-        join: work on the study beside other processes, see ``run_joined``; whoever comes first begins it.
-        should_stop: asked often; the trials at hand are then ended, and wait for the next run.
-        on_start, on_trial, on_retry: told how it goes, see ``run_study``.
+        run: rules, limits, callbacks, and whether to resume or to join, see ``run_described``.
 
     Raises:
         EnvironmentFailure: there is no such program, or the cluster cannot be used.
@@ -111,23 +95,5 @@ def tune_command(
         optimize_mode=settings.optimize_mode,
         config=settings.config(),
     )
-    if settings.assessor is not None:
-        assessor = create_assessor(settings.assessor, settings.assessor_arg, settings.optimize_mode)
-        rules = replace(rules or TrialRules(), assessor=assessor)
     with contextlib.closing(engine_of({"command": command}, settings.space, local, cluster)) as engine:
-        study, tuner = open_study(store, study_settings, resume, join)
-        run: Callable[..., StudyResult | JoinedResult] = run_joined if join else run_study
-        return run(
-            store,
-            study,
-            tuner,
-            engine,
-            trials=trials,
-            duration_s=duration_s,
-            concurrency=concurrency,
-            rules=rules,
-            should_stop=should_stop,
-            on_start=on_start,
-            on_trial=on_trial,
-            on_retry=on_retry,
-        )
+        return run_described(store, study_settings, engine, settings.assessor, settings.assessor_arg, **run)

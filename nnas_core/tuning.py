@@ -26,12 +26,11 @@ from nnas_core.mutator import Mutator
 from nnas_core.session import StopSignal, choose_device, load_weights, weights_digest
 from nnas_core.settings import TrainingSettings
 from nnas_core.space import SearchSpace
-from nnas_core.study.coordinator import StudyResult, run_study
+from nnas_core.study.coordinator import StudyResult
 from nnas_core.study.engine import Engine, Evaluate
-from nnas_core.study.joined import JoinedResult, run_joined
-from nnas_core.study.limits import TrialRules
-from nnas_core.study.records import StudySettings, TrialFailed, TrialRecord, TrialResult
-from nnas_core.study.setup import create_assessor, open_study
+from nnas_core.study.joined import JoinedResult
+from nnas_core.study.records import StudySettings, TrialFailed, TrialResult
+from nnas_core.study.running import run_described
 from nnas_core.study.store import StudyStore
 from nnas_core.task import Task
 from nnas_core.training import Callback, Trainer
@@ -152,19 +151,11 @@ def evaluate_once(
 def tune(
     settings: TuneSettings,
     store: StudyStore,
-    *,
-    trials: int | None,
-    duration_s: float | None = None,
-    concurrency: int = 1,
-    rules: TrialRules | None = None,
     local: LocalSettings | None = None,
     cluster: RaySettings | None = None,
-    resume: bool = False,
-    join: bool = False,
+    *,
     should_stop: StopSignal = lambda: None,
-    on_start: Callable[[int, int], None] = lambda finished, recovered: None,
-    on_trial: Callable[[TrialRecord], None] = lambda trial: None,
-    on_retry: Callable[[TrialRecord, str], None] = lambda trial, why: None,
+    **run: Any,
 ) -> StudyResult | JoinedResult:
     """Run a study of a model.
 
@@ -175,15 +166,11 @@ def tune(
     Args:
         settings: what a trial is.
         store: where the study is, or will be.
-        trials, duration_s, concurrency: see ``run_study``.
-        rules: the same; its assessor is that of the settings.
         local: how worker processes evaluate; None evaluates in this process, one trial at a time, without time-outs
             and assessors.
         cluster: where those processes are, if not on this machine; only with ``local``.
-        resume: go on with a study of that name.
-        join: work on the study beside other processes, see ``run_joined``; whoever comes first begins it.
         should_stop: asked often; the trials at hand then wait for the next run.
-        on_start, on_trial, on_retry: told how it goes, see ``run_study``.
+        run: rules, limits, callbacks, and whether to resume or to join, see ``run_described``.
 
     Raises:
         UsageError, InputError: the study exists, does not exist, or was made with other settings.
@@ -211,25 +198,8 @@ def tune(
             worker = {"settings": asdict(settings), "random": random_state.to_json(begin), "weights": setting.weights}
             work = {"module": "nnas_core.model_worker", "setting": worker}
             engine = stack.enter_context(contextlib.closing(engine_of(work, setting.space, local, cluster)))
-        if settings.assessor is not None:
-            assessor = create_assessor(settings.assessor, settings.assessor_arg, study_settings.optimize_mode)
-            rules = replace(rules or TrialRules(), assessor=assessor)
-        study, tuner = open_study(store, study_settings, resume, join)
-        run: Callable[..., StudyResult | JoinedResult] = run_joined if join else run_study
-        return run(
-            store,
-            study,
-            tuner,
-            engine,
-            trials=trials,
-            duration_s=duration_s,
-            concurrency=concurrency,
-            rules=rules,
-            should_stop=should_stop,
-            on_start=on_start,
-            on_trial=on_trial,
-            on_retry=on_retry,
-        )
+        assessor = settings.assessor, settings.assessor_arg
+        return run_described(store, study_settings, engine, *assessor, should_stop=should_stop, **run)
 
 
 def prepare_worker(document: Mapping[str, Any]) -> ServedEvaluation:

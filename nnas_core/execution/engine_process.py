@@ -7,7 +7,6 @@ because that is over or because whoever did was killed, all trials are ended.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from nnas_core.choice import Choice
 from nnas_core.errors import NnasError
 from nnas_core.execution.commands import LocalSettings
 from nnas_core.execution.engines import engine_of
-from nnas_core.execution.messages import Receiver, send
+from nnas_core.execution.messages import Receiver, begin_to_serve, send
 from nnas_core.execution.wire import error_to_json, job_from_json, report_to_json
 from nnas_core.space import SearchSpace
 from nnas_core.study.engine import Intermediate
@@ -34,13 +33,7 @@ def main(jobs: int, reports: int) -> None:
         jobs: the pipe to read from.
         reports: the pipe to write to.
     """
-    for descriptor in (jobs, reports):
-        os.set_inheritable(descriptor, False)
-    received = Receiver(jobs)
-    waiting: list[dict[str, Any]] = []
-    while not waiting and not received.closed:
-        received.wait(None)
-        waiting = received.receive()
+    received, waiting = begin_to_serve(jobs, reports)
     if waiting:
         with contextlib.suppress(OSError):  # nobody listens any more
             _work(waiting.pop(0), waiting, received, reports)

@@ -7,7 +7,7 @@ import os
 import select
 from typing import Any
 
-__all__ = ["LONGEST_MESSAGE", "Receiver", "send"]
+__all__ = ["LONGEST_MESSAGE", "Receiver", "begin_to_serve", "send"]
 
 LONGEST_MESSAGE = 16 * 2**20
 
@@ -71,6 +71,26 @@ def _object(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return message if isinstance(message, dict) else None
+
+
+def begin_to_serve(jobs: int, reports: int) -> tuple[Receiver, list[dict[str, Any]]]:
+    """Take over the two pipes that this process was handed, and wait for what comes first.
+
+    Args:
+        jobs: to read from.
+        reports: to write to. No process that this one starts has either.
+
+    Returns:
+        The reading end, and the first messages; none if the other side is gone.
+    """
+    for descriptor in (jobs, reports):
+        os.set_inheritable(descriptor, False)
+    received = Receiver(jobs)
+    first: list[dict[str, Any]] = []
+    while not first and not received.closed:
+        received.wait(None)
+        first = received.receive()
+    return received, first
 
 
 def send(descriptor: int, message: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnas_core.errors import EnvironmentFailure, NnasError
-from nnas_core.execution.messages import Receiver, send
+from nnas_core.execution.messages import Receiver, begin_to_serve, send
 from nnas_core.execution.ray_host import Host
 from nnas_core.execution.supervisor import descendants
 from nnas_core.execution.wire import error_to_json, report_to_json
@@ -63,13 +63,7 @@ def main(jobs: int, reports: int) -> None:
         jobs: the pipe to read from.
         reports: the pipe to write to.
     """
-    for descriptor in (jobs, reports):
-        os.set_inheritable(descriptor, False)
-    received = Receiver(jobs)
-    waiting: list[dict[str, Any]] = []
-    while not waiting and not received.closed:
-        received.wait(None)
-        waiting = received.receive()
+    received, waiting = begin_to_serve(jobs, reports)
     if not waiting:
         return
     setting = waiting.pop(0)

@@ -81,12 +81,12 @@ def test_a_trial_whose_worker_is_killed_begins_again_and_one_that_hangs_fails(nn
     before, after = MODEL.replace("skip=nn.Identity()", "skip=Bad()").split("\n\nclass Net", 1)
     small_model.write_text(before + BAD + "\n\nclass Net" + after)
     Path("mine.py").write_text(ORDER)
-    result = nnas(*SCRATCH[:4], "--tuner", "mine.py:Order", "--trials", 2, "--trial-timeout", "4s")
+    result = nnas(*SCRATCH[:4], "--tuner", "mine.py:Order", "--trials", 2, "--trial-timeout", "12s")
     assert result.code == 0
     assert "trial 1: killed by signal 9 (out of memory?); attempt 2 begins\n" in result.err
     first, second = stored("model-mine")
     assert (first.state, first.attempt) == ("succeeded", 1)
-    assert (second.state, second.attempt, second.error) == ("failed", 2, "timed out after 4 s")
+    assert (second.state, second.attempt, second.error) == ("failed", 2, "timed out after 12 s")
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from nnas_core.architecture import Architecture
 from nnas_core.errors import UsageError
 from nnas_core.space import SearchSpace
 from nnas_core.tuners.bayes import BayesTuner, Kernel, Posterior, coordinates, normal_scores
-from tests.tuners.driving import distance, run_trials, tell
+from tests.tuners.driving import distance, run_trials
 
 Floats = NDArray[np.float64]
 
@@ -235,16 +235,29 @@ def test_with_beta_0_it_proposes_what_is_predicted_best() -> None:
     assert space.parse(tuner.generate_parameters(10)) == left[int(predicted.argmax())]
 
 
-def test_trials_at_the_same_time_differ_and_shrink_the_bounds_of_their_likes() -> None:
+def test_a_trial_that_runs_shrinks_the_bounds_of_its_likes_and_changes_no_expectation() -> None:
     space = layers(4, 4)
-    tuner = tuner_of(space, num_init=8)
-    run_trials(tuner, space, objective(0, 4, 4, 0.0), 8)
+    tuner = tuner_of(space, num_init=8, beta=2.0)
+    value = objective(0, 4, 4, 0.0)
+    tried = run_trials(tuner, space, value, 8)
     together = [space.parse(tuner.generate_parameters(8 + number)) for number in range(4)]
-    assert len({one.canonical for one in together}) == 4
-    nearest = min(distance(one, other) for one, other in itertools.combinations(together, 2))
-    assert nearest >= 1
-    for number, one in enumerate(together):
-        tell(tuner, 8 + number, one, 0.0)
+    rows, others, every = (
+        coordinates(space, [tuner._codes.parse(one.parameters()) for one in ones])
+        for ones in (tried, together, [space.at(number) for number in range(space.size)])
+    )
+    scores = normal_scores([value(one) for one in tried])
+    kernel = Kernel.most_likely(rows, scores)
+    known = kernel.between(rows, rows) + kernel.noise * np.eye(8)
+    mean = kernel.between(every, rows) @ np.linalg.solve(known, scores)
+    scale = scores @ np.linalg.solve(known, scores) / 8
+    for number, proposed in enumerate(together):
+        given = np.concatenate([rows, others[:number]])
+        shared = kernel.between(every, given)
+        covariance = kernel.between(given, given) + kernel.noise * np.eye(len(given))
+        left = kernel.prior - np.einsum("ng,gn->n", shared, np.linalg.solve(covariance, shared.T))
+        bounds = mean + 2.0 * np.sqrt(scale * left)
+        bounds[[place for place in range(space.size) if space.at(place) in [*tried, *together[:number]]]] = -np.inf
+        assert proposed == space.at(int(bounds.argmax()))
 
 
 @pytest.mark.parametrize(

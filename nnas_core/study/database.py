@@ -16,10 +16,14 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from nnas_core.errors import NnasError, UsageError
 
-__all__ = ["URLS", "Database", "engine_options", "parse_url", "without_password"]
+__all__ = ["AGAIN", "SAFE", "URLS", "Database", "engine_options", "parse_url", "without_password"]
 
 URLS = "sqlite:///PATH or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
 """The forms of ``--storage``, for hints."""
+
+SAFE = "nothing that was finished is lost"
+AGAIN = "run the command again with --resume"
+"""What errors of a store say, whichever it is."""
 
 
 def _clock_of_this_machine(_connection: Connection) -> datetime:

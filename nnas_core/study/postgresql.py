@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from nnas_core import __version__
 from nnas_core.errors import EnvironmentFailure, InputError, NnasError, NnasWarning, UsageError
 from nnas_core.study import owner, tables
-from nnas_core.study.database import Database, engine_options
+from nnas_core.study.database import AGAIN, SAFE, Database, engine_options
 from nnas_core.study.migrations import statements_from
 
 __all__ = ["LOCK", "STUCK_S", "open_database"]
@@ -34,8 +34,6 @@ STUCK_S = 30
 _marks = MetaData()
 _version = Table("nnas_version", _marks, Column("version", Integer, nullable=False))
 
-_SAFE = "nothing that was finished is lost"
-_AGAIN = "run the command again with --resume"
 
 # without a name in the URL, tables that are ours are found as PostgreSQL finds any, and new ones go where it puts any
 _PLACE = """
@@ -216,19 +214,19 @@ class _Server:
         state = getattr(error.orig, "sqlstate", None)
         text = self._text(error)
         if error.connection_invalidated or (state or "").startswith("08") or state in _CONNECTION_LOST:
-            return self._failure(f"the connection to the server was lost ({text}); {_SAFE}", f"then {_AGAIN}")
+            return self._failure(f"the connection to the server was lost ({text}); {SAFE}", f"then {AGAIN}")
         if error.statement is None and state is None:
             return self._unreachable(text)
         if state == "55P03":
             return self._failure(
                 f"locked for {self._busy_timeout_s:g} s by {self._holder()}",
-                f"wait until it has ended, then {_AGAIN}",
+                f"wait until it has ended, then {AGAIN}",
             )
         return self._refusal(state or "", text)
 
     def _refusal(self, state: str, text: str) -> NnasError | None:
         if state == "53100":
-            return self._failure(f"no space left on the server ({text}); {_SAFE}", f"free some space and {_AGAIN}")
+            return self._failure(f"no space left on the server ({text}); {SAFE}", f"free some space and {AGAIN}")
         if state == "25006":
             return self._failure(
                 "cannot write: the database is read-only for us",
@@ -240,7 +238,7 @@ class _Server:
             return self._damaged(text)
         # out of resources or memory, in the operator's hands, broken disk, or chosen as the victim of a deadlock
         if state.startswith(("53", "57", "58", "40")):
-            return self._failure(f"the server gave up ({text}); {_SAFE}", _AGAIN)
+            return self._failure(f"the server gave up ({text}); {SAFE}", AGAIN)
         return None
 
     def _unreachable(self, text: str) -> NnasError:
@@ -253,7 +251,7 @@ class _Server:
             )
         if re.search(r'database ".*" does not exist', text):
             return self._failure(f"the server refuses us: {text}", "create it by createdb, or check --storage")
-        return self._failure(f"cannot connect: {text}", f"check the server and --storage, then {_AGAIN}")
+        return self._failure(f"cannot connect: {text}", "check the server and --storage")
 
     def _failure(self, message: str, hint: str) -> EnvironmentFailure:
         return EnvironmentFailure(message, where=self.where, hint=hint)

@@ -24,15 +24,13 @@ from nnas_core import __version__
 from nnas_core.errors import EnvironmentFailure, InputError, NnasError, NnasWarning
 from nnas_core.files import environment_failure, sync_folder
 from nnas_core.study import owner, tables
-from nnas_core.study.database import Database, engine_options
+from nnas_core.study.database import AGAIN, SAFE, Database, engine_options
 from nnas_core.study.migrations import statements_from
 
 __all__ = ["APPLICATION_ID", "network_filesystem", "open_file"]
 
 APPLICATION_ID = int.from_bytes(b"nnas", "big")
 
-_SAFE = "nothing that was finished is lost"
-_AGAIN = "run the command again with --resume"
 _NETWORK = {"9p", "afs", "ceph", "cifs", "fuse.sshfs", "glusterfs", "lustre", "nfs", "nfs4", "smb3", "smbfs"}
 
 
@@ -299,17 +297,17 @@ def _known(text: str, path: Path, busy_timeout_s: float) -> NnasError | None:
         return EnvironmentFailure(
             f"locked for {busy_timeout_s:g} s by {_holder(path)}",
             where=where,
-            hint=f"wait until it has ended, then {_AGAIN}",
+            hint=f"wait until it has ended, then {AGAIN}",
         )
     if "disk is full" in text:
         return EnvironmentFailure(
-            f"no space left on the device; {_SAFE}", where=where, hint=f"free some space and {_AGAIN}"
+            f"no space left on the device; {SAFE}", where=where, hint=f"free some space and {AGAIN}"
         )
     if "disk I/O error" in text:
         return EnvironmentFailure(
-            f"the disk does not read or write (disk I/O error); {_SAFE}",
+            f"the disk does not read or write (disk I/O error); {SAFE}",
             where=where,
-            hint=f"check the disk and its free space and {_AGAIN}",
+            hint=f"check the disk and its free space and {AGAIN}",
         )
     if "readonly" in text or "unable to open database file" in text:
         return EnvironmentFailure(

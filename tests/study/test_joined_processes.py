@@ -31,29 +31,25 @@ def check_ends(log: Path) -> None:
     assert sum(int(evaluated) for evaluated, _, _ in ends) == len(lines(log, "done"))
 
 
-def test_eight_processes_create_a_study_and_end_each_trial_once(url: str, tmp_path: Path, fork: Fork) -> None:
-    log = tmp_path / "log"
-    processes = [fork("join", url, log, 120, 0.01) for _ in range(8)]
-    assert [(process.wait(), process.err) for process in processes] == [(0, "")] * 8
+def check_together(fork: Fork, url: str, log: Path, processes: int, trials: int, seconds: float) -> None:
+    """Let processes begin and end a study together, and look at all that they left."""
+    started = [fork("join", url, log, trials, seconds) for _ in range(processes)]
+    assert [(process.wait(), process.err) for process in started] == [(0, "")] * processes
     with StudyStore.open(url) as store:
         campaigns.check_log(store, log)
         campaigns.check_results(store)
         check_calls(store, beside=True)
-    assert len(lines(log, "done")) == len(lines(log, "begin")) == 120
+    assert len(lines(log, "done")) == len(lines(log, "begin")) == trials
     check_ends(log)
+
+
+def test_eight_processes_create_a_study_and_end_each_trial_once(url: str, tmp_path: Path, fork: Fork) -> None:
+    check_together(fork, url, tmp_path / "log", 8, 120, 0.01)
 
 
 @pytest.mark.postgresql
 def test_six_processes_do_so_in_postgresql(postgres_url: str, tmp_path: Path, fork: Fork) -> None:
-    log = tmp_path / "log"
-    processes = [fork("join", postgres_url, log, 90, 0.02) for _ in range(6)]
-    assert [(process.wait(), process.err) for process in processes] == [(0, "")] * 6
-    with StudyStore.open(postgres_url) as store:
-        campaigns.check_log(store, log)
-        campaigns.check_results(store)
-        check_calls(store, beside=True)
-    assert len(lines(log, "done")) == len(lines(log, "begin")) == 90
-    check_ends(log)
+    check_together(fork, postgres_url, tmp_path / "log", 6, 90, 0.02)
 
 
 @pytest.mark.kill

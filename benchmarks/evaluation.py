@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from nnas_core import Architecture, Mutator, extract
-from nnas_core.data import Batches
-from nnas_core.evaluation import InheritedWeights
-from nnas_core.loading import UserModule
+from nnas_core.plugins.loading import UserModule
 from nnas_core.randomness import generator
-from nnas_core.task import Task
+from nnas_core.training.data import Batches
+from nnas_core.training.evaluation import InheritedWeights
+from nnas_core.training.task import Task
 
 ARCHITECTURES = 100
 VALIDATION_BATCHES = 2

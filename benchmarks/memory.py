@@ -86,7 +86,7 @@ def measured(name: str) -> float:
     import torch
     from nets import Cells, EightWide, batch_for
 
-    from nnas_core import registry
+    from nnas_core.plugins import registry
 
     class Wide(Cells):
         """The cell network, with batches of 64."""

@@ -41,8 +41,9 @@ from harness import ROOT
 from scipy.stats import mannwhitneyu
 
 import nnas_core
-from nnas_core import SearchSpace, Tuner, registry
-from nnas_core.study.setup import create_tuner
+from nnas_core import SearchSpace, Tuner
+from nnas_core.plugins import registry
+from nnas_core.study.opening import create_tuner
 
 EVALUATIONS = 100
 

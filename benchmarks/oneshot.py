@@ -18,16 +18,16 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from nnas_core import RandomMutator, Trainer
-from nnas_core.acceleration import CompiledNetwork
-from nnas_core.bilevel import BilevelTrainer
-from nnas_core.data import DataSettings, build_batches
-from nnas_core.loading import UserModule
-from nnas_core.memory_format import set_memory_format
-from nnas_core.mutator import Mutator
+from nnas_core.mutables.mutator import Mutator
 from nnas_core.mutators.darts import DartsMutator
 from nnas_core.mutators.gdas import GdasMutator
 from nnas_core.mutators.proxyless import ProxylessMutator
-from nnas_core.task import OptimizerSettings, Task
+from nnas_core.plugins.loading import UserModule
+from nnas_core.training.acceleration import CompiledNetwork
+from nnas_core.training.bilevel import BilevelTrainer
+from nnas_core.training.data import DataSettings, build_batches
+from nnas_core.training.memory_format import set_memory_format
+from nnas_core.training.task import OptimizerSettings, Task
 
 MUTABLES = 1000
 

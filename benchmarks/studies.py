@@ -19,17 +19,18 @@ from harness import ROOT, Line, Turn, compare, ratios, run_process, shown
 from startup import NNAS
 from tune_bookkeeping import MEMORY, layers, trial_times
 
-from nnas_core import Architecture, Tuner, registry
+from nnas_core import Architecture, Tuner
 from nnas_core.execution.commands import LocalSettings
-from nnas_core.execution.engines import engine_of
+from nnas_core.execution.engine import Engine, Evaluate
+from nnas_core.execution.factory import engine_of
 from nnas_core.execution.pool import WorkerPool
-from nnas_core.execution.ray_engine import RaySettings
+from nnas_core.execution.ray.engine import RaySettings
+from nnas_core.plugins import registry
 from nnas_core.study.coordinator import run_study
-from nnas_core.study.engine import Engine, Evaluate
-from nnas_core.study.records import StudySettings, TrialRecord, TrialResult
-from nnas_core.study.setup import create_study, create_tuner
-from nnas_core.study.store import StudyStore
-from nnas_core.tuning import TuneSettings, tune
+from nnas_core.study.opening import create_study, create_tuner
+from nnas_core.study.storage.records import StudySettings, TrialRecord, TrialResult
+from nnas_core.study.storage.store import StudyStore
+from nnas_core.workflows.tune import TuneSettings, tune
 
 KEYS = 20
 

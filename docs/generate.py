@@ -21,7 +21,7 @@ from typing import Any
 import click
 
 from nnas_cli.main import COMMANDS, cli
-from nnas_core import registry
+from nnas_core.plugins import registry
 
 ROOT = Path(__file__).resolve().parents[1]
 REGION = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)

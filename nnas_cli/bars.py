@@ -10,7 +10,7 @@ from nnas_cli.output import Output
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from nnas_core.study.records import TrialRecord
+    from nnas_core.study.storage.records import TrialRecord
 
 __all__ = ["StudyProgress", "bar"]
 

@@ -17,7 +17,7 @@ from nnas_cli.output import Output
 from nnas_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from nnas_core.run import RunFolder
+    from nnas_core.runs.folder import RunFolder
 
 __all__ = [
     "ASSIGNMENT",
@@ -252,7 +252,7 @@ def started(output: str | None, default: str, force: bool) -> RunFolder:
     Raises:
         UsageError: standard output is no folder, or the folder is not empty.
     """
-    from nnas_core.run import RunFolder
+    from nnas_core.runs.folder import RunFolder
 
     if output == "-":
         raise UsageError("-o is a folder here, not standard output")
@@ -274,7 +274,7 @@ def resumed(command: str, folder: str, values: Mapping[str, Any]) -> tuple[RunFo
         UsageError: another folder, or ``--force``.
         InputError: no run, or options that differ from before.
     """
-    from nnas_core.run import RunFolder
+    from nnas_core.runs.folder import RunFolder
 
     elsewhere = ("device", "workers", "checkpoint_every", "derive")
     asked = given(values)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from nnas_cli.bars import bar
 from nnas_cli.output import Output
-from nnas_core.training import Callback
+from nnas_core.training.trainer import Callback
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -13,10 +13,10 @@ from nnas_core.files import dump_json
 
 if TYPE_CHECKING:
     from nnas_cli.output import Output
-    from nnas_core.architecture import Architecture
+    from nnas_core.space.architecture import Architecture
     from nnas_core.study.administration import StudyStatus
-    from nnas_core.study.records import TrialRecord
-    from nnas_core.study.store import StudyStore
+    from nnas_core.study.storage.records import TrialRecord
+    from nnas_core.study.storage.store import StudyStore
 
 __all__ = [
     "STORAGE",
@@ -65,7 +65,7 @@ def of_a_study(*, running: bool = False) -> Callable[[F], F]:
 @contextmanager
 def opened(url: str) -> Iterator[StudyStore]:
     """The store at ``url``, which must be there."""
-    from nnas_core.study.store import StudyStore  # late: help needs no SQLAlchemy
+    from nnas_core.study.storage.store import StudyStore  # late: help needs no SQLAlchemy
 
     with StudyStore.open(url, create=False) as store:
         yield store

@@ -15,8 +15,8 @@ from nnas_core.errors import UsageError
 
 if TYPE_CHECKING:
     from nnas_core.execution.commands import LocalSettings
-    from nnas_core.execution.ray_engine import RaySettings
-    from nnas_core.space import SearchSpace
+    from nnas_core.execution.ray.engine import RaySettings
+    from nnas_core.space.search_space import SearchSpace
     from nnas_core.study.limits import TrialRules
 
 __all__ = ["Running", "check_kind", "how_trials_run", "measured", "space_of", "what_a_trial_is"]
@@ -177,7 +177,7 @@ def space_of(model: str, arguments: Mapping[str, Any], seed: int) -> SearchSpace
     """
     if model.endswith(".json"):
         from nnas_core.files import read_json
-        from nnas_core.space import SearchSpace
+        from nnas_core.space.search_space import SearchSpace
 
         return SearchSpace.from_json(read_json(model), model)
     from nnas_cli.commands.ss_gen import space_of_model
@@ -228,8 +228,8 @@ class Running:
     def needs_workers(self, assessor: str | None) -> bool:
         """Whether trials of a model must be in other processes; without a need, they stay in this one.
 
-        A trial gives the same value in both, see ``nnas_core.tuning.tune``. Only another process can be one of several
-        at once, be ended early, have a GPU of its own, or die without an end of the command.
+        A trial gives the same value in both, see ``nnas_core.workflows.tune.tune``. Only another process can be one
+        of several at once, be ended early, have a GPU of its own, or die without an end of the command.
         """
         given = (self.gpus, self.trial_threads, self.trial_timeout, self.attempts, self.trial_dir, assessor)
         return self.concurrency > 1 or self.engine != "local" or any(given)
@@ -252,7 +252,7 @@ class Running:
         """The cluster, if one is asked for; one of its own has room for all trials at once, as this machine has."""
         if self.engine == "local":
             return None
-        from nnas_core.execution.ray_engine import RaySettings
+        from nnas_core.execution.ray.engine import RaySettings
 
         return RaySettings(
             self.ray_address,

@@ -6,11 +6,13 @@ import contextlib
 import errno
 import io
 import json
+import math
+import numbers
 import os
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -22,6 +24,9 @@ __all__ = [
     "check_writable",
     "dump_json",
     "environment_failure",
+    "finite",
+    "finite_only",
+    "not_finite",
     "parse_json",
     "prepare_folder",
     "read_bytes",
@@ -294,3 +299,33 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
         if isinstance(record, dict):
             records.append(record)
     return records
+
+
+# ---- numbers that JSON can hold: it knows no NaN and no infinity, and neither ranks
+
+
+def finite(value: Any) -> float | None:
+    """``value`` as a float if it is a finite number, else None; truth values and texts are no numbers."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def finite_only(values: Mapping[str, Any]) -> dict[str, float]:
+    """The entries that are finite numbers, as floats; what UTF-8 does not have in a name is escaped."""
+    pairs = ((_encodable(name), finite(value)) for name, value in values.items())
+    return {name: number for name, number in pairs if number is not None}
+
+
+def _encodable(name: str) -> str:
+    return str(name).encode("utf-8", "backslashreplace").decode()
+
+
+def not_finite(value: Any) -> str:
+    """The message about a metric that ``finite`` does not take."""
+    text = str(value) if isinstance(value, float) else repr(value)
+    return f"metric is not a finite number: {text[:80]}"

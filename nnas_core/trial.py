@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nnas_core.errors import InputError, UsageError
-from nnas_core.files import append_json_line, read_json, write_json
-from nnas_core.finite import finite, finite_only, not_finite
+from nnas_core.files import append_json_line, finite, finite_only, not_finite, read_json, write_json
 
 __all__ = ["get_parameters", "report_final", "report_intermediate"]
 

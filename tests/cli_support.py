@@ -27,7 +27,7 @@ import pytest
 import torch
 
 from nnas_cli.main import entry
-from nnas_core import loading
+from nnas_core.plugins import loading
 
 __all__ = ["MODEL", "Cli", "ForkServer", "Process", "Result", "forks", "nnas", "small_model", "small_run", "wait_until"]
 

@@ -25,17 +25,17 @@ import verdict
 from rows import HERE, MODEL, Table, versions
 
 from nnas_cli.seeding import seed_globals
-from nnas_core import registry
-from nnas_core.data import DataSettings, build_batches
 from nnas_core.errors import NnasError
-from nnas_core.evaluation import InheritedWeights
-from nnas_core.model import build_model
-from nnas_core.mutator import Mutator
-from nnas_core.run import RunFolder
-from nnas_core.search import SearchSettings, search
-from nnas_core.session import load_weights
-from nnas_core.space import SearchSpace
-from nnas_core.task import Task
+from nnas_core.mutables.mutator import Mutator
+from nnas_core.plugins import registry
+from nnas_core.runs.folder import RunFolder
+from nnas_core.runs.recording import load_weights
+from nnas_core.space.search_space import SearchSpace
+from nnas_core.training.data import DataSettings, build_batches
+from nnas_core.training.evaluation import InheritedWeights
+from nnas_core.training.model import build_model
+from nnas_core.training.task import Task
+from nnas_core.workflows.search import SearchSettings, search
 
 SEEDS = (0, 1, 2, 3, 4)
 

@@ -37,8 +37,8 @@ def command(architecture: str, output: str, out: Output, **values: Any) -> None:
     with without_collection():
         from nnas_cli.progress import described
         from nnas_cli.seeding import seed_globals
-        from nnas_core.finite import finite_only
-        from nnas_core.tuning import EvaluateSettings, evaluate_once
+        from nnas_core.files import finite_only
+        from nnas_core.workflows.tune import EvaluateSettings, evaluate_once
 
     document = read_json(architecture)
     settings = EvaluateSettings(**values)

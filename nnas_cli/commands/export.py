@@ -39,9 +39,9 @@ def command(checkpoint: str, form: str, architecture: str | None, output: str, s
       nnas export run/checkpoint.pt --architecture best.json --format document
     """
     with without_collection():
-        from nnas_core.architecture import document_of
-        from nnas_core.checkpoint import read_checkpoint
-        from nnas_core.space import SearchSpace
+        from nnas_core.runs.checkpoint import read_checkpoint
+        from nnas_core.space.architecture import document_of
+        from nnas_core.space.search_space import SearchSpace
 
     if checkpoint == "-":
         raise UsageError("a checkpoint cannot come from standard input", hint="give the path of a file")

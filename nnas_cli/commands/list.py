@@ -13,7 +13,7 @@ from nnas_cli.output import Output
 from nnas_core.files import dump_json
 
 if TYPE_CHECKING:
-    from nnas_core.registry import Entry
+    from nnas_core.plugins.registry import Entry
 
 __all__ = ["command"]
 
@@ -34,7 +34,7 @@ def command(group: str, output: str, seed: int, out: Output) -> None:
       nnas list mutators --verbose
       nnas list tuners --json
     """
-    from nnas_core import registry
+    from nnas_core.plugins import registry
 
     found = list(registry.entries(group).values())
     measured = registry.measured() if group == "mutators" else {}

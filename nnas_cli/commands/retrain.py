@@ -51,8 +51,8 @@ def command(
         from nnas_cli.progress import TrainingProgress, described
         from nnas_cli.seeding import seed_globals
         from nnas_cli.signals import StopRequest
-        from nnas_core.finite import finite_only
-        from nnas_core.retraining import RetrainSettings, retrain
+        from nnas_core.files import finite_only
+        from nnas_core.workflows.retrain import RetrainSettings, retrain
 
     values["model"] = model
     source = source_name(architecture) if isinstance(architecture, str) else None  # a run's config.json holds it whole

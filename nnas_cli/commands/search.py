@@ -12,10 +12,10 @@ import click
 from nnas_cli import options
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
-from nnas_core.loading import split_reference
+from nnas_core.plugins.loading import split_reference
 
 if TYPE_CHECKING:
-    from nnas_core.derivation import Derivation
+    from nnas_core.workflows.derive import Derivation
 
 __all__ = ["command", "stem"]
 
@@ -85,8 +85,8 @@ def command(
         from nnas_cli.progress import TrainingProgress, described
         from nnas_cli.seeding import seed_globals
         from nnas_cli.signals import StopRequest
-        from nnas_core.finite import finite_only
-        from nnas_core.search import SearchSettings, search
+        from nnas_core.files import finite_only
+        from nnas_core.workflows.search import SearchSettings, search
 
     values.update(model=model, mutator=mutator)
     if resume is not None:

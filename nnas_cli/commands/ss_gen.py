@@ -14,7 +14,7 @@ from nnas_core.errors import UsageError
 from nnas_core.files import dump_json
 
 if TYPE_CHECKING:
-    from nnas_core.space import SearchSpace
+    from nnas_core.space.search_space import SearchSpace
 
 __all__ = ["command", "space_of_model"]
 
@@ -54,7 +54,7 @@ def command(
         raise UsageError("give either MODEL or --trial-command")
     paths: dict[str, list[str]] = {}
     if trial_command is not None:
-        from nnas_core.dry_run import dry_run
+        from nnas_core.workflows.nni_dry_run import dry_run
 
         space = dry_run(trial_command, trial_dir)
     else:
@@ -79,9 +79,9 @@ def space_of_model(model: str, arguments: Mapping[str, object], seed: int) -> tu
     """The space of a model, and the module paths of each key."""
     with without_collection():
         from nnas_cli.seeding import seed_globals
-        from nnas_core.model import build_on_meta
-        from nnas_core.space import SearchSpace
-        from nnas_core.tree import parse
+        from nnas_core.mutables.tree import parse
+        from nnas_core.space.search_space import SearchSpace
+        from nnas_core.training.model import build_on_meta
 
     seed_globals(seed)
     built, _ = build_on_meta(model, arguments)

@@ -19,9 +19,9 @@ from nnas_core.errors import UsageError
 from nnas_core.files import check_writable, dump_json
 
 if TYPE_CHECKING:
+    from nnas_core.study.cooperation import JoinedResult
     from nnas_core.study.coordinator import StudyResult
-    from nnas_core.study.joined import JoinedResult
-    from nnas_core.study.records import TrialRecord
+    from nnas_core.study.storage.records import TrialRecord
 
 __all__ = ["command"]
 
@@ -85,8 +85,8 @@ def command(
       nnas tune model.py --train-epochs 5 --duration 8h --detach
     """
     from nnas_cli.commands.search import stem
-    from nnas_core.study.database import without_password
-    from nnas_core.study.records import check_name
+    from nnas_core.study.storage.database import without_password
+    from nnas_core.study.storage.records import check_name
 
     options.require(model=model)
     model = str(model)
@@ -112,9 +112,9 @@ def command(
     with without_collection():
         from nnas_cli.bars import StudyProgress
         from nnas_cli.signals import StopRequest
+        from nnas_core.study.cooperation import JoinedResult
         from nnas_core.study.coordinator import REASONS
-        from nnas_core.study.joined import JoinedResult
-        from nnas_core.study.store import StudyStore
+        from nnas_core.study.storage.store import StudyStore
 
     data, how = measured(values)
     shown = studies.number if values["trial_command"] else "{:.4f}".format
@@ -189,9 +189,9 @@ def _study(
         from nnas_cli.seeding import seed_globals
 
         if values["trial_command"] is not None:
-            from nnas_core.command_tuning import CommandSettings, tune_command
+            from nnas_core.workflows.tune_command import CommandSettings, tune_command
         else:
-            from nnas_core.tuning import TuneSettings, tune
+            from nnas_core.workflows.tune import TuneSettings, tune
 
     if values["trial_command"] is not None:
         space = space_of(model, values["model_arg"], values["seed"])

@@ -30,8 +30,8 @@ def command(files: tuple[str, ...], space: str | None, kind: str | None, output:
       nnas ss-gen model.py | nnas validate -
     """
     from nnas_core.files import dump_json, read_json
-    from nnas_core.space import SearchSpace
-    from nnas_core.validation import validate_file
+    from nnas_core.space.search_space import SearchSpace
+    from nnas_core.workflows.validate import validate_file
 
     against = SearchSpace.from_json(read_json(space), space) if space is not None else None
     results = [validate_file(file, against, kind) for file in files]

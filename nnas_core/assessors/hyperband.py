@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nnas_core.arguments import check_count
-from nnas_core.assessor import Assessor
 from nnas_core.assessors.asha import AshaAssessor
+from nnas_core.assessors.base import Assessor
+from nnas_core.plugins.arguments import check_count
 
 __all__ = ["HyperbandAssessor"]
 

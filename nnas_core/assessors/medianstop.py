@@ -10,8 +10,8 @@ import itertools
 from bisect import insort
 from collections.abc import Sequence
 
-from nnas_core.arguments import check_count
-from nnas_core.assessor import Assessor
+from nnas_core.assessors.base import Assessor
+from nnas_core.plugins.arguments import check_count
 
 __all__ = ["MedianstopAssessor"]
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from nnas_core.errors import EnvironmentFailure, NnasError, UserCodeError
 from nnas_core.execution.commands import LocalSettings, timed_out
+from nnas_core.execution.engine import Engine, Failed, Finished, Intermediate, Job, Report
 from nnas_core.execution.messages import Receiver, send
-from nnas_core.execution.supervised import GRACE_S, Supervised, environment, last_line, served_by
+from nnas_core.execution.process import GRACE_S, Supervised, environment, last_line, served_by
 from nnas_core.execution.wire import error_from_json
 from nnas_core.files import environment_failure, prepare_folder
-from nnas_core.study.engine import Engine, Failed, Finished, Intermediate, Job, Report
-from nnas_core.study.records import TrialResult
+from nnas_core.study.storage.records import TrialResult
 
 __all__ = ["WorkerPool"]
 
@@ -64,7 +64,7 @@ class WorkerPool(Engine):
     """Evaluates in worker processes, which are started when they are needed and used again and again.
 
     Args:
-        module: its ``main(jobs, reports)`` calls ``nnas_core.execution.serving.serve`` in the worker.
+        module: its ``main(jobs, reports)`` calls ``nnas_core.execution.worker.serve`` in the worker.
         setting: what the worker is prepared with; plain JSON.
         settings: where and how.
     """

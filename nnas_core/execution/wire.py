@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nnas_core.architecture import Architecture
-from nnas_core.choice import Choice
 from nnas_core.errors import NnasError, UserCodeError
-from nnas_core.study.engine import Failed, Finished, Intermediate, Job, Report
-from nnas_core.study.records import TrialResult
+from nnas_core.execution.engine import Failed, Finished, Intermediate, Job, Report
+from nnas_core.space.architecture import Architecture
+from nnas_core.space.choice import Choice
+from nnas_core.study.storage.records import TrialResult
 
 __all__ = [
     "error_from_json",

@@ -16,15 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nnas_core import random_state
-from nnas_core.arguments import check_range
-from nnas_core.bilevel import warmup_of
 from nnas_core.errors import BindingError, UsageError, UserCodeError
-from nnas_core.memory_format import laid_out_as, match_layouts
-from nnas_core.mutables import LayerChoice
-from nnas_core.mutator import Mutator
+from nnas_core.mutables.choices import LayerChoice
+from nnas_core.mutables.mutator import Mutator
 from nnas_core.mutators.darts import DartsMutator, DartsTrainer
-from nnas_core.training import differentiating, optimizer_state
-from nnas_core.unrolling import own_buffers
+from nnas_core.plugins.arguments import check_range
+from nnas_core.training.bilevel import warmup_of
+from nnas_core.training.memory_format import laid_out_as, match_layouts
+from nnas_core.training.trainer import differentiating, optimizer_state
+from nnas_core.training.unrolling import own_buffers
 
 __all__ = ["CdartsMutator", "CdartsTrainer"]
 

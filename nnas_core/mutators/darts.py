@@ -13,13 +13,13 @@ import torch.nn as nn
 from torch import Tensor
 
 from nnas_core import random_state
-from nnas_core.bilevel import BilevelTrainer
 from nnas_core.errors import UsageError
-from nnas_core.mutables import InputChoice
-from nnas_core.relaxation import RelaxedMutator
-from nnas_core.resolution import hard_mask
-from nnas_core.training import differentiating
-from nnas_core.unrolling import (
+from nnas_core.mutables.choices import InputChoice
+from nnas_core.mutables.plans import hard_mask
+from nnas_core.mutators._relaxation import RelaxedMutator
+from nnas_core.training.bilevel import BilevelTrainer
+from nnas_core.training.trainer import differentiating
+from nnas_core.training.unrolling import (
     VirtualStep,
     frozen,
     holding,

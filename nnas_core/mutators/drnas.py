@@ -13,11 +13,11 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from nnas_core.arguments import check_range
-from nnas_core.bilevel import BilevelTrainer, warmup_of
 from nnas_core.errors import BindingError, UsageError
-from nnas_core.mutables import LayerChoice
-from nnas_core.relaxation import RelaxedMutator
+from nnas_core.mutables.choices import LayerChoice
+from nnas_core.mutators._relaxation import RelaxedMutator
+from nnas_core.plugins.arguments import check_range
+from nnas_core.training.bilevel import BilevelTrainer, warmup_of
 
 __all__ = ["DrnasMutator", "DrnasTrainer"]
 

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nnas_core.bilevel import BilevelTrainer
-from nnas_core.choice import Decision
-from nnas_core.controller.policy import Controller, Evaluated
 from nnas_core.errors import BindingError, UsageError
-from nnas_core.mutables import LayerChoice
-from nnas_core.mutator import Mutator
-from nnas_core.resolution import hard_mask
+from nnas_core.mutables.choices import LayerChoice
+from nnas_core.mutables.mutator import Mutator
+from nnas_core.mutables.plans import hard_mask
+from nnas_core.mutators._controller.policy import Controller, Evaluated
+from nnas_core.space.choice import Decision
+from nnas_core.training.bilevel import BilevelTrainer
 
 __all__ = ["EnasMutator", "EnasTrainer"]
 
@@ -118,9 +118,9 @@ def _own_statistics(model: nn.Module) -> Iterator[None]:
 class EnasMutator(Mutator):
     """Samples single paths from an LSTM controller, which is trained by REINFORCE.
 
-    The controller makes one step a key, over the tree of mutables (``nnas_core.controller``). Candidates may differ in
-    number; an InputChoice takes any number of its inputs (with a penalty that keeps them near ``skip_target``), or
-    ``n_chosen``: the log-probability is that of the set, not of an order.
+    The controller makes one step a key, over the tree of mutables (``nnas_core.mutators._controller``). Candidates may
+    differ in number; an InputChoice takes any number of its inputs (with a penalty that keeps them near
+    ``skip_target``), or ``n_chosen``: the log-probability is that of the set, not of an order.
 
     ``export`` gives a sample, as NNI does. The paper derives an architecture by measuring several samples and keeping
     the best (section 2.2): ``nnas search --derive K``.

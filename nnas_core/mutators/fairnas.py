@@ -14,13 +14,13 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from nnas_core.arguments import check_range
-from nnas_core.choice import Choice, Decision
 from nnas_core.errors import BindingError, UsageError
-from nnas_core.mutables import LayerChoice
-from nnas_core.mutator import Mutator
-from nnas_core.resolution import hard_mask
-from nnas_core.training import Trainer
+from nnas_core.mutables.choices import LayerChoice
+from nnas_core.mutables.mutator import Mutator
+from nnas_core.mutables.plans import hard_mask
+from nnas_core.plugins.arguments import check_range
+from nnas_core.space.choice import Choice, Decision
+from nnas_core.training.trainer import Trainer
 
 __all__ = ["FairnasMutator", "FairnasTrainer"]
 

@@ -14,11 +14,11 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from nnas_core.arguments import check_range
-from nnas_core.bilevel import BilevelTrainer, warmup_of
 from nnas_core.errors import BindingError, InputError, UsageError, UserCodeError
-from nnas_core.gumbel import GumbelMutator
-from nnas_core.latency import read_latencies
+from nnas_core.mutators._gumbel import GumbelMutator
+from nnas_core.plugins.arguments import check_range
+from nnas_core.space.latency_table import read_latencies
+from nnas_core.training.bilevel import BilevelTrainer, warmup_of
 
 __all__ = ["FbnetMutator", "FbnetTrainer"]
 

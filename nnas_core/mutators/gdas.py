@@ -11,8 +11,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from nnas_core.bilevel import BilevelTrainer
-from nnas_core.gumbel import GumbelMutator
+from nnas_core.mutators._gumbel import GumbelMutator
+from nnas_core.training.bilevel import BilevelTrainer
 
 __all__ = ["GdasMutator", "GdasTrainer"]
 

@@ -17,14 +17,14 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from nnas_core.arguments import check_range
-from nnas_core.bilevel import warmup_of
 from nnas_core.errors import BindingError, UsageError
-from nnas_core.mutables import InputChoice, LayerChoice
+from nnas_core.mutables.choices import InputChoice, LayerChoice
+from nnas_core.mutables.plans import Run, hard_mask, soft_run
+from nnas_core.mutators._relaxation import RelaxedRow
+from nnas_core.mutators._skips import SkipConnections
 from nnas_core.mutators.darts import DartsMutator, DartsTrainer
-from nnas_core.relaxation import RelaxedRow
-from nnas_core.resolution import Run, hard_mask, soft_run
-from nnas_core.skips import SkipConnections
+from nnas_core.plugins.arguments import check_range
+from nnas_core.training.bilevel import warmup_of
 
 __all__ = ["PdartsMutator", "PdartsTrainer"]
 

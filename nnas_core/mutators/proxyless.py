@@ -14,16 +14,16 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from nnas_core.arguments import check_range
-from nnas_core.bilevel import BilevelTrainer
-from nnas_core.choice import Decision
 from nnas_core.errors import BindingError, UsageError
-from nnas_core.gating import Call, gate_among, gate_layer
-from nnas_core.mutables import InputChoice, LayerChoice
-from nnas_core.mutator import Mutator
-from nnas_core.reduction import reduce_hard
-from nnas_core.relaxation import RelaxedMutator, RelaxedRow
-from nnas_core.resolution import hard_mask, is_zero
+from nnas_core.mutables.choices import InputChoice, LayerChoice
+from nnas_core.mutables.mutator import Mutator
+from nnas_core.mutables.plans import hard_mask, is_zero
+from nnas_core.mutables.reduction import reduce_hard
+from nnas_core.mutators._gates import Call, gate_among, gate_layer
+from nnas_core.mutators._relaxation import RelaxedMutator, RelaxedRow
+from nnas_core.plugins.arguments import check_range
+from nnas_core.space.choice import Decision
+from nnas_core.training.bilevel import BilevelTrainer
 
 __all__ = ["ProxylessMutator", "ProxylessTrainer"]
 

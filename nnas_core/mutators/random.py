@@ -15,10 +15,10 @@ import torch.nn as nn
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nnas_core.choice import Choice, Decision
-from nnas_core.mutables import LayerChoice
-from nnas_core.mutator import Direct, Mutator
-from nnas_core.resolution import hard_mask
+from nnas_core.mutables.choices import LayerChoice
+from nnas_core.mutables.mutator import Direct, Mutator
+from nnas_core.mutables.plans import hard_mask
+from nnas_core.space.choice import Choice, Decision
 
 __all__ = ["RandomMutator"]
 

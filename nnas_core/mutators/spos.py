@@ -15,14 +15,14 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from nnas_core.bounded import AddedCosts, BoundedDraw, Interval, MeasuredCosts, Population
-from nnas_core.choice import Decision
-from nnas_core.cost import FlopMeter, parameter_table
-from nnas_core.data import to_device
 from nnas_core.errors import UsageError, UserCodeError
-from nnas_core.mutables import LayerChoice
+from nnas_core.mutables.choices import LayerChoice
+from nnas_core.mutables.cost import FlopMeter, parameter_table
+from nnas_core.mutators._bounded import AddedCosts, BoundedDraw, Interval, MeasuredCosts, Population
 from nnas_core.mutators.random import RandomMutator
-from nnas_core.training import Trainer
+from nnas_core.space.choice import Decision
+from nnas_core.training.data import to_device
+from nnas_core.training.trainer import Trainer
 
 __all__ = ["SposMutator", "SposTrainer"]
 

@@ -12,10 +12,10 @@ from typing import Any
 from sqlalchemy import delete, func, select, update
 
 from nnas_core.errors import UsageError
-from nnas_core.study.database import Database
-from nnas_core.study.holders import gone, holder_of, in_use
-from nnas_core.study.records import ENDED_STATES, TRIAL_STATES, StudyRecord, TrialRecord
-from nnas_core.study.tables import intermediates, joiners, owners, repeats, studies, trials
+from nnas_core.study.storage.database import Database
+from nnas_core.study.storage.holders import gone, holder_of, in_use
+from nnas_core.study.storage.records import ENDED_STATES, TRIAL_STATES, StudyRecord, TrialRecord
+from nnas_core.study.storage.tables import intermediates, joiners, owners, repeats, studies, trials
 
 __all__ = ["StudyStatus", "delete_study", "read_status", "request_stop", "update_limits"]
 

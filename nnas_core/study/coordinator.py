@@ -12,17 +12,17 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from nnas_core.architecture import Architecture
 from nnas_core.errors import Interrupted, NoResultError
-from nnas_core.finite import finite, finite_only, not_finite
-from nnas_core.study.calls import Event, Stored, digest_of
-from nnas_core.study.engine import Engine, Evaluate, Failed, Finished, InProcessEngine, Intermediate, Job
+from nnas_core.execution.engine import Engine, Evaluate, Failed, Finished, InProcessEngine, Intermediate, Job
+from nnas_core.files import finite, finite_only, not_finite
+from nnas_core.space.architecture import Architecture
 from nnas_core.study.limits import Limits, TrialRules
-from nnas_core.study.records import ENDED_STATES, StudyRecord, TrialRecord
-from nnas_core.study.replay import Proposer
-from nnas_core.study.store import StudyStore
-from nnas_core.study.writing import TrialWriter
-from nnas_core.tuner import NoMoreTrials, Tuner
+from nnas_core.study.proposals import Proposer
+from nnas_core.study.storage.records import ENDED_STATES, StudyRecord, TrialRecord
+from nnas_core.study.storage.session import TrialWriter
+from nnas_core.study.storage.store import StudyStore
+from nnas_core.study.storage.tuner_log import Event, Stored, digest_of
+from nnas_core.tuners.base import NoMoreTrials, Tuner
 
 __all__ = ["MOST_REPEATS", "REASONS", "Run", "StudyResult", "interrupted", "no_result", "run_study"]
 

@@ -8,8 +8,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nnas_core.space import SearchSpace
-from nnas_core.study.records import TrialRecord
+from nnas_core.space.search_space import SearchSpace
+from nnas_core.study.storage.records import TrialRecord
 
 __all__ = ["results_csv", "results_json"]
 

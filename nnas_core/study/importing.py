@@ -14,16 +14,16 @@ from typing import Any
 from sqlalchemy import insert, select, update
 
 from nnas_core import schema
-from nnas_core.architecture import Architecture
 from nnas_core.errors import ArchitectureError, InputError
-from nnas_core.finite import finite, finite_only
-from nnas_core.space import SearchSpace
-from nnas_core.study import owner
-from nnas_core.study.calls import digest_of, next_numbers
-from nnas_core.study.database import Database
-from nnas_core.study.holders import holder_of, in_use
-from nnas_core.study.records import StudyRecord
-from nnas_core.study.tables import intermediates, owners, trials
+from nnas_core.files import finite, finite_only
+from nnas_core.space.architecture import Architecture
+from nnas_core.space.search_space import SearchSpace
+from nnas_core.study.storage import leases
+from nnas_core.study.storage.database import Database
+from nnas_core.study.storage.holders import holder_of, in_use
+from nnas_core.study.storage.records import StudyRecord
+from nnas_core.study.storage.tables import intermediates, owners, trials
+from nnas_core.study.storage.tuner_log import digest_of, next_numbers
 
 __all__ = ["GivenResult", "ImportResult", "import_results", "read_results"]
 
@@ -183,7 +183,7 @@ def _rows(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     rows: list[dict[str, Any]] = []
     steps: list[dict[str, Any]] = []
-    time = owner.now().isoformat(timespec="milliseconds")
+    time = leases.now().isoformat(timespec="milliseconds")
     for result in results:
         canonical = result.architecture.canonical
         digest = digest_of(canonical)

@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from nnas_core.assessor import Assessor
+from nnas_core.assessors.base import Assessor
 from nnas_core.errors import UsageError
-from nnas_core.study.writing import TrialWriter
+from nnas_core.study.storage.session import TrialWriter
 
 __all__ = ["Limits", "TrialRules"]
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from nnas_core.execution.engine import Engine, Evaluate
+from nnas_core.study.cooperation import JoinedResult, run_joined
 from nnas_core.study.coordinator import StudyResult, run_study
-from nnas_core.study.engine import Engine, Evaluate
-from nnas_core.study.joined import JoinedResult, run_joined
 from nnas_core.study.limits import TrialRules
-from nnas_core.study.records import StudySettings
-from nnas_core.study.setup import create_assessor, open_study
-from nnas_core.study.store import StudyStore
+from nnas_core.study.opening import create_assessor, open_study
+from nnas_core.study.storage.records import StudySettings
+from nnas_core.study.storage.store import StudyStore
 
 __all__ = ["run_described"]
 

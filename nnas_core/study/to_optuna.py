@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from nnas_core.choice import Choice, Decision
 from nnas_core.errors import EnvironmentFailure, UsageError
-from nnas_core.study.database import parse_url, without_password
-from nnas_core.study.records import ENDED_STATES, StudyRecord, TrialRecord
+from nnas_core.space.choice import Choice, Decision
+from nnas_core.study.storage.database import parse_url, without_password
+from nnas_core.study.storage.records import ENDED_STATES, StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from nnas_core.assessor import Assessor
+from nnas_core.assessors.base import Assessor
 
 __all__ = ["AssessorConformance"]
 

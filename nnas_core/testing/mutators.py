@@ -19,14 +19,14 @@ import torch.nn as nn
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from nnas_core.checkpoint import read_checkpoint, write_checkpoint
-from nnas_core.data import DataSettings, architecture_batches, build_batches
 from nnas_core.errors import BindingError
-from nnas_core.loading import UserModule
-from nnas_core.mutables import InputChoice, LayerChoice, MutableScope
-from nnas_core.mutator import Mutator
-from nnas_core.task import Task
-from nnas_core.training import Callback, Trainer
+from nnas_core.mutables.choices import InputChoice, LayerChoice, MutableScope
+from nnas_core.mutables.mutator import Mutator
+from nnas_core.plugins.loading import UserModule
+from nnas_core.runs.checkpoint import read_checkpoint, write_checkpoint
+from nnas_core.training.data import DataSettings, architecture_batches, build_batches
+from nnas_core.training.task import Task
+from nnas_core.training.trainer import Callback, Trainer
 
 __all__ = ["MODELS", "MutatorConformance"]
 

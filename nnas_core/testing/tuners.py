@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from nnas_core.architecture import Architecture
-from nnas_core.space import SearchSpace
-from nnas_core.study.setup import create_tuner
-from nnas_core.tuner import NoMoreTrials, Tuner
+from nnas_core.space.architecture import Architecture
+from nnas_core.space.search_space import SearchSpace
+from nnas_core.study.opening import create_tuner
+from nnas_core.tuners.base import NoMoreTrials, Tuner
 
 __all__ = ["SPACES", "TunerConformance"]
 

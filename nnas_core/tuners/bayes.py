@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnas_core.arguments import check_count, check_range, sign_of
-from nnas_core.codes import Code, Codes, Unseen
+from nnas_core.plugins.arguments import check_count, check_range, sign_of
 from nnas_core.randomness import generator
-from nnas_core.ranks import ranks
-from nnas_core.space import SearchSpace
-from nnas_core.tuner import NoMoreTrials, Tuner
+from nnas_core.space.encoding import Code, Codes, Unseen
+from nnas_core.space.search_space import SearchSpace
+from nnas_core.tuners._ranks import ranks
+from nnas_core.tuners.base import NoMoreTrials, Tuner
 
 __all__ = ["BayesTuner", "Kernel", "Posterior", "coordinates", "normal_scores"]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nnas_core.arguments import check_count, check_flag
-from nnas_core.optuna_bridge import OptunaTuner
+from nnas_core.plugins.arguments import check_count, check_flag
+from nnas_core.tuners._optuna import OptunaTuner
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler

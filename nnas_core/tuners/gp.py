@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nnas_core.arguments import check_count, check_flag
-from nnas_core.optuna_bridge import OptunaTuner
+from nnas_core.plugins.arguments import check_count, check_flag
+from nnas_core.tuners._optuna import OptunaTuner
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -19,7 +19,7 @@ __all__ = ["GpTuner"]
 
 
 class GpTuner(OptunaTuner):
-    """Optuna's ``GPSampler``; its parameters are those of ``nnas_core.optuna_bridge.Encoding``.
+    """Optuna's ``GPSampler``; its parameters are those of ``nnas_core.tuners._optuna.Encoding``.
 
     A Gaussian process is fitted to all values, with a length a parameter and the Hamming distance between
     categories, and the logarithm of the expected improvement is maximised. The improvement is that over what is

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from nnas_core.arguments import sign_of
-from nnas_core.codes import Code, Codes, Unseen
-from nnas_core.space import SearchSpace
-from nnas_core.tuner import NoMoreTrials, Tuner
+from nnas_core.plugins.arguments import sign_of
+from nnas_core.space.encoding import Code, Codes, Unseen
+from nnas_core.space.search_space import SearchSpace
+from nnas_core.tuners.base import NoMoreTrials, Tuner
 
 __all__ = ["GridTuner"]
 

@@ -10,10 +10,10 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nnas_core.arguments import check_count, check_range, sign_of
 from nnas_core.errors import NnasWarning, UsageError
-from nnas_core.finite import finite
-from nnas_core.optuna_bridge import OptunaTuner
+from nnas_core.files import finite
+from nnas_core.plugins.arguments import check_count, check_range, sign_of
+from nnas_core.tuners._optuna import OptunaTuner
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -23,7 +23,7 @@ __all__ = ["Nsga2Tuner"]
 
 
 class Nsga2Tuner(OptunaTuner):
-    """Optuna's ``NSGAIISampler``; its genes are the parameters of ``nnas_core.optuna_bridge.Encoding``.
+    """Optuna's ``NSGAIISampler``; its genes are the parameters of ``nnas_core.tuners._optuna.Encoding``.
 
     The first generation is random. Each later one comes from the best of all before it, by rank of domination and
     then by distance to their neighbours: two parents cross, and each gene is drawn anew with a small probability.

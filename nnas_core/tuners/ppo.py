@@ -14,13 +14,13 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from nnas_core.arguments import check_count, check_range, sign_of
-from nnas_core.choice import Choice
-from nnas_core.codes import Code, Codes, Unseen
+from nnas_core.plugins.arguments import check_count, check_range, sign_of
 from nnas_core.randomness import derive_seed, generator
-from nnas_core.ranks import ranks
-from nnas_core.space import SearchSpace
-from nnas_core.tuner import NoMoreTrials, Tuner
+from nnas_core.space.choice import Choice
+from nnas_core.space.encoding import Code, Codes, Unseen
+from nnas_core.space.search_space import SearchSpace
+from nnas_core.tuners._ranks import ranks
+from nnas_core.tuners.base import NoMoreTrials, Tuner
 
 __all__ = ["Policy", "PpoTuner", "advantages_of", "loss_of"]
 

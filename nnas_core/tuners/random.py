@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from nnas_core.codes import Codes, Unseen
 from nnas_core.randomness import generator
-from nnas_core.space import SearchSpace
-from nnas_core.tuner import NoMoreTrials, Tuner
+from nnas_core.space.encoding import Codes, Unseen
+from nnas_core.space.search_space import SearchSpace
+from nnas_core.tuners.base import NoMoreTrials, Tuner
 
 __all__ = ["RandomTuner"]
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nnas_core.arguments import check_count, check_range, sign_of
-from nnas_core.codes import Code, Codes, Unseen
 from nnas_core.errors import UsageError
+from nnas_core.plugins.arguments import check_count, check_range, sign_of
 from nnas_core.randomness import generator
-from nnas_core.space import SearchSpace
-from nnas_core.tuner import NoMoreTrials, Tuner
+from nnas_core.space.encoding import Code, Codes, Unseen
+from nnas_core.space.search_space import SearchSpace
+from nnas_core.tuners.base import NoMoreTrials, Tuner
 
 __all__ = ["SposEvolutionTuner"]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nnas_core.arguments import check_count, check_flag
-from nnas_core.optuna_bridge import OptunaTuner
+from nnas_core.plugins.arguments import check_count, check_flag
+from nnas_core.tuners._optuna import OptunaTuner
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -18,7 +18,7 @@ __all__ = ["TpeTuner"]
 
 
 class TpeTuner(OptunaTuner):
-    """Optuna's ``TPESampler``; its parameters are those of ``nnas_core.optuna_bridge.Encoding``.
+    """Optuna's ``TPESampler``; its parameters are those of ``nnas_core.tuners._optuna.Encoding``.
 
     Trials are split into the best few and the others, and a density is estimated for each. Of some samples of the
     first, the one is proposed whose ratio of both densities is largest. Trials that run count among the others.

@@ -13,10 +13,10 @@ from tests.architecture.sources import ROOT, calls, imports, module_names, modul
 BY_NAME = {
     "nnas_cli.groups": "f'{self.package}.{name}'",
     "nnas_core": "f'nnas_core.{_HOME[name]}'",
-    "nnas_core.loading": "source",
-    "nnas_core.registry": "module",
-    "nnas_core.space": "'nnas_core.tree'",
-    "nnas_core.validation": "'nnas_core.checkpoint'",
+    "nnas_core.plugins.loading": "source",
+    "nnas_core.plugins.registry": "module",
+    "nnas_core.space.search_space": "'nnas_core.mutables.tree'",
+    "nnas_core.workflows.validate": "'nnas_core.runs.checkpoint'",
 }
 
 

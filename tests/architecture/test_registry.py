@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nnas_core import Assessor, Mutator, Tuner, registry
+from nnas_core import Assessor, Mutator, Tuner
+from nnas_core.plugins import registry
 from tests.architecture.sources import ROOT
 
 ENTRIES = [(group, name) for group in ("mutators", "tuners", "assessors") for name in registry.entries(group)]

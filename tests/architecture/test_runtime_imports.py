@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from nnas_core.study.store import StudyStore
-from tests.study.made import make
+from nnas_core.study.storage.store import StudyStore
+from tests.study.known_studies import make
 
 SPACE = {"op": {"_type": "layer_choice", "_value": ["a", "b"]}}
 
@@ -53,8 +53,8 @@ def loaded(folder: Path, kind: str, *arguments: str, **environment: str) -> set[
     ("kind", "arguments"),
     [
         ("import", ["nnas_core"]),
-        ("import", ["nnas_core.command_tuning"]),
-        ("import", ["nnas_core.study.store"]),
+        ("import", ["nnas_core.workflows.tune_command"]),
+        ("import", ["nnas_core.study.storage.store"]),
         ("import", ["nnas_core.study.coordinator"]),
         ("import", ["nnas_core.tuners.evolution"]),
         ("command", ["validate", "space.json"]),

@@ -9,7 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from nnas_core import schema
-from nnas_core.validation import validate_file
+from nnas_core.workflows.validate import validate_file
 from tests.architecture.sources import ROOT
 
 KINDS = sorted(file.stem for file in (ROOT / "schemas").glob("*.json"))

@@ -12,7 +12,7 @@ import pytest
 
 from nnas_core.assessors.asha import AshaAssessor
 from nnas_core.errors import UsageError
-from tests.assessors.driving import Curves, ends, halved, random_curves
+from tests.assessors.reported_curves import Curves, ends, halved, random_curves
 
 
 def constant(values: Any, steps: int) -> Curves:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from nnas_core import Assessor, AssessResult, registry
+from nnas_core import Assessor, AssessResult
+from nnas_core.plugins import registry
 from nnas_core.testing import AssessorConformance
 
 _ARGUMENTS: dict[str, dict[str, Any]] = {"hyperband": {"max_resource": 27}}

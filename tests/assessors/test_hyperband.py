@@ -9,7 +9,7 @@ import pytest
 
 from nnas_core.assessors.hyperband import HyperbandAssessor
 from nnas_core.errors import UsageError
-from tests.assessors.driving import ends, halved, random_curves
+from tests.assessors.reported_curves import ends, halved, random_curves
 
 # max_resource, min_resource, reduction_factor; the first rungs, and ceil((s_max + 1) / (s + 1) * eta**s)
 BRACKETS = [

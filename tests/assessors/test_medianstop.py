@@ -10,7 +10,7 @@ import pytest
 
 from nnas_core.assessors.medianstop import MedianstopAssessor
 from nnas_core.errors import UsageError
-from tests.assessors.driving import Curves, ends, random_curves
+from tests.assessors.reported_curves import Curves, ends, random_curves
 
 # running averages: 1, 2, 3 - 3, 3, 5 - 2, 4; so the medians are 2, 3, and 3 (the worse of 3 and 5)
 COMPLETE = [[1, 3, 5], [3, 3, 9], [2, 6]]

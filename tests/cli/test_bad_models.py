@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nnas_core.checkpoint import read_checkpoint
+from nnas_core.runs.checkpoint import read_checkpoint
 from tests.cli.test_search import events
 from tests.cli_support import MODEL, Cli
 

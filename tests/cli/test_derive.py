@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from nnas_core import schema
-from nnas_core.checkpoint import read_checkpoint
-from nnas_core.derivation import derive
 from nnas_core.errors import BindingError
-from nnas_core.space import SearchSpace
+from nnas_core.runs.checkpoint import read_checkpoint
+from nnas_core.space.search_space import SearchSpace
+from nnas_core.workflows.derive import derive
 from tests.cli.test_search import MUTATOR, assert_same_result, events
 from tests.cli_support import MODEL, Cli, ForkServer, wait_until
-from tests.library.training import DataSettings, build_trainer, numbers, task_of
+from tests.training.sample_trainings import DataSettings, build_trainer, numbers, task_of
 
 SEARCH = ("search", "model.py", "--mutator", "random", "--epochs", 2, "--batch-size", 16)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from nnas_core.checkpoint import read_checkpoint
-from nnas_core.study.store import StudyStore
+from nnas_core.runs.checkpoint import read_checkpoint
+from nnas_core.study.storage.store import StudyStore
 from tests.cli.test_search import assert_same_result
 from tests.cli_support import Cli, ForkServer
 

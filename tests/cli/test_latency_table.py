@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from nnas_core.checkpoint import read_checkpoint
+from nnas_core.runs.checkpoint import read_checkpoint
 from tests.cli_support import Cli
 
 SEARCH = ("search", "model.py", "--epochs", 2, "--batch-size", 8, "-o", "run")

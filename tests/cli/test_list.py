@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from nnas_core import registry
+from nnas_core.plugins import registry
 from tests.cli_support import Cli, nnas
 
 __all__ = ["nnas"]

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from nnas_core.checkpoint import read_checkpoint
+from nnas_core.runs.checkpoint import read_checkpoint
 from tests.cli.test_search import assert_same_result
 from tests.cli_support import MODEL, Cli
 
 SEARCH = ("search", "model.py", "--mutator", "darts", "--epochs", 3, "--batch-size", 8)
 
 OWN = '''
-from nnas_core.bilevel import BilevelTrainer
+from nnas_core.training.bilevel import BilevelTrainer
 
 
 class Late(BilevelTrainer):

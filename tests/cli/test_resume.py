@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nnas_core.checkpoint import read_checkpoint
+from nnas_core.runs.checkpoint import read_checkpoint
 from tests.cli.test_search import SEARCH, assert_same_result, events
 from tests.cli_support import MODEL, Cli
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from nnas_core import registry, schema
-from nnas_core.checkpoint import read_checkpoint
+from nnas_core import schema
+from nnas_core.plugins import registry
+from nnas_core.runs.checkpoint import read_checkpoint
 from tests.cli_support import MODEL, Cli
 
 SEARCH = ("search", "model.py", "--mutator", "random", "--epochs", 2, "--batch-size", 16)

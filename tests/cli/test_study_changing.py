@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from nnas_core.architecture import Architecture
+from nnas_core.space.architecture import Architecture
 from nnas_core.study import limits
 from nnas_core.study.coordinator import run_study
-from nnas_core.study.records import TrialResult
-from nnas_core.study.setup import create_study
-from nnas_core.study.store import StudyStore
+from nnas_core.study.opening import create_study
+from nnas_core.study.storage.records import TrialResult
+from nnas_core.study.storage.store import StudyStore
 from tests.cli_support import Cli, ForkServer
-from tests.study import child
-from tests.study.made import make
+from tests.study import study_programs
+from tests.study.known_studies import make
 
 URL = "sqlite:///nnas.db"
 
@@ -88,14 +88,17 @@ def test_a_study_that_runs_ends_where_it_is_stopped_and_begins_again(
         calls.append(architecture)
         if len(calls) == 3:
             nnas.ok("study", "stop")
-        return child.evaluate(architecture)
+        return study_programs.evaluate(architecture)
 
     with StudyStore.open(URL) as store:
-        study = create_study(store, child.settings("random"))
-        result = run_study(store, study, child.tuner_of(study), evaluate)
+        study = create_study(store, study_programs.settings("random"))
+        result = run_study(store, study, study_programs.tuner_of(study), evaluate)
         assert (result.reason, result.finished) == ("stopped", 3)
         assert store.study("study").state == "interrupted"
-        assert run_study(store, study, child.tuner_of(study), child.evaluate, trials=5).reason == "trials"
+        assert (
+            run_study(store, study, study_programs.tuner_of(study), study_programs.evaluate, trials=5).reason
+            == "trials"
+        )
 
 
 # ---- update
@@ -132,11 +135,11 @@ def test_a_study_that_runs_heeds_an_update(nnas: Cli, monkeypatch: pytest.Monkey
 
     def evaluate(architecture: Architecture) -> TrialResult:
         nnas.ok("study", "update", "--trials", 4)
-        return child.evaluate(architecture)
+        return study_programs.evaluate(architecture)
 
     with StudyStore.open(URL) as store:
-        study = create_study(store, child.settings("random"))
-        result = run_study(store, study, child.tuner_of(study), evaluate, trials=50)
+        study = create_study(store, study_programs.settings("random"))
+        result = run_study(store, study, study_programs.tuner_of(study), evaluate, trials=50)
     assert (result.reason, result.finished) == ("trials", 4)
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from nnas_core import __version__
-from nnas_core.study import sqlite, tables
-from nnas_core.study.store import StudyStore
+from nnas_core.study.storage import sqlite, tables
+from nnas_core.study.storage.store import StudyStore
 from tests.cli_support import Cli, ForkServer
 
 ROOT = Path(__file__).parents[2]
@@ -159,7 +159,7 @@ def dump(path: str) -> list[str]:
 
 
 def test_a_study_of_an_older_version_is_migrated_and_kept_beside(nnas: Cli, folder: Path) -> None:
-    old = (ROOT / "tests" / "study" / "zoo" / "v1.db").read_bytes()
+    old = (ROOT / "tests" / "study" / "old_databases" / "v1.db").read_bytes()
     Path("nnas.db").write_bytes(old)
     before = dump("nnas.db")
     result = nnas.ok("study", "list", "--json")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from nnas_core.study.store import StudyStore
+from nnas_core.study.storage.store import StudyStore
 from tests.cli.test_progress import Terminal, terminal
 from tests.cli_support import Cli, ForkServer, wait_until
-from tests.study.made import make
+from tests.study.known_studies import make
 
 __all__ = ["terminal"]
 
@@ -138,7 +138,7 @@ def test_a_study_shows_as_running_while_its_owner_lives_and_as_interrupted_after
     owned.start(store.study("first").settings.space.at(7))
     shown = nnas.ok("study", "list", "--json").json["studies"][0]
     assert (shown["state"], shown["counts"]["running"], shown["counts"]["waiting"]) == ("running", 1, 0)
-    from nnas_core.study import owner
+    from nnas_core.study.storage import leases as owner
 
     owner.release(owned._claim)  # as if the process had died: nothing is written
     shown = nnas.ok("study", "list", "--json").json["studies"][0]

@@ -11,9 +11,9 @@ from typing import Any
 import optuna
 import pytest
 
-from nnas_core.study.store import StudyStore
+from nnas_core.study.storage.store import StudyStore
 from tests.cli_support import Cli
-from tests.study.made import SPACE, make
+from tests.study.known_studies import SPACE, make
 
 URL = "sqlite:///nnas.db"
 

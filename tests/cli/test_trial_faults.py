@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from nnas_core.study.records import TrialRecord
-from nnas_core.study.store import StudyStore
+from nnas_core.study.storage.records import TrialRecord
+from nnas_core.study.storage.store import StudyStore
 from tests.cli_support import Cli, Result
 
 PROGRAM = """

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from nnas_core import registry
-from nnas_core.study.records import TrialRecord
-from nnas_core.study.store import StudyStore
+from nnas_core.plugins import registry
+from nnas_core.study.storage.records import TrialRecord
+from nnas_core.study.storage.store import StudyStore
 from tests.cli_support import MODEL, Cli
 
 TUNE = ("tune", "model.py", "--checkpoint", "run/checkpoint.pt")
@@ -18,7 +18,7 @@ SCRATCH = ("tune", "model.py", "--train-epochs", 1, "--tuner", "random")
 
 TUNER = """
 from nnas_core import SearchSpace, Tuner
-from nnas_core.tuner import NoMoreTrials
+from nnas_core.tuners.base import NoMoreTrials
 
 
 class Backwards(Tuner):

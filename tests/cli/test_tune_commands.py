@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nnas_core.study.store import StudyStore
+from nnas_core.study.storage.store import StudyStore
 from tests.cli.trial_programs import COMMAND, errors, program, stored, tune, write_files
 from tests.cli_support import Cli
 
@@ -222,7 +222,7 @@ def test_another_command_is_refused_and_the_difference_listed(nnas: Cli) -> None
 
 
 ASSESSOR = """
-from nnas_core.assessor import Assessor
+from nnas_core.assessors.base import Assessor
 
 class AtLeast(Assessor):
     def __init__(self, least, optimize_mode="maximize"):
@@ -269,7 +269,7 @@ def test_an_assessor_ends_trials_by_what_they_report(nnas: Cli) -> None:
         (
             ("--assessor", "mine.py:Path"),
             4,
-            "mine.py:Path: Path is no Assessor\nhint: derive it from nnas_core.assessor.Assessor\n",
+            "mine.py:Path: Path is no Assessor\nhint: derive it from nnas_core.assessors.base.Assessor\n",
         ),
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nnas_core.errors import ExitCode
-from nnas_core.study.store import StudyStore
+from nnas_core.study.storage.store import StudyStore
 from tests.cli_support import Cli
 
 pytestmark = pytest.mark.ray

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nnas_core.study.records import TrialRecord
-from nnas_core.study.store import StudyStore
+from nnas_core.study.storage.records import TrialRecord
+from nnas_core.study.storage.store import StudyStore
 from tests.cli_support import MODEL, Cli, ForkServer, Process, wait_until
 
 INHERITED = ("tune", "model.py", "--checkpoint", "run/checkpoint.pt", "--tuner", "grid")
@@ -66,7 +66,7 @@ class Order(Tuner):
 """
 
 ASSESSOR = """
-from nnas_core.assessor import Assessor
+from nnas_core.assessors.base import Assessor
 
 
 class NeverTwo(Assessor):

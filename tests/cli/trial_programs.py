@@ -6,8 +6,8 @@ import json
 import sys
 from pathlib import Path
 
-from nnas_core.study.records import TrialRecord
-from nnas_core.study.store import StudyStore
+from nnas_core.study.storage.records import TrialRecord
+from nnas_core.study.storage.store import StudyStore
 from tests.cli_support import Cli, Result
 
 __all__ = ["BEGIN", "COMMAND", "RESULT", "SPACE", "errors", "program", "stored", "tune", "write_files"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from nnas_core.loading import load_class
+from nnas_core.plugins.loading import load_class
 from nnas_core.testing import MutatorConformance
-from tests.docs.pages import Block, blocks
+from tests.docs.page_runner import Block, blocks
 
 PAGE = {block.file_name: block for block in blocks("docs/custom-algorithms.md") if block.file_name is not None}
 

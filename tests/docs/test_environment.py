@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli_support import Cli, nnas, small_model
-from tests.docs.pages import blocks
+from tests.docs.page_runner import blocks
 
 __all__ = ["nnas", "small_model"]
 

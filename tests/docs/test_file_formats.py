@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from nnas_core import schema
-from nnas_core.validation import validate_file
-from tests.docs.pages import ROOT, blocks, markdown_files
+from nnas_core.workflows.validate import validate_file
+from tests.docs.page_runner import ROOT, blocks, markdown_files
 
 PAGE = "docs/file-formats.md"
 

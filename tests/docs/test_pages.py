@@ -11,9 +11,9 @@ import pytest
 
 from docs import generate
 from nnas_cli.main import COMMANDS, cli
-from nnas_core import registry
 from nnas_core.errors import ExitCode
-from tests.docs.pages import ROOT, blocks, markdown_files
+from nnas_core.plugins import registry
+from tests.docs.page_runner import ROOT, blocks, markdown_files
 
 PAGES = [str(file.relative_to(ROOT)) for file in generate.pages()]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import ROOT, blocks, markdown_files, run_page
+from tests.docs.page_runner import ROOT, blocks, markdown_files, run_page
 
 RUN = [file for file in markdown_files() if any(block.language in ("python", "console") for block in blocks(file))]
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from nnas_core.execution.messages import Receiver
-from nnas_core.execution.supervised import Supervised
+from nnas_core.execution.process import Supervised
 
 ROOT = Path(__file__).parents[2]
 

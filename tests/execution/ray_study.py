@@ -10,13 +10,13 @@ from pathlib import Path
 
 from nnas_core.errors import InputError
 from nnas_core.execution.commands import LocalSettings
-from nnas_core.execution.ray_engine import RayEngine, RaySettings
+from nnas_core.execution.ray.engine import RayEngine, RaySettings
 from nnas_core.study.coordinator import run_study
-from nnas_core.study.records import StudySettings
-from nnas_core.study.setup import create_study
-from nnas_core.study.store import StudyStore
+from nnas_core.study.opening import create_study
+from nnas_core.study.storage.records import StudySettings
+from nnas_core.study.storage.store import StudyStore
 from nnas_core.tuners.random import RandomTuner
-from tests.execution.ray_trials import SPACE, command
+from tests.execution.ray_engine_trials import SPACE, command
 
 
 def main(url: str, folder: str, address: str) -> None:

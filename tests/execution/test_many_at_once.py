@@ -14,16 +14,16 @@ import pytest
 
 from nnas_core import Assessor
 from nnas_core.errors import Interrupted, NoResultError, UserCodeError
+from nnas_core.execution.engine import Engine, Failed, Finished, Intermediate, Job, Report
 from nnas_core.study import limits
 from nnas_core.study.coordinator import StudyResult, run_study
-from nnas_core.study.engine import Engine, Failed, Finished, Intermediate, Job, Report
 from nnas_core.study.limits import TrialRules
-from nnas_core.study.records import StudyRecord, TrialRecord, TrialResult
-from nnas_core.study.setup import create_study
-from nnas_core.study.store import StudyStore
-from nnas_core.tuner import NoMoreTrials, Tuner
-from tests.study import child
-from tests.study.objective import additive
+from nnas_core.study.opening import create_study
+from nnas_core.study.storage.records import StudyRecord, TrialRecord, TrialResult
+from nnas_core.study.storage.store import StudyStore
+from nnas_core.tuners.base import NoMoreTrials, Tuner
+from tests.study import study_programs
+from tests.study.trial_objective import additive
 
 Step = Callable[["Scripted"], Sequence[Report]]
 
@@ -86,7 +86,7 @@ class Noting(Tuner):
 
     def __init__(self, proposals: Sequence[int]) -> None:
         super().__init__()
-        space = child.space_of_all_kinds()
+        space = study_programs.space_of_all_kinds()
         self._proposals = iter([space.at(number).parameters() for number in proposals])
         self.calls: list[tuple[Any, ...]] = []
 
@@ -131,7 +131,7 @@ class Setup:
 @pytest.fixture
 def setup(tmp_path: Path) -> Iterator[Setup]:
     with StudyStore.open(f"sqlite:///{tmp_path}/nnas.db") as store:
-        yield Setup(store, create_study(store, child.settings()))
+        yield Setup(store, create_study(store, study_programs.settings()))
 
 
 def test_ends_in_any_order_are_told_in_that_order_and_repeated_in_it(setup: Setup) -> None:
@@ -377,12 +377,12 @@ def test_whatever_happens_in_whatever_order_can_be_repeated(setup: Setup, seed: 
         with pytest.raises(Interrupted):
             setup.run(
                 Scripted(*[anything] * 1000),
-                child.tuner_of(setup.study),
+                study_programs.tuner_of(setup.study),
                 concurrency=rng.randint(1, 5),
                 should_stop=lambda end=end, asked=asked: 2 if next(asked) == end else None,  # type: ignore[misc]
             )
     ended = len([state for state, _ in setup.states() if state in ("succeeded", "failed")])
-    result = setup.run(Scripted(), child.tuner_of(setup.study), trials=ended + 10)
+    result = setup.run(Scripted(), study_programs.tuner_of(setup.study), trials=ended + 10)
     assert result.finished == ended + 10
     assert len({trial.architecture.canonical for trial in setup.trials()}) == len(setup.trials())
     for trial in setup.trials():

@@ -13,12 +13,12 @@ import torch
 from nnas_core import random_state
 from nnas_core.errors import InputError
 from nnas_core.execution.commands import LocalSettings
+from nnas_core.execution.engine import Finished, Job
 from nnas_core.execution.pool import WorkerPool
-from nnas_core.study.engine import Finished, Job
-from nnas_core.study.store import StudyStore
-from nnas_core.tuning import TuneSettings, prepare_worker, tune
+from nnas_core.study.storage.store import StudyStore
+from nnas_core.workflows.tune import TuneSettings, prepare_worker, tune
 from tests.cli_support import _searched, small_model, small_run
-from tests.execution.processes import ends
+from tests.execution.process_checks import ends
 
 __all__ = ["_searched", "small_model", "small_run"]
 
@@ -58,7 +58,7 @@ def test_a_worker_gives_the_numbers_of_this_process_in_any_order(
     assert len({str(metrics) for _, metrics in here}) > 1
     setting = {"settings": asdict(settings), "random": begin, "weights": study.settings.config.get("weights")}
     architectures = [trial.architecture for trial in store.trials(study)]
-    engine = WorkerPool("nnas_core.model_worker", setting, LocalSettings(tmp_path / "logs"))
+    engine = WorkerPool("nnas_core.workflows.tune_worker", setting, LocalSettings(tmp_path / "logs"))
     for place in (3, 1, 0, 2, 3):
         engine.submit(Job(place, 1, architectures[place]))
         report = ends(engine, 1)[0]

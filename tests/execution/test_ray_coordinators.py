@@ -14,13 +14,13 @@ import pytest
 
 from nnas_core.errors import EnvironmentFailure
 from nnas_core.execution.commands import LocalSettings
-from nnas_core.execution.ray_engine import RayEngine, RaySettings
-from nnas_core.study.engine import Finished
-from nnas_core.study.store import StudyStore
+from nnas_core.execution.engine import Finished
+from nnas_core.execution.ray.engine import RayEngine, RaySettings
+from nnas_core.study.storage.store import StudyStore
 from tests.execution.conftest import ROOT, RayCluster
-from tests.execution.processes import lives, until_gone
-from tests.execution.ray_trials import SPACE, Trials, command
-from tests.study.forks import until
+from tests.execution.process_checks import lives, until_gone
+from tests.execution.ray_engine_trials import SPACE, Trials, command
+from tests.study.program_fork_server import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.kill, pytest.mark.slow]
 

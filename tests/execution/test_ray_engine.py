@@ -17,18 +17,18 @@ from typing import Any
 import pytest
 
 from nnas_core.errors import EnvironmentFailure, UsageError
-from nnas_core.execution import ray_engine
 from nnas_core.execution.commands import CommandEngine, LocalSettings
+from nnas_core.execution.engine import Failed, Finished, Intermediate, Job, Report
 from nnas_core.execution.pool import WorkerPool
-from nnas_core.execution.ray_engine import RayEngine, RaySettings
+from nnas_core.execution.ray import engine as ray_engine
+from nnas_core.execution.ray.engine import RayEngine, RaySettings
 from nnas_core.files import prepare_folder
-from nnas_core.space import SearchSpace
-from nnas_core.study.engine import Failed, Finished, Intermediate, Job, Report
+from nnas_core.space.search_space import SearchSpace
 from tests.execution.conftest import RayCluster
-from tests.execution.processes import lives, until_gone
-from tests.execution.ray_trials import SPACE, Trials, command
-from tests.study.forks import until
-from tests.study.objective import evaluate, space_of_all_kinds
+from tests.execution.process_checks import lives, until_gone
+from tests.execution.ray_engine_trials import SPACE, Trials, command
+from tests.study.program_fork_server import until
+from tests.study.trial_objective import evaluate, space_of_all_kinds
 
 pytestmark = [pytest.mark.ray, pytest.mark.kill]
 
@@ -77,11 +77,11 @@ def test_warm_workers_give_the_values_that_they_give_without_ray(ray_cluster: Ra
     space = space_of_all_kinds()
     setting = {"log": str(tmp_path / "log")}
     settings = LocalSettings(tmp_path / "logs")
-    work = {"module": "tests.study.worker", "setting": setting}
+    work = {"module": "tests.study.pool_worker", "setting": setting}
     ends = []
     for engine in (
         RayEngine(work, space, settings, RaySettings(ray_cluster.address)),
-        WorkerPool("tests.study.worker", setting, settings),
+        WorkerPool("tests.study.pool_worker", setting, settings),
     ):
         with contextlib.closing(engine):
             for number in range(12):

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 
 from nnas_core.execution.commands import CommandEngine, LocalSettings
+from nnas_core.execution.engine import Engine
 from nnas_core.execution.pool import WorkerPool
 from nnas_core.study.coordinator import run_study
-from nnas_core.study.engine import Engine
 from nnas_core.study.limits import TrialRules
-from nnas_core.study.records import StudySettings, TrialRecord
-from nnas_core.study.setup import create_study
-from nnas_core.study.store import StudyStore
-from nnas_core.tuner import NoMoreTrials, Tuner
+from nnas_core.study.opening import create_study
+from nnas_core.study.storage.records import StudySettings, TrialRecord
+from nnas_core.study.storage.store import StudyStore
+from nnas_core.tuners.base import NoMoreTrials, Tuner
 from tests.execution.pool_worker import Deeds
-from tests.execution.processes import program
-from tests.study.made import SPACE
+from tests.execution.process_checks import program
+from tests.study.known_studies import SPACE
 
 
 class InOrder(Tuner):

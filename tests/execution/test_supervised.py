@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from nnas_core.execution.supervised import GRACE_S, End, Supervised, environment, last_line
-from tests.execution.processes import lives, pid_in, program, until_gone
+from nnas_core.execution.process import GRACE_S, End, Supervised, environment, last_line
+from tests.execution.process_checks import lives, pid_in, program, until_gone
 from tests.study.conftest import ROOT
 
 PATIENCE_S = 60.0
@@ -187,7 +187,7 @@ def test_what_a_command_leaves_running_ends_with_it(start: Start, tmp_path: Path
 COORDINATOR = """
 import os, signal, sys
 from pathlib import Path
-from nnas_core.execution.supervised import Supervised
+from nnas_core.execution.process import Supervised
 command, log = sys.argv[1:]
 running = Supervised([sys.executable, "-I", "-S", command], log=Path(log), log_bytes=1000, env=os.environ, grace_s=0.2)
 while True: signal.pause()

@@ -13,12 +13,12 @@ import pytest
 from nnas_core.errors import EnvironmentFailure, UserCodeError
 from nnas_core.execution import pool
 from nnas_core.execution.commands import LocalSettings
+from nnas_core.execution.engine import Failed, Finished, Intermediate, Report
 from nnas_core.execution.pool import WorkerPool
-from nnas_core.study.engine import Failed, Finished, Intermediate, Report
 from tests.execution.pool_worker import Deeds
-from tests.execution.processes import ends, job, lives, pid_in, until_gone
-from tests.study.forks import until
-from tests.study.made import SPACE
+from tests.execution.process_checks import ends, job, lives, pid_in, until_gone
+from tests.study.known_studies import SPACE
+from tests.study.program_fork_server import until
 
 PATIENCE_S = 60.0
 

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnas_core.mutators.cdarts import CdartsMutator
-from tests.library.models import OneLayer
-from tests.mutators.cycles import batch_of, cyclic, double, net
-from tests.mutators.searches import different, run
+from tests.mutables.sample_models import OneLayer
+from tests.mutators.cdarts_search import batch_of, cyclic, double, net
+from tests.mutators.darts_variant_searches import different, run
 
 # ---- losses
 

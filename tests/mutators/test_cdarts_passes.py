@@ -14,10 +14,10 @@ from nnas_core import random_state
 from nnas_core.errors import BindingError, NoResultError, UsageError, UserCodeError
 from nnas_core.mutators.cdarts import CdartsMutator, CdartsTrainer
 from nnas_core.mutators.darts import DartsMutator
-from nnas_core.training import Callback
-from tests.library.training import global_loaders, numbers, task_of
-from tests.mutators.cycles import Net, cyclic, net
-from tests.mutators.searches import different, run, searcher
+from nnas_core.training.trainer import Callback
+from tests.mutators.cdarts_search import Net, cyclic, net
+from tests.mutators.darts_variant_searches import different, run, searcher
+from tests.training.sample_trainings import global_loaders, numbers, task_of
 
 # ---- the order of things
 

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from nnas_core import Mutator, registry
+from nnas_core import Mutator
 from nnas_core.mutators.fbnet import FbnetMutator
-from nnas_core.space import SearchSpace
+from nnas_core.plugins import registry
+from nnas_core.space.search_space import SearchSpace
 from nnas_core.testing import MutatorConformance
 
 

@@ -12,7 +12,7 @@ from torch.optim import SGD
 from nnas_core import InputChoice, LayerChoice
 from nnas_core.errors import UsageError
 from nnas_core.mutators.darts import DartsMutator
-from tests.mutators.unrolled import SECOND, Net, gradient_of, trainer_of
+from tests.mutators.float64_supernet import SECOND, Net, gradient_of, trainer_of
 
 # ---- closed forms
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.optim import SGD, RMSprop
 
 from nnas_core.errors import NoResultError, UserCodeError
+from nnas_core.mutators._relaxation import RelaxedMutator
 from nnas_core.mutators.darts import DartsMutator
-from nnas_core.relaxation import RelaxedMutator
 from nnas_core.testing import MutatorConformance
-from tests.mutators.unrolled import (
+from tests.mutators.float64_supernet import (
     OPTIMIZERS,
     ORDERS,
     SECOND,

@@ -13,12 +13,22 @@ from torch import Tensor, nn
 from torch.distributions import Beta, Dirichlet, kl_divergence
 
 from nnas_core import LayerChoice
-from nnas_core.bilevel import BilevelTrainer
 from nnas_core.errors import BindingError, UsageError
 from nnas_core.mutators.darts import DartsMutator
 from nnas_core.mutators.drnas import DrnasMutator, DrnasTrainer
-from nnas_core.training import Callback
-from tests.mutators.sampled import Mixed, StopAt, assert_equal_states, built, inputs, row_of, run, spread, trainer_of
+from nnas_core.training.bilevel import BilevelTrainer
+from nnas_core.training.trainer import Callback
+from tests.mutators.noisy_search import (
+    Mixed,
+    StopAt,
+    assert_equal_states,
+    built,
+    inputs,
+    row_of,
+    run,
+    spread,
+    trainer_of,
+)
 
 
 class Lines(nn.Module):

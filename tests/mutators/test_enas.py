@@ -14,7 +14,7 @@ from torch import nn
 
 from nnas_core import InputChoice, LayerChoice
 from nnas_core.mutators.enas import EnasMutator
-from tests.mutators.policy import EVERYTHING, Reference, Space, space_mutator
+from tests.mutators.enas_equations import EVERYTHING, Reference, Space, space_mutator
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nnas_core import LayerChoice
 from nnas_core.mutators.enas import EnasMutator
-from tests.mutators.policy import EVERYTHING, Reference, space_mutator
+from tests.mutators.enas_equations import EVERYTHING, Reference, space_mutator
 
 
 def objective(mutator: EnasMutator, rewards: Tensor) -> Tensor:

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from nnas_core import InputChoice, LayerChoice, RandomMutator
-from nnas_core.controller.steps import MOST_SUBSETS
-from nnas_core.data import DataSettings, architecture_batches, build_batches
 from nnas_core.errors import BindingError, NoResultError, UsageError
+from nnas_core.mutators._controller.steps import MOST_SUBSETS
 from nnas_core.mutators.enas import EnasMutator, EnasTrainer
-from nnas_core.task import Task
-from nnas_core.training import Callback
-from tests.library.training import Stream, numbers, task_of
-from tests.mutators.policy import SUBSETS
+from nnas_core.training.data import DataSettings, architecture_batches, build_batches
+from nnas_core.training.task import Task
+from nnas_core.training.trainer import Callback
+from tests.mutators.enas_equations import SUBSETS
+from tests.training.sample_trainings import Stream, numbers, task_of
 
 
 class Net(nn.Module):

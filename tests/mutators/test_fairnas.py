@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnas_core import InputChoice, LayerChoice, RandomMutator, Trainer
-from nnas_core.data import DataSettings, build_batches
 from nnas_core.errors import BindingError, UsageError
 from nnas_core.mutators.fairnas import FairnasMutator, FairnasTrainer
 from nnas_core.testing import MutatorConformance
-from tests.library.models import OneInput, OneLayer, Times, times
-from tests.library.training import numbers, task_of
+from nnas_core.training.data import DataSettings, build_batches
+from tests.mutables.sample_models import OneInput, OneLayer, Times, times
+from tests.training.sample_trainings import numbers, task_of
 
 
 class Net(nn.Module):

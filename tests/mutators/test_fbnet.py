@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nnas_core.bilevel import BilevelTrainer
 from nnas_core.errors import BindingError, InputError, UsageError, UserCodeError
 from nnas_core.mutators.darts import DartsMutator
 from nnas_core.mutators.fbnet import FbnetMutator, FbnetTrainer
-from nnas_core.training import Callback
-from tests.mutators.sampled import (
+from nnas_core.training.bilevel import BilevelTrainer
+from nnas_core.training.trainer import Callback
+from tests.mutators.noisy_search import (
     LATENCIES,
     Mixed,
     StopAt,

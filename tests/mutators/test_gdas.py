@@ -13,9 +13,9 @@ from torch.utils.data import IterableDataset, TensorDataset
 
 from nnas_core import Architecture, InputChoice, LayerChoice
 from nnas_core.mutators.gdas import GdasMutator
-from nnas_core.training import Callback
-from tests.library.models import Times
-from tests.mutators.sampled import built, inputs, row_of, run, spread, task_of, trainer_of, uniforms
+from nnas_core.training.trainer import Callback
+from tests.mutables.sample_models import Times
+from tests.mutators.noisy_search import built, inputs, row_of, run, spread, task_of, trainer_of, uniforms
 
 
 def bound(model: nn.Module, temperature: float = 1.0, seed: int = 7) -> GdasMutator:

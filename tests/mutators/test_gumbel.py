@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from nnas_core import InputChoice, LayerChoice
 from nnas_core.errors import UsageError
-from nnas_core.gumbel import GumbelMutator
-from tests.mutators.sampled import (
+from nnas_core.mutators._gumbel import GumbelMutator
+from tests.mutators.noisy_search import (
     Mixed,
     built,
     chi_square,

@@ -16,10 +16,10 @@ from nnas_core import InputChoice, LayerChoice, Mutator
 from nnas_core.errors import BindingError, UsageError, UserCodeError
 from nnas_core.mutators.darts import DartsMutator
 from nnas_core.mutators.pcdarts import PcdartsMutator, PcdartsTrainer, shuffle_channels
-from nnas_core.space import SearchSpace
-from nnas_core.training import Callback
-from tests.library.models import OneInput, OneLayer
-from tests.mutators.searches import different, run, searcher
+from nnas_core.space.search_space import SearchSpace
+from nnas_core.training.trainer import Callback
+from tests.mutables.sample_models import OneInput, OneLayer
+from tests.mutators.darts_variant_searches import different, run, searcher
 
 
 def block(channels: int, key: str, stride: int = 1) -> LayerChoice:

@@ -15,15 +15,15 @@ import torch
 from torch import nn
 
 from nnas_core import LayerChoice
-from nnas_core.checkpoint import read_checkpoint
 from nnas_core.errors import BindingError, Interrupted
 from nnas_core.mutators.pdarts import PdartsMutator, PdartsTrainer
-from nnas_core.run import RunFolder
-from nnas_core.search import SearchSettings, search
-from nnas_core.training import Callback
-from tests.library.models import OneLayer
-from tests.mutators.searches import different, run
-from tests.mutators.stages import DEEP, Counted, Layers, Watch, layered, progressive
+from nnas_core.runs.checkpoint import read_checkpoint
+from nnas_core.runs.folder import RunFolder
+from nnas_core.training.trainer import Callback
+from nnas_core.workflows.search import SearchSettings, search
+from tests.mutables.sample_models import OneLayer
+from tests.mutators.darts_variant_searches import different, run
+from tests.mutators.pdarts_search import DEEP, Counted, Layers, Watch, layered, progressive
 
 # ---- stages
 

@@ -11,8 +11,8 @@ from nnas_core import LayerChoice
 from nnas_core.errors import BindingError, UsageError, UserCodeError
 from nnas_core.mutators.darts import DartsMutator
 from nnas_core.mutators.pdarts import PdartsMutator, PdartsTrainer
-from tests.mutators.searches import searcher
-from tests.mutators.stages import DEEP, Layers, layered, progressive
+from tests.mutators.darts_variant_searches import searcher
+from tests.mutators.pdarts_search import DEEP, Layers, layered, progressive
 
 
 class Own(nn.Module):

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from nnas_core import InputChoice, LayerChoice, MutableScope
 from nnas_core.mutators.pdarts import PdartsMutator
-from tests.library.models import OneLayer
-from tests.mutators.stages import Watch, progressive
+from tests.mutables.sample_models import OneLayer
+from tests.mutators.pdarts_search import Watch, progressive
 
 
 def test_skip_dropout_fades_as_in_the_authors_code() -> None:

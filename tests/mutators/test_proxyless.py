@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from nnas_core import InputChoice, LayerChoice, RandomMutator
 from nnas_core.mutators.proxyless import ProxylessMutator
-from tests.library.models import OneInput
-from tests.mutators.gates import MODES, points, proxyless, seeded
+from tests.mutables.sample_models import OneInput
+from tests.mutators.proxyless_search import MODES, points, proxyless, seeded
 
 
 class Zero(nn.Module):

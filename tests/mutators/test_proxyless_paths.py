@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from nnas_core import InputChoice, LayerChoice, RandomMutator
-from tests.library.models import OneInput, OneLayer, Times, times
-from tests.mutators.gates import points, proxyless, seeded
+from tests.mutables.sample_models import OneInput, OneLayer, Times, times
+from tests.mutators.proxyless_search import points, proxyless, seeded
 
 # ---- probabilities
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from nnas_core import LayerChoice, RandomMutator
-from nnas_core.bilevel import BilevelTrainer
-from nnas_core.data import DataSettings, architecture_batches, build_batches
 from nnas_core.errors import BindingError, NoResultError, UsageError
 from nnas_core.mutators.proxyless import ProxylessMutator, ProxylessTrainer
 from nnas_core.testing import MutatorConformance
-from tests.library.models import OneInput, OneLayer, times
-from tests.library.training import numbers, task_of
-from tests.mutators.gates import MODES, points, proxyless, seeded
+from nnas_core.training.bilevel import BilevelTrainer
+from nnas_core.training.data import DataSettings, architecture_batches, build_batches
+from tests.mutables.sample_models import OneInput, OneLayer, times
+from tests.mutators.proxyless_search import MODES, points, proxyless, seeded
+from tests.training.sample_trainings import numbers, task_of
 
 # ---- options and what cannot be served
 

@@ -10,14 +10,14 @@ import torch
 
 from nnas_core import Mutator
 from nnas_core.errors import BindingError, NoResultError
+from nnas_core.mutators._relaxation import RelaxedMutator
 from nnas_core.mutators.drnas import DrnasMutator
 from nnas_core.mutators.fbnet import FbnetMutator
 from nnas_core.mutators.gdas import GdasMutator
 from nnas_core.mutators.snas import SnasMutator
-from nnas_core.relaxation import RelaxedMutator
-from nnas_core.training import Callback, Trainer
-from tests.library.models import Everything, OneLayer, times
-from tests.mutators.sampled import LATENCIES, StopAt, assert_equal_states, inputs, run, task_of, trainer_of
+from nnas_core.training.trainer import Callback, Trainer
+from tests.mutables.sample_models import Everything, OneLayer, times
+from tests.mutators.noisy_search import LATENCIES, StopAt, assert_equal_states, inputs, run, task_of, trainer_of
 
 CASES: dict[str, tuple[type[Mutator], dict[str, Any]]] = {
     "gdas": (GdasMutator, {"weight_decay": 0.0}),  # what moves without decay has a gradient

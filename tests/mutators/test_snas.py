@@ -13,8 +13,8 @@ from torch.distributions import RelaxedBernoulli, RelaxedOneHotCategorical
 
 from nnas_core import InputChoice, LayerChoice
 from nnas_core.mutators.snas import SnasMutator
-from nnas_core.training import Trainer
-from tests.mutators.sampled import StopAt, built, chi_square, inputs, row_of, run, spread, trainer_of
+from nnas_core.training.trainer import Trainer
+from tests.mutators.noisy_search import StopAt, built, chi_square, inputs, row_of, run, spread, trainer_of
 
 
 class Lines(nn.Module):

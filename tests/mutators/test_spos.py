@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from nnas_core import LayerChoice, RandomMutator
-from nnas_core.bounded import AddedCosts, BoundedDraw, MeasuredCosts, Population
-from nnas_core.cost import parameter_table
 from nnas_core.errors import NnasWarning, NoResultError, UsageError
+from nnas_core.mutables.cost import parameter_table
+from nnas_core.mutators._bounded import AddedCosts, BoundedDraw, MeasuredCosts, Population
 from nnas_core.mutators.spos import SposMutator, SposTrainer
-from nnas_core.registry import find
-from tests.mutators.bounded import (
+from nnas_core.plugins.registry import find
+from tests.mutators.enumerable_costs import (
     Long,
     Shrinking,
     Unequal,

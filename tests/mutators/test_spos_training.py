@@ -11,15 +11,15 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from nnas_core import RandomMutator, Trainer
-from nnas_core.checkpoint import read_checkpoint, write_checkpoint
-from nnas_core.data import DataSettings, build_batches
 from nnas_core.errors import NoResultError, UsageError, UserCodeError
 from nnas_core.mutators.spos import SposMutator, SposTrainer
-from nnas_core.training import Callback
+from nnas_core.runs.checkpoint import read_checkpoint, write_checkpoint
+from nnas_core.training.data import DataSettings, build_batches
+from nnas_core.training.trainer import Callback
 from tests.cli_support import Cli, nnas, small_model
-from tests.library.test_checkpoint import HEADER
-from tests.library.training import numbers, task_of
-from tests.mutators.bounded import Shrinking, Unequal, drawn, flops_of, long_sample, quietly, sample, seeded
+from tests.mutators.enumerable_costs import Shrinking, Unequal, drawn, flops_of, long_sample, quietly, sample, seeded
+from tests.runs.test_checkpoint import HEADER
+from tests.training.sample_trainings import numbers, task_of
 
 __all__ = ["nnas", "small_model"]
 
@@ -61,7 +61,7 @@ class TestMeasuring:
 
     @quietly
     def test_costs_are_remembered_but_not_without_end(self, monkeypatch):
-        monkeypatch.setattr("nnas_core.bounded._REMEMBERED", 4)
+        monkeypatch.setattr("nnas_core.mutators._bounded._REMEMBERED", 4)
         model = Shrinking()
         mutator = SposMutator(model, seeded(), flops=[30, 300])
         mutator.measure_costs(long_sample())

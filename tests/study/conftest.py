@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from nnas_core.study.coordinator import run_study
-from nnas_core.study.store import StudyStore
+from nnas_core.study.storage.store import StudyStore
 from tests.study import child, postgres
-from tests.study.forks import Forked, Forks
+from tests.study.program_fork_server import Forked, Forks
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,12 +37,12 @@ def store(url: str) -> Iterator[StudyStore]:
 
 @pytest.fixture
 def spawn() -> Iterator[Spawn]:
-    """Start ``tests.study.child``; whatever still runs at the end of the test is killed."""
+    """Start ``tests.study.study_programs``; whatever still runs at the end of the test is killed."""
     processes: list[subprocess.Popen[str]] = []
 
     def start(*arguments: object, through: Sequence[str] = ()) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [*through, sys.executable, "-m", "tests.study.child", *map(str, arguments)],
+            [*through, sys.executable, "-m", "tests.study.study_programs", *map(str, arguments)],
             cwd=ROOT,
             text=True,
             stdin=subprocess.PIPE,

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from nnas_core.errors import EnvironmentFailure, InputError, UsageError
-from nnas_core.space import SearchSpace
-from nnas_core.study.backup import back_up
+from nnas_core.space.search_space import SearchSpace
 from nnas_core.study.exporting import results_csv
-from nnas_core.study.store import StudyStore
+from nnas_core.study.storage.backup import back_up
+from nnas_core.study.storage.store import StudyStore
 from nnas_core.study.to_optuna import write_optuna_study
-from tests.study.made import make
+from tests.study.known_studies import make
 
 
 @pytest.mark.parametrize(

@@ -11,23 +11,23 @@ import numpy as np
 import pytest
 
 from nnas_core import schema
-from nnas_core.architecture import Architecture
 from nnas_core.errors import Interrupted, NoResultError, UsageError, UserCodeError
+from nnas_core.space.architecture import Architecture
 from nnas_core.study.coordinator import MOST_REPEATS, REASONS, StudyResult, run_study
-from nnas_core.study.records import StudyRecord, TrialFailed, TrialRecord, TrialResult
-from nnas_core.study.setup import create_study
-from nnas_core.study.store import StudyStore
-from nnas_core.tuner import NoMoreTrials, Tuner
-from tests.study import child
+from nnas_core.study.opening import create_study
+from nnas_core.study.storage.records import StudyRecord, TrialFailed, TrialRecord, TrialResult
+from nnas_core.study.storage.store import StudyStore
+from nnas_core.tuners.base import NoMoreTrials, Tuner
+from tests.study import study_programs
 
 
 @pytest.fixture
 def study(store: StudyStore) -> StudyRecord:
-    return create_study(store, child.settings())
+    return create_study(store, study_programs.settings())
 
 
-def run(store: StudyStore, study: StudyRecord, evaluate: Any = child.evaluate, **options: Any) -> StudyResult:
-    return run_study(store, study, child.tuner_of(study), evaluate, **options)
+def run(store: StudyStore, study: StudyRecord, evaluate: Any = study_programs.evaluate, **options: Any) -> StudyResult:
+    return run_study(store, study, study_programs.tuner_of(study), evaluate, **options)
 
 
 class Scripted(Tuner):
@@ -57,7 +57,7 @@ class Scripted(Tuner):
 
 
 def parameters(*numbers: int) -> list[dict[str, Any]]:
-    space = child.space_of_all_kinds()
+    space = study_programs.space_of_all_kinds()
     return [space.at(number).parameters() for number in numbers]
 
 
@@ -79,7 +79,7 @@ def test_a_study_ends_at_its_number_of_trials_and_goes_on_to_a_larger_one(
 def test_the_best_and_the_top_follow_the_mode_and_prefer_the_earlier(store: StudyStore) -> None:
     values = [2.0, 3.0, 1.0, 3.0, 1.0]
     for mode, order in (("maximize", [1, 3, 0, 2, 4]), ("minimize", [2, 4, 0, 1, 3])):
-        settings = replace(child.settings("random", optimize_mode=mode), name=mode)
+        settings = replace(study_programs.settings("random", optimize_mode=mode), name=mode)
         study = create_study(store, settings)
         drawn = iter(values)
         result = run(store, study, lambda _, drawn=drawn: TrialResult(next(drawn)), trials=5)
@@ -203,7 +203,7 @@ def test_a_study_of_which_every_trial_failed_has_no_result(store: StudyStore, st
 
 def test_a_study_without_a_finished_trial_has_no_result(store: StudyStore, study: StudyRecord) -> None:
     with pytest.raises(NoResultError, match="'study' has no finished trial: there are no more architectures"):
-        run_study(store, study, Scripted([]), child.evaluate)
+        run_study(store, study, Scripted([]), study_programs.evaluate)
 
 
 def test_a_signal_ends_the_study_between_trials(store: StudyStore, study: StudyRecord) -> None:
@@ -264,7 +264,7 @@ def test_a_known_architecture_that_failed_fails_again(store: StudyStore, study: 
 
 def test_a_tuner_that_only_repeats_itself_ends_the_study(store: StudyStore, study: StudyRecord) -> None:
     tuner = Scripted(itertools.repeat(parameters(4)[0]))
-    result = run_study(store, study, tuner, child.evaluate)
+    result = run_study(store, study, tuner, study_programs.evaluate)
     assert (result.reason, result.finished) == ("repeats", 1)
     assert REASONS["repeats"] == "the tuner proposed 1000 known architectures one after the other"
     assert tuner.calls.count(("propose", MOST_REPEATS)) == 1
@@ -285,14 +285,14 @@ def test_a_proposal_that_does_not_fit_names_the_tuner_and_the_problem(
 ) -> None:
     tuner = Scripted([{**parameters(0)[0], **change}])
     with pytest.raises(UserCodeError, match="tuner 'evolution' proposed what is no architecture") as caught:
-        run_study(store, study, tuner, child.evaluate)
+        run_study(store, study, tuner, study_programs.evaluate)
     assert [problem in line for line in caught.value.problems] == [True]
     assert store.trials(study) == []
 
 
 def test_a_proposal_that_is_no_object_is_refused(store: StudyStore, study: StudyRecord) -> None:
     with pytest.raises(UserCodeError, match="an architecture is an object of keys, not null"):
-        run_study(store, study, Scripted([None]), child.evaluate)
+        run_study(store, study, Scripted([None]), study_programs.evaluate)
 
 
 def test_an_error_inside_the_tuner_is_its_own(store: StudyStore, study: StudyRecord) -> None:
@@ -324,7 +324,7 @@ class TestBrokenArchitectures:
         def evaluate(architecture: Architecture) -> TrialResult:
             if next(calls) == 2:
                 raise UserCodeError("ValueError: no")
-            return child.evaluate(architecture)
+            return study_programs.evaluate(architecture)
 
         result = run(store, study, evaluate, trials=5)
         assert (result.finished, result.failed) == (5, 1)

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from nnas_core.errors import EnvironmentFailure, InputError, NnasWarning, UsageError
-from nnas_core.study import sqlite
 from nnas_core.study.coordinator import run_study
-from nnas_core.study.store import StudyStore
-from tests.study import child
+from nnas_core.study.storage import sqlite
+from nnas_core.study.storage.store import StudyStore
+from tests.study import study_programs
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +23,8 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A sound database with a study of 40 trials."""
     path = tmp_path_factory.mktemp("sound") / "nnas.db"
     with StudyStore.open(f"sqlite:///{path}") as store:
-        study = store.create_study(child.settings("random"))
-        run_study(store, study, child.tuner_of(study), child.evaluate, trials=40)
+        study = store.create_study(study_programs.settings("random"))
+        run_study(store, study, study_programs.tuner_of(study), study_programs.evaluate, trials=40)
     return path.read_bytes()
 
 
@@ -119,7 +119,7 @@ def test_the_database_is_made_without_hard_links_too(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(os, "link", refuse)
     with StudyStore.open(f"sqlite:///{tmp_path}/nnas.db") as store:
-        store.create_study(child.settings())
+        store.create_study(study_programs.settings())
     assert [file.name for file in tmp_path.iterdir()] == ["nnas.db"]
 
 
@@ -131,7 +131,7 @@ def test_of_two_that_create_the_database_the_quicker_one_wins(tmp_path: Path, mo
         calls += 1
         if calls == 1:  # at the last moment another process has made the database, and a study in it
             with StudyStore.open(url) as quicker:
-                quicker.create_study(child.settings())
+                quicker.create_study(study_programs.settings())
         link(source, target)
 
     monkeypatch.setattr(os, "link", be_slower)

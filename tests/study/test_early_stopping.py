@@ -10,17 +10,18 @@ from typing import Any
 
 import pytest
 
-from nnas_core import Assessor, AssessResult, registry
-from nnas_core.architecture import Architecture
+from nnas_core import Assessor, AssessResult
 from nnas_core.errors import Interrupted, UserCodeError
+from nnas_core.execution.engine import Engine, Failed, Finished, Intermediate, Job, Report
+from nnas_core.plugins import registry
+from nnas_core.space.architecture import Architecture
 from nnas_core.study.coordinator import run_study
-from nnas_core.study.engine import Engine, Failed, Finished, Intermediate, Job, Report
 from nnas_core.study.limits import TrialRules
-from nnas_core.study.records import TrialResult
-from nnas_core.study.setup import create_study
-from nnas_core.study.store import StudyStore
-from tests.study import child
-from tests.study.objective import additive
+from nnas_core.study.opening import create_study
+from nnas_core.study.storage.records import TrialResult
+from nnas_core.study.storage.store import StudyStore
+from tests.study import study_programs
+from tests.study.trial_objective import additive
 
 Curve = Callable[[Architecture], list[float]]
 
@@ -102,7 +103,7 @@ def go_on(store: StudyStore, assessor: Assessor, engine: Engine, trials: int, st
     run_study(
         store,
         study,
-        child.tuner_of(study),
+        study_programs.tuner_of(study),
         engine,
         trials=trials,
         concurrency=engine.slots,
@@ -123,7 +124,7 @@ def outcome(store: StudyStore) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("at_once", [False, True])
 def test_a_trial_ends_with_the_value_that_it_was_judged_by(store: StudyStore, at_once: bool) -> None:
-    study = create_study(store, child.settings())
+    study = create_study(store, study_programs.settings())
     assessor = AtThird()
     go_on(store, assessor, Reporting(one_to_five, at_once=at_once), 3)
     assert store.intermediates(study) == {0: [1, 2, 3, 4, 5], 1: [1, 2, 3], 2: [1, 2, 3]}
@@ -133,7 +134,7 @@ def test_a_trial_ends_with_the_value_that_it_was_judged_by(store: StudyStore, at
 
 
 def test_a_resumed_assessor_hears_of_every_trial_that_ended_in_order_of_their_numbers(store: StudyStore) -> None:
-    create_study(store, child.settings())
+    create_study(store, study_programs.settings())
     before = AtThird()
     go_on(store, before, Reporting(one_to_five), 4)
     silent = AtThird()
@@ -162,11 +163,11 @@ def test_a_study_that_was_interrupted_ends_the_same_trials(store: StudyStore, na
         made: Assessor = registry.find("assessors", name)(**ARGUMENTS[name])
         return made
 
-    create_study(store, child.settings())
+    create_study(store, study_programs.settings())
     go_on(store, fresh(), Reporting(), 20)
     expected = outcome(store)
     store.delete_study(store.study("study"))
-    create_study(store, child.settings())
+    create_study(store, study_programs.settings())
     for stop_after in (30, 20, 2):
         with pytest.raises(Interrupted):
             go_on(store, fresh(), Reporting(), 20, stop_after)
@@ -176,7 +177,7 @@ def test_a_study_that_was_interrupted_ends_the_same_trials(store: StudyStore, na
 
 
 def test_an_answer_that_is_forgotten_ends_the_study_and_not_every_trial(store: StudyStore) -> None:
-    create_study(store, child.settings())
+    create_study(store, study_programs.settings())
 
     class Forgetful(Assessor):
         def assess_trial(self, trial_number: int, history: Sequence[float]) -> Any:

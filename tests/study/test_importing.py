@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from nnas_core.assessor import Assessor
+from nnas_core.assessors.base import Assessor
 from nnas_core.errors import EnvironmentFailure, NnasWarning
 from nnas_core.study.coordinator import run_study
 from nnas_core.study.importing import GivenResult
 from nnas_core.study.limits import TrialRules
-from nnas_core.study.records import StudyRecord, TrialResult
-from nnas_core.study.setup import create_study
-from nnas_core.study.store import StudyStore
-from nnas_core.tuner import Tuner
+from nnas_core.study.opening import create_study
+from nnas_core.study.storage.records import StudyRecord, TrialResult
+from nnas_core.study.storage.store import StudyStore
+from nnas_core.tuners.base import Tuner
 from nnas_core.tuners.evolution import EvolutionTuner
 from nnas_core.tuners.random import RandomTuner
-from tests.study import child
+from tests.study import study_programs
 
 
 class Listening(RandomTuner):
@@ -49,7 +49,7 @@ def succeed(architecture: Any) -> TrialResult:
 
 
 def test_imported_trials_are_told_where_they_came_among_the_others(store: StudyStore) -> None:
-    study = create_study(store, child.settings("random"))
+    study = create_study(store, study_programs.settings("random"))
     assert store.import_results(study, given(study, 100, 200)).imported == 2
     run_study(store, study, Listening(), succeed, trials=4)
     assert store.import_results(study, given(study, 300)).imported == 1
@@ -69,17 +69,17 @@ def test_a_study_with_imported_trials_that_is_interrupted_is_the_one_that_never_
     histories = []
     for parts in ((60,), (5, 6, 20, 60)):
         with StudyStore.open(f"sqlite:///{tmp_path}/{len(parts)}.db") as store:
-            study = create_study(store, child.settings("evolution", tuner_args=args))
+            study = create_study(store, study_programs.settings("evolution", tuner_args=args))
             store.import_results(study, given(study, *range(500, 510)))
             for trials in parts:
-                run_study(store, study, child.tuner_of(study), child.evaluate, trials=trials)
-            histories.append(child.history(store))
+                run_study(store, study, study_programs.tuner_of(study), study_programs.evaluate, trials=trials)
+            histories.append(study_programs.history(store))
     assert histories[0] == histories[1]
 
 
 def test_evolution_goes_on_from_what_was_imported(store: StudyStore) -> None:
     """With a whole population imported, the first proposal is a mutant of one of it: it differs at one key."""
-    study = create_study(store, child.settings("evolution", tuner_args={"population": 4, "sample": 4}))
+    study = create_study(store, study_programs.settings("evolution", tuner_args={"population": 4, "sample": 4}))
     best = study.settings.space.at(3)
     store.import_results(study, given(study, 0, 1, 2, 3))
     run_study(store, study, EvolutionTuner(population=4, sample=4), succeed, trials=5)
@@ -87,7 +87,7 @@ def test_evolution_goes_on_from_what_was_imported(store: StudyStore) -> None:
 
 
 def test_a_proposal_of_an_imported_architecture_is_answered_and_no_trial(store: StudyStore) -> None:
-    study = create_study(store, child.settings("random"))
+    study = create_study(store, study_programs.settings("random"))
 
     class First(Listening):
         def generate_parameters(self, parameter_id: int, **kwargs: Any) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def test_a_proposal_of_an_imported_architecture_is_answered_and_no_trial(store: 
 
 
 def test_metrics_and_costs_go_to_tuners_that_take_them(store: StudyStore) -> None:
-    study = create_study(store, child.settings("random"))
+    study = create_study(store, study_programs.settings("random"))
     store.import_results(study, given(study, 7))
     got: list[dict[str, Any]] = []
 
@@ -122,7 +122,7 @@ def test_metrics_and_costs_go_to_tuners_that_take_them(store: StudyStore) -> Non
 
 
 def test_a_tuner_that_learns_nothing_from_imports_is_warned_of(store: StudyStore) -> None:
-    study = create_study(store, child.settings("random"))
+    study = create_study(store, study_programs.settings("random"))
     store.import_results(study, given(study, 7))
 
     class Deaf(RandomTuner):
@@ -133,7 +133,7 @@ def test_a_tuner_that_learns_nothing_from_imports_is_warned_of(store: StudyStore
 
 
 def test_an_assessor_learns_from_what_imported_trials_reported(store: StudyStore) -> None:
-    study = create_study(store, child.settings("random"))
+    study = create_study(store, study_programs.settings("random"))
     space = study.settings.space
     store.import_results(study, [GivenResult(space.at(3), 0.5, intermediate=(0.25, 0.375))])
     heard: list[tuple[Any, ...]] = []
@@ -151,9 +151,9 @@ def test_an_assessor_learns_from_what_imported_trials_reported(store: StudyStore
 
 
 def test_an_owner_that_only_seemed_dead_cannot_write_after_an_import(store: StudyStore) -> None:
-    study = create_study(store, child.settings("random"))
+    study = create_study(store, study_programs.settings("random"))
     owned = store.acquire(study)
-    from nnas_core.study import owner
+    from nnas_core.study.storage import leases as owner
 
     owner.release(owned._claim)
     store.import_results(study, given(study, 0))

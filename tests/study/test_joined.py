@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from nnas_core.architecture import Architecture
 from nnas_core.errors import EnvironmentFailure, InputError, Interrupted, NnasWarning
-from nnas_core.study.joined import JoinedResult, run_joined
+from nnas_core.space.architecture import Architecture
+from nnas_core.study.cooperation import JoinedResult, run_joined
 from nnas_core.study.limits import TrialRules
-from nnas_core.study.records import StudyRecord, TrialResult
-from nnas_core.study.setup import join_study
-from nnas_core.study.store import StudyStore
+from nnas_core.study.opening import join_study
+from nnas_core.study.storage.records import StudyRecord, TrialResult
+from nnas_core.study.storage.store import StudyStore
 from tests.study import child, made
-from tests.study.beside import change, check_calls, during, join, leave_after, lose_contact
-from tests.study.forks import until
-from tests.study.objective import additive, evaluate
+from tests.study.program_fork_server import until
+from tests.study.simulated_joiners import change, check_calls, during, join, leave_after, lose_contact
+from tests.study.trial_objective import additive, evaluate
 
 
 @pytest.fixture

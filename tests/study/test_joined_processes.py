@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnas_core.study.store import StudyStore
-from tests.study import campaigns
-from tests.study.beside import check_calls
-from tests.study.campaigns import lines
+from nnas_core.study.storage.store import StudyStore
+from tests.study import kill_campaigns
 from tests.study.conftest import Fork
-from tests.study.forks import Forked, until
+from tests.study.kill_campaigns import lines
+from tests.study.program_fork_server import Forked, until
+from tests.study.simulated_joiners import check_calls
 
 TRIAL_S = 0.05
 """Of a trial where processes are killed."""
@@ -36,8 +36,8 @@ def check_together(fork: Fork, url: str, log: Path, processes: int, trials: int,
     started = [fork("join", url, log, trials, seconds) for _ in range(processes)]
     assert [(process.wait(), process.err) for process in started] == [(0, "")] * processes
     with StudyStore.open(url) as store:
-        campaigns.check_log(store, log)
-        campaigns.check_results(store)
+        kill_campaigns.check_log(store, log)
+        kill_campaigns.check_results(store)
         check_calls(store, beside=True)
     assert len(lines(log, "done")) == len(lines(log, "begin")) == trials
     check_ends(log)
@@ -70,7 +70,7 @@ def test_a_signal_gives_the_trial_to_the_others_and_so_does_a_kill(url: str, tmp
         third = fork("join", url, log, 4)
         assert (third.wait(), third.err) == (0, "")
         assert [(trial.number, trial.attempt) for trial in store.trials(study)] == [(0, 2), (1, 2), (2, 1), (3, 1)]
-        campaigns.check_results(store)
+        kill_campaigns.check_results(store)
 
 
 def kill_some(fork: Fork, url: str, log: Path, kills: int) -> None:
@@ -107,8 +107,8 @@ def test_a_study_of_five_of_which_20_are_killed_loses_no_trial_and_counts_none_t
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
     with StudyStore.open(url) as store:
-        campaigns.check_log(store, log)
-        campaigns.check_results(store)
+        kill_campaigns.check_log(store, log)
+        kill_campaigns.check_results(store)
         check_calls(store, beside=True)
         assert len(store.trials(store.study("study"))) == store.status(store.study("study")).limits["trials"]
 
@@ -120,7 +120,7 @@ def test_the_same_in_postgresql(postgres_url: str, tmp_path: Path, fork: Fork) -
     log = tmp_path / "log"
     kill_some(fork, postgres_url, log, 12)
     with StudyStore.open(postgres_url) as store:
-        campaigns.check_log(store, log)
-        campaigns.check_results(store)
+        kill_campaigns.check_log(store, log)
+        kill_campaigns.check_results(store)
         check_calls(store, beside=True)
         assert len(store.trials(store.study("study"))) == store.status(store.study("study")).limits["trials"]

@@ -7,31 +7,31 @@ from typing import Any
 
 import pytest
 
-from nnas_core.architecture import Architecture
-from nnas_core.assessor import Assessor
+from nnas_core.assessors.base import Assessor
 from nnas_core.errors import Interrupted, NnasWarning, NoResultError, UserCodeError
-from nnas_core.study.engine import Engine, Failed, Finished, Intermediate, Job, Report
-from nnas_core.study.joined import run_joined
+from nnas_core.execution.engine import Engine, Failed, Finished, Intermediate, Job, Report
+from nnas_core.space.architecture import Architecture
+from nnas_core.study.cooperation import run_joined
 from nnas_core.study.limits import TrialRules
-from nnas_core.study.records import StudyRecord, TrialResult
-from nnas_core.study.setup import join_study
-from nnas_core.study.store import StudyStore
+from nnas_core.study.opening import join_study
+from nnas_core.study.storage.records import StudyRecord, TrialResult
+from nnas_core.study.storage.store import StudyStore
 from nnas_core.tuners.random import RandomTuner
-from tests.study import child
-from tests.study.beside import calls, check_calls, during, join, leave_after, lose_contact
-from tests.study.objective import additive, evaluate
+from tests.study import study_programs
+from tests.study.simulated_joiners import calls, check_calls, during, join, leave_after, lose_contact
+from tests.study.trial_objective import additive, evaluate
 
 
 @pytest.fixture
 def study(store: StudyStore) -> StudyRecord:
-    return join_study(store, child.settings())
+    return join_study(store, study_programs.settings())
 
 
 # ---- trials that fail
 
 
 def test_without_any_result_only_the_last_one_says_so(store: StudyStore) -> None:
-    study = join_study(store, child.settings("random"))
+    study = join_study(store, study_programs.settings("random"))
 
     def infinite(architecture: Architecture) -> TrialResult:
         return TrialResult(float("inf"))
@@ -126,7 +126,7 @@ def test_one_process_may_have_several_trials_at_once(store: StudyStore, study: S
     result = run_joined(
         store,
         study,
-        child.tuner_of(study),
+        study_programs.tuner_of(study),
         engine,
         trials=10,
         concurrency=3,
@@ -143,7 +143,7 @@ def test_trials_at_once_are_those_of_each_process_until_somebody_changes_them(
 ) -> None:
     def beside(number: int) -> None:
         if number == 1:
-            run_joined(store, study, child.tuner_of(study), other, trials=9, concurrency=3)
+            run_joined(store, study, study_programs.tuner_of(study), other, trials=9, concurrency=3)
 
     def change(number: int) -> None:
         if len(store.trials(study)) == 5:
@@ -153,7 +153,7 @@ def test_trials_at_once_are_those_of_each_process_until_somebody_changes_them(
     left: list[float | None] = []
     other = Scripted(4, change)
     ours = Scripted(4, beside)
-    run_joined(store, study, child.tuner_of(study), ours, trials=9)
+    run_joined(store, study, study_programs.tuner_of(study), ours, trials=9)
     assert other.at_once == [3, 2, 2, 2, 2, 1]  # trials 2 to 13
     assert ours.at_once == [1, 1, 1]  # trials 0 and 1, and that again
     assert len(store.trials(study)) == 14
@@ -168,11 +168,16 @@ def test_an_assessor_hears_what_trials_elsewhere_reported(store: StudyStore, stu
             other = Scripted(1)
             with pytest.raises(Interrupted):
                 run_joined(
-                    store, study, child.tuner_of(study), other, rules=TrialRules(assessor=theirs), **leave_after(2)
+                    store,
+                    study,
+                    study_programs.tuner_of(study),
+                    other,
+                    rules=TrialRules(assessor=theirs),
+                    **leave_after(2),
                 )
 
     engine = Scripted(1, beside)
-    run_joined(store, study, child.tuner_of(study), engine, trials=6, rules=TrialRules(assessor=ours))
+    run_joined(store, study, study_programs.tuner_of(study), engine, trials=6, rules=TrialRules(assessor=ours))
     assert theirs.ended == [0, 1, 3, 4]
     assert ours.ended == [0, 1, 3, 4, 2, 5]
     assert [values for number, values in ours.heard if number == 3] == [[3.0], [3.0, 3.5]]
@@ -191,7 +196,7 @@ def test_reports_of_a_trial_that_others_have_taken_end_it_here(store: StudyStore
 
     engine = Endless(1)
     with pytest.warns(NnasWarning, match="trial 0 was given to another process"):
-        run_joined(store, study, child.tuner_of(study), engine, trials=3)
+        run_joined(store, study, study_programs.tuner_of(study), engine, trials=3)
     assert engine.cancelled == [(0, 1)]
     assert [(trial.number, trial.attempt, trial.state) for trial in store.trials(study)] == [
         (0, 2, "succeeded"),
@@ -213,7 +218,7 @@ def test_a_tuner_that_repeats_itself_is_repeated_by_all(store: StudyStore) -> No
                 self._kept.append(super().generate_parameters(parameter_id))
             return self._kept[-1]
 
-    study = join_study(store, child.settings("random"))
+    study = join_study(store, study_programs.settings("random"))
 
     def others() -> None:
         with pytest.raises(Interrupted):

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from nnas_core.errors import EnvironmentFailure, ExitCode
-from nnas_core.study.store import StudyStore
+from nnas_core.study.storage.store import StudyStore
 from tests.study import campaigns, child
 from tests.study.conftest import Fork, Spawn
-from tests.study.forks import until
+from tests.study.program_fork_server import until
 
 KILLS = 50
 TRIALS = 250

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url
 
-from nnas_core.study.postgresql import open_database
-from nnas_core.study.store import StudyStore
+from nnas_core.study.storage.postgresql import open_database
+from nnas_core.study.storage.store import StudyStore
 from tests.study import campaigns, child
 from tests.study.conftest import Fork, Spawn
-from tests.study.postgres import Server
+from tests.study.postgres_server import Server
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.kill, pytest.mark.slow]
 

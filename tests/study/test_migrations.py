@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from nnas_core.errors import EnvironmentFailure, NnasWarning
-from nnas_core.study import tables
 from nnas_core.study.coordinator import run_study
-from nnas_core.study.migrations import STEPS
-from nnas_core.study.owner import new_claim
-from nnas_core.study.store import StudyStore
-from tests.study import child
+from nnas_core.study.storage import tables
+from nnas_core.study.storage.leases import new_claim
+from nnas_core.study.storage.migrations import STEPS
+from nnas_core.study.storage.store import StudyStore
+from tests.study import study_programs
 
-ZOO = Path(__file__).parent / "zoo"
+ZOO = Path(__file__).parent / "old_databases"
 
 VERSIONS = sorted(int(file.stem[1:]) for file in ZOO.glob("v*.db"))
 
@@ -64,13 +64,13 @@ def test_a_study_goes_on_as_if_nothing_had_happened(old: Path, tmp_path: Path) -
         StudyStore.open(f"sqlite:///{old}").close()
     with StudyStore.open(f"sqlite:///{old}") as store:
         study = store.study("study")
-        result = run_study(store, study, child.tuner_of(study), child.evaluate, trials=40)
-        found = child.history(store)
+        result = run_study(store, study, study_programs.tuner_of(study), study_programs.evaluate, trials=40)
+        found = study_programs.history(store)
     assert result.recovered == 1
     with StudyStore.open(f"sqlite:///{tmp_path}/whole.db") as store:
-        study = store.create_study(child.settings())
-        run_study(store, study, child.tuner_of(study), child.evaluate, trials=40)
-        assert found == child.history(store)
+        study = store.create_study(study_programs.settings())
+        run_study(store, study, study_programs.tuner_of(study), study_programs.evaluate, trials=40)
+        assert found == study_programs.history(store)
 
 
 def test_a_file_that_an_older_nnas_works_on_is_left_to_it(old: Path) -> None:

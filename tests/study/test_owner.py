@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from nnas_core.errors import EnvironmentFailure
-from nnas_core.study.records import StudyRecord, TrialRecord
-from nnas_core.study.store import StudyStore
-from tests.study import child
+from nnas_core.study.storage.records import StudyRecord, TrialRecord
+from nnas_core.study.storage.store import StudyStore
+from tests.study import study_programs
 
 
 def change_owner(store: StudyStore, **values: Any) -> None:
@@ -25,7 +25,7 @@ def change_owner(store: StudyStore, **values: Any) -> None:
 
 @pytest.fixture
 def study(store: StudyStore) -> StudyRecord:
-    return store.create_study(child.settings())
+    return store.create_study(study_programs.settings())
 
 
 def test_a_study_is_owned_once(store: StudyStore, study: StudyRecord) -> None:
@@ -39,7 +39,7 @@ def test_a_study_is_owned_once(store: StudyStore, study: StudyRecord) -> None:
 
 
 def test_another_study_of_the_store_is_free(store: StudyStore, study: StudyRecord) -> None:
-    other = store.create_study(replace(child.settings(), name="other"))
+    other = store.create_study(replace(study_programs.settings(), name="other"))
     with store.acquire(study), store.acquire(other):
         assert {one.state for one in store.studies()} == {"running"}
 

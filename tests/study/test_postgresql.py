@@ -14,15 +14,15 @@ from psycopg import sql
 from sqlalchemy import make_url
 
 from nnas_core.errors import EnvironmentFailure, ExitCode, InputError, NnasWarning, UsageError
-from nnas_core.study import owner, tables
 from nnas_core.study.coordinator import run_study
-from nnas_core.study.database import without_password
-from nnas_core.study.postgresql import LOCK, open_database
-from nnas_core.study.records import StudyRecord
-from nnas_core.study.store import StudyStore
+from nnas_core.study.storage import leases, tables
+from nnas_core.study.storage.database import without_password
+from nnas_core.study.storage.postgresql import LOCK, open_database
+from nnas_core.study.storage.records import StudyRecord
+from nnas_core.study.storage.store import StudyStore
 from tests.study import campaigns, child
 from tests.study.conftest import Fork
-from tests.study.postgres import Server
+from tests.study.postgres_server import Server
 
 pytestmark = pytest.mark.postgresql
 
@@ -135,11 +135,11 @@ def test_the_lease_of_an_owner_elsewhere_ends_by_the_clock_of_the_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wrong = datetime.now(timezone.utc) + timedelta(days=3)
-    monkeypatch.setattr(owner, "now", lambda: wrong)  # this machine's clock: its lease would be over, or never
+    monkeypatch.setattr(leases, "now", lambda: wrong)  # this machine's clock: its lease would be over, or never
     owned = store.acquire(study)
     ((expires,),) = rows(postgres_server, schema, "SELECT expires FROM owners")
     left = datetime.fromisoformat(expires) - datetime.now(timezone.utc)
-    assert timedelta(minutes=14) < left <= owner.LEASE
+    assert timedelta(minutes=14) < left <= leases.LEASE
     change_owner(postgres_server, schema, host="elsewhere")
     with pytest.raises(EnvironmentFailure, match="'study' is in use by process"):
         store.acquire(study)
@@ -259,7 +259,7 @@ def test_tables_of_an_older_version_are_brought_to_this_one(
 
 @pytest.mark.usefixtures("old")
 def test_tables_that_an_older_nnas_works_on_are_left_to_it(url: str, postgres_server: Server, schema: str) -> None:
-    claim = owner.new_claim()
+    claim = leases.new_claim()
     with closing(postgres_server.connect(schema)) as connection:
         row = {"study_id": 1, "token": 1, **vars(claim)}
         names = sql.SQL(", ").join(map(sql.Identifier, row))
@@ -268,7 +268,7 @@ def test_tables_that_an_older_nnas_works_on_are_left_to_it(url: str, postgres_se
     with pytest.raises(EnvironmentFailure, match=r"an older nnas works on it, process \d+ on "):
         StudyStore.open(url)
     assert rows(postgres_server, schema, "SELECT version FROM nnas_version") == [(1,)]
-    owner.release(claim)
+    leases.release(claim)
 
 
 # ---- passwords

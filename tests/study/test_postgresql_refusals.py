@@ -15,13 +15,13 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError, InternalError
 
 from nnas_core.errors import EnvironmentFailure, ExitCode, InputError, NnasError, UsageError
-from nnas_core.study import postgresql, tables
 from nnas_core.study.coordinator import run_study
-from nnas_core.study.postgresql import LOCK, open_database
-from nnas_core.study.records import StudyRecord
-from nnas_core.study.store import StudyStore
-from tests.study import child
-from tests.study.postgres import Server
+from nnas_core.study.storage import postgresql, tables
+from nnas_core.study.storage.postgresql import LOCK, open_database
+from nnas_core.study.storage.records import StudyRecord
+from nnas_core.study.storage.store import StudyStore
+from tests.study import study_programs
+from tests.study.postgres_server import Server
 
 pytestmark = pytest.mark.postgresql
 
@@ -33,7 +33,7 @@ def url(postgres_url: str) -> str:
 
 @pytest.fixture
 def study(store: StudyStore) -> StudyRecord:
-    return store.create_study(child.settings())
+    return store.create_study(study_programs.settings())
 
 
 def disconnect(server: Server) -> int:
@@ -225,18 +225,18 @@ def test_a_lock_that_stays_is_a_failure_that_names_its_holder(
 ) -> None:
     with StudyStore.open(url, busy_timeout_s=0.2) as other, locked(postgres_server, schema) as pid:
         with pytest.raises(EnvironmentFailure, match=f"locked for 0.2 s by process {pid} of the server") as caught:
-            other.create_study(child.settings())
+            other.create_study(study_programs.settings())
         assert other.studies() == []  # readers do not wait
     assert caught.value.exit_code == ExitCode.ENVIRONMENT
     assert caught.value.hint == "wait until it has ended, then run the command again with --resume"
-    store.create_study(child.settings())
+    store.create_study(study_programs.settings())
 
 
 def test_a_writer_of_ours_is_named_by_its_process(store: StudyStore, url: str) -> None:
     writer = open_database(make_url(url), create=False, busy_timeout_s=1)
     refused = pytest.raises(EnvironmentFailure, match=f"locked for 0 s by process {os.getpid()} on ")
     with StudyStore.open(url, busy_timeout_s=0) as other, writer.write(), refused:
-        other.create_study(child.settings())
+        other.create_study(study_programs.settings())
     writer.close()
 
 
@@ -276,7 +276,7 @@ def test_a_writer_that_hangs_loses_its_turn_to_the_next_one(
 
     def hang_while_another_one_writes() -> None:
         with database.write() as connection:
-            store.create_study(child.settings())  # waits for its turn
+            store.create_study(study_programs.settings())  # waits for its turn
             connection.execute(tables.studies.update().values(state="finished"))
 
     with pytest.raises(EnvironmentFailure, match="the connection to the server was lost"):
@@ -292,9 +292,9 @@ def test_connections_lost_between_transactions_are_not_noticed(
 
     def evaluate(architecture: Any) -> Any:
         lost.append(disconnect(postgres_server))
-        return child.evaluate(architecture)
+        return study_programs.evaluate(architecture)
 
-    result = run_study(store, study, child.tuner_of(study), evaluate, trials=5)
+    result = run_study(store, study, study_programs.tuner_of(study), evaluate, trials=5)
     assert result.finished == 5
     assert min(lost) >= 1
 

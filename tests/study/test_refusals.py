@@ -16,12 +16,12 @@ from sqlalchemy import Engine, event
 
 from nnas_core.errors import EnvironmentFailure, ExitCode
 from nnas_core.study.coordinator import run_study
-from nnas_core.study.records import TrialRecord
-from nnas_core.study.store import StudyStore
-from tests.study import child
-from tests.study.campaigns import lines
+from nnas_core.study.storage.records import TrialRecord
+from nnas_core.study.storage.store import StudyStore
+from tests.study import study_programs
 from tests.study.conftest import ROOT, Fork, Spawn
-from tests.study.forks import until
+from tests.study.kill_campaigns import lines
+from tests.study.program_fork_server import until
 
 
 def integrity(path: str) -> str:
@@ -44,19 +44,26 @@ def disk_of(pages: int) -> Iterator[None]:
 
 def test_a_full_disk_loses_nothing_and_the_study_goes_on_after_it(url: str, undisturbed: list[tuple[Any, ...]]) -> None:
     with StudyStore.open(url) as store:
-        study = store.create_study(child.settings())
+        study = store.create_study(study_programs.settings())
     done: list[TrialRecord] = []
     pages = Path(url.removeprefix("sqlite:///")).stat().st_size // 4096 + 6
     full = pytest.raises(EnvironmentFailure, match="no space left on the device; nothing that was finished")
     with disk_of(pages), StudyStore.open(url) as store, full:
-        run_study(store, study, child.tuner_of(study), child.evaluate, trials=child.LONGEST, on_trial=done.append)
+        run_study(
+            store,
+            study,
+            study_programs.tuner_of(study),
+            study_programs.evaluate,
+            trials=study_programs.LONGEST,
+            on_trial=done.append,
+        )
     assert len(done) > 10
     assert integrity(url.removeprefix("sqlite:///")) == "ok"
     with StudyStore.open(url) as store:
         finished = [trial for trial in store.trials(study) if trial.finished is not None]
         assert finished == done
-        run_study(store, study, child.tuner_of(study), child.evaluate, trials=child.LONGEST)
-        assert child.history(store) == undisturbed
+        run_study(store, study, study_programs.tuner_of(study), study_programs.evaluate, trials=study_programs.LONGEST)
+        assert study_programs.history(store) == undisturbed
 
 
 @contextmanager
@@ -100,7 +107,7 @@ def test_a_disk_that_is_really_full_loses_nothing(
     found = json.loads(stdout)
     what = "the disk does not read or write (disk I/O error)" if keeper is None else "no space left on the device"
     assert found["said"] == f"{folder}/nnas.db: {what}; nothing that was finished is lost"
-    assert 10 < len(found["done"]) < child.LONGEST
+    assert 10 < len(found["done"]) < study_programs.LONGEST
     assert found["stored"] == found["done"]
     assert [tuple(trial) for trial in found["history"]] == undisturbed
 
@@ -110,7 +117,7 @@ def test_a_file_that_may_not_grow_loses_nothing_either(
     url: str, spawn: Spawn, undisturbed: list[tuple[Any, ...]]
 ) -> None:
     with StudyStore.open(url) as store:
-        study = store.create_study(child.settings())
+        study = store.create_study(study_programs.settings())
     process = spawn("limited", url, 20_000)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == ExitCode.ENVIRONMENT
@@ -120,8 +127,8 @@ def test_a_file_that_may_not_grow_loses_nothing_either(
     with StudyStore.open(url) as store:
         finished = [str(trial.number) for trial in store.trials(study) if trial.finished is not None]
         assert finished == stdout.split()
-        run_study(store, study, child.tuner_of(study), child.evaluate, trials=child.LONGEST)
-        assert child.history(store) == undisturbed
+        run_study(store, study, study_programs.tuner_of(study), study_programs.evaluate, trials=study_programs.LONGEST)
+        assert study_programs.history(store) == undisturbed
 
 
 def test_a_lock_that_stays_ends_the_wait(url: str) -> None:
@@ -129,9 +136,9 @@ def test_a_lock_that_stays_ends_the_wait(url: str) -> None:
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(EnvironmentFailure, match=r"nnas.db: locked for 0.1 s by (process \d+|another)"):
-                store.create_study(child.settings())
+                store.create_study(study_programs.settings())
             other.execute("ROLLBACK")
-        store.create_study(child.settings())
+        store.create_study(study_programs.settings())
 
 
 def test_a_file_that_is_locked_while_it_is_opened_is_waited_for_too(url: str) -> None:
@@ -176,7 +183,7 @@ def test_a_study_that_another_program_locks_for_2_s_waits(
     holder = fork("hold", url, 2)
     assert (run.wait(), run.err, holder.wait(), holder.out) == (0, "", 0, "holding\n")
     with StudyStore.open(url) as store:
-        assert child.history(store) == undisturbed[:60]
+        assert study_programs.history(store) == undisturbed[:60]
 
 
 @pytest.mark.kill
@@ -191,7 +198,7 @@ def test_a_study_that_another_program_locks_for_70_s_ends_after_60_and_goes_on_t
     holder = fork("hold", url, 70)
     until(lambda: holder.out == "holding\n", "nobody locks the study")
     with StudyStore.open(url, busy_timeout_s=0) as store:
-        before = child.history(store)  # whoever only reads is not held up
+        before = study_programs.history(store)  # whoever only reads is not held up
     time.sleep(15)
     latecomer = fork("create", url, "other")  # of the 70 s, 55 are left for this one
 
@@ -203,11 +210,11 @@ def test_a_study_that_another_program_locks_for_70_s_ends_after_60_and_goes_on_t
         assert sorted(study.name for study in store.studies()) == ["other", "study"]
         study = store.study("study")
         assert (study.state, store.owner(study)) == ("interrupted", None)
-        after = child.history(store)
+        after = study_programs.history(store)
         assert [trial for trial in after if trial[1] != "waiting"] == [
             trial for trial in before if trial[1] != "running"
         ]
         assert {trial[1] for trial in after} <= {"succeeded", "failed", "waiting"}
     assert fork("run", url, log, trials).wait() == 0
     with StudyStore.open(url) as store:
-        assert child.history(store) == undisturbed[:trials]
+        assert study_programs.history(store) == undisturbed[:trials]

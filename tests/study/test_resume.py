@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from nnas_core.architecture import Architecture
 from nnas_core.errors import Interrupted, NnasWarning
+from nnas_core.space.architecture import Architecture
 from nnas_core.study.coordinator import run_study
-from nnas_core.study.records import StudyRecord, TrialResult
-from nnas_core.study.setup import create_study
-from nnas_core.study.store import StudyStore
-from nnas_core.tuner import Tuner
+from nnas_core.study.opening import create_study
+from nnas_core.study.storage.records import StudyRecord, TrialResult
+from nnas_core.study.storage.store import StudyStore
+from nnas_core.tuners.base import Tuner
 from nnas_core.tuners.random import RandomTuner
-from tests.study import child
+from tests.study import study_programs
 
 KINDS = [
     pytest.param("random", {}, id="random"),
@@ -43,18 +43,18 @@ class Tape:
 
 
 def finish(store: StudyStore, study: StudyRecord, trials: int) -> list[str]:
-    tape = Tape(child.tuner_of(study))
-    run_study(store, study, tape.tuner, child.evaluate, trials=trials)
+    tape = Tape(study_programs.tuner_of(study))
+    run_study(store, study, tape.tuner, study_programs.evaluate, trials=trials)
     return tape.calls
 
 
 @pytest.mark.parametrize(("tuner", "args"), KINDS)
 @pytest.mark.parametrize("inside", [True, False], ids=["inside a trial", "between trials"])
 def test_every_call_of_the_tuner_is_repeated(tuner: str, args: dict[str, Any], inside: bool, tmp_path: Path) -> None:
-    settings = child.settings(tuner, tuner_args=args)
+    settings = study_programs.settings(tuner, tuner_args=args)
     with StudyStore.open(f"sqlite:///{tmp_path}/whole.db") as store:
         calls = finish(store, create_study(store, settings), 120)
-        history = child.history(store)
+        history = study_programs.history(store)
 
     with StudyStore.open(f"sqlite:///{tmp_path}/parts.db") as store:
         study = create_study(store, settings)
@@ -64,28 +64,28 @@ def test_every_call_of_the_tuner_is_repeated(tuner: str, args: dict[str, Any], i
             def evaluate(architecture: Architecture, left: Any = left, after: int = after) -> TrialResult:
                 if inside and next(left) == after:
                     raise Interrupted(2, "interrupted")
-                return child.evaluate(architecture)
+                return study_programs.evaluate(architecture)
 
             def stop(left: Any = left, after: int = after) -> int | None:
                 return 15 if not inside and next(left) == after else None
 
             with pytest.raises(Interrupted):
-                run_study(store, study, child.tuner_of(study), evaluate, should_stop=stop)
+                run_study(store, study, study_programs.tuner_of(study), evaluate, should_stop=stop)
         assert finish(store, study, 120) == calls
-        assert child.history(store) == history
+        assert study_programs.history(store) == history
 
 
 def test_the_history_depends_on_the_seed(tmp_path: Path) -> None:
     histories = []
     for seed in (0, 1):
         with StudyStore.open(f"sqlite:///{tmp_path}/{seed}.db") as store:
-            finish(store, create_study(store, child.settings(seed=seed)), 20)
-            histories.append(child.history(store))
+            finish(store, create_study(store, study_programs.settings(seed=seed)), 20)
+            histories.append(study_programs.history(store))
     assert histories[0] != histories[1]
 
 
 def test_a_tuner_that_does_not_repeat_itself_is_warned_of_and_goes_on(store: StudyStore) -> None:
-    study = create_study(store, child.settings("random"))
+    study = create_study(store, study_programs.settings("random"))
     finish(store, study, 10)
     told: list[Any] = []
 
@@ -96,14 +96,14 @@ def test_a_tuner_that_does_not_repeat_itself_is_warned_of_and_goes_on(store: Stu
 
     before = [(t.number, t.architecture, t.value) for t in store.trials(study, state="succeeded")]
     with pytest.warns(NnasWarning, match=r"'random' does not repeat its proposals \(10 differ, first that of trial 0"):
-        result = run_study(store, study, Other(seed=99), child.evaluate, trials=20)
+        result = run_study(store, study, Other(seed=99), study_programs.evaluate, trials=20)
     assert told[: len(before)] == before  # what was stored, not what this tuner proposed
     assert result.finished == 20
     assert len({trial.architecture for trial in store.trials(study)}) == 20
 
 
 def test_a_tuner_that_ends_early_in_the_repetition_gets_the_rest_told(store: StudyStore) -> None:
-    study = create_study(store, child.settings("random"))
+    study = create_study(store, study_programs.settings("random"))
     finish(store, study, 10)
 
     class Short(RandomTuner):
@@ -113,4 +113,4 @@ def test_a_tuner_that_ends_early_in_the_repetition_gets_the_rest_told(store: Stu
             return super().generate_parameters(parameter_id)
 
     with pytest.warns(NnasWarning, match=r"\(5 differ, first that of trial 5\)"):
-        assert run_study(store, study, Short(seed=0), child.evaluate, trials=12).finished == 12
+        assert run_study(store, study, Short(seed=0), study_programs.evaluate, trials=12).finished == 12

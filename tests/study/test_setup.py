@@ -9,17 +9,17 @@ import pytest
 
 from nnas_core import schema
 from nnas_core.errors import InputError, UsageError
-from nnas_core.space import SearchSpace
-from nnas_core.study.records import StudySettings
-from nnas_core.study.setup import create_study, create_tuner, resume_study
-from nnas_core.study.store import StudyStore
-from nnas_core.tuner import Tuner
+from nnas_core.space.search_space import SearchSpace
+from nnas_core.study.opening import create_study, create_tuner, resume_study
+from nnas_core.study.storage.records import StudySettings
+from nnas_core.study.storage.store import StudyStore
+from nnas_core.tuners.base import Tuner
 from nnas_core.tuners.evolution import EvolutionTuner
-from tests.study import child
+from tests.study import study_programs
 
 
 def test_a_study_comes_back_as_it_was_created(store: StudyStore) -> None:
-    created = create_study(store, child.settings(seed=2**70, config={"recalibrate": (1, 2), "é": None}))
+    created = create_study(store, study_programs.settings(seed=2**70, config={"recalibrate": (1, 2), "é": None}))
     assert store.study("study") == created
     assert store.studies() == [created]
     assert resume_study(store, created.settings) == created
@@ -27,25 +27,25 @@ def test_a_study_comes_back_as_it_was_created(store: StudyStore) -> None:
 
 
 def test_a_name_is_used_once(store: StudyStore) -> None:
-    create_study(store, child.settings())
+    create_study(store, study_programs.settings())
     with pytest.raises(UsageError, match="a study named 'study' exists already") as caught:
-        create_study(store, child.settings("random"))
+        create_study(store, study_programs.settings("random"))
     assert "--resume" in (caught.value.hint or "")
 
 
 def test_a_study_that_is_not_there_cannot_be_resumed(store: StudyStore) -> None:
     with pytest.raises(InputError, match="no study is named 'study'") as caught:
-        resume_study(store, child.settings())
+        resume_study(store, study_programs.settings())
     assert caught.value.hint == "there are none yet"
-    create_study(store, StudySettings("other", child.space_of_all_kinds(), "random"))
+    create_study(store, StudySettings("other", study_programs.space_of_all_kinds(), "random"))
     with pytest.raises(InputError, match="no study is named 'study'") as caught:
-        resume_study(store, child.settings())
+        resume_study(store, study_programs.settings())
     assert caught.value.hint == "there are other"
 
 
 def test_every_difference_of_a_resumed_study_is_listed(store: StudyStore) -> None:
-    create_study(store, child.settings(config={"epochs": 1, "recalibrate": 0}))
-    space = child.space_of_all_kinds().to_json()
+    create_study(store, study_programs.settings(config={"epochs": 1, "recalibrate": 0}))
+    space = study_programs.space_of_all_kinds().to_json()
     del space["only"]
     space["layer"]["_value"].append("sep")
     now = StudySettings(
@@ -78,17 +78,17 @@ def test_every_difference_of_a_resumed_study_is_listed(store: StudyStore) -> Non
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "-o", "a b", "a\n", "$(id)", "x" * 101, "é"])
 def test_a_bad_name_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="bad study name"):
-        replace(child.settings(), name=name)
+        replace(study_programs.settings(), name=name)
 
 
 @pytest.mark.parametrize("name", ["a", "2024-01-01_run.3", "x" * 100])
 def test_a_good_name_is_accepted(name: str) -> None:
-    assert replace(child.settings(), name=name).name == name
+    assert replace(study_programs.settings(), name=name).name == name
 
 
 def test_a_bad_mode_is_refused() -> None:
     with pytest.raises(UsageError, match="optimize_mode must be maximize or minimize, not 'max'"):
-        child.settings(optimize_mode="max")
+        study_programs.settings(optimize_mode="max")
 
 
 class Bare(Tuner):

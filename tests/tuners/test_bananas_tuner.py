@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnas_core.architecture import Architecture
 from nnas_core.errors import NnasWarning, UsageError
-from nnas_core.space import SearchSpace
+from nnas_core.space.architecture import Architecture
+from nnas_core.space.search_space import SearchSpace
 from nnas_core.tuners.bananas import BananasTuner, Ensemble, features, thompson
 from nnas_core.tuners.random import RandomTuner
-from tests.tuners.driving import distance, run_trials, tell
-from tests.tuners.spaces import ALL_KINDS, inputs, layers
+from tests.tuners.sample_spaces import ALL_KINDS, inputs, layers
+from tests.tuners.trial_loops import distance, run_trials, tell
 
 SPACE = SearchSpace.from_json(ALL_KINDS)
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nnas_core.architecture import Architecture
 from nnas_core.errors import UsageError
-from nnas_core.space import SearchSpace
+from nnas_core.space.architecture import Architecture
+from nnas_core.space.search_space import SearchSpace
 from nnas_core.tuners.bayes import BayesTuner, Kernel, Posterior, coordinates, normal_scores
-from tests.tuners.driving import distance, run_trials
+from tests.tuners.trial_loops import distance, run_trials
 
 Floats = NDArray[np.float64]
 

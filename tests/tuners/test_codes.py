@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnas_core.codes import Code, Codes, Unseen, below, shuffled
 from nnas_core.errors import ArchitectureError, NnasWarning
-from nnas_core.space import SearchSpace
-from tests.tuners.spaces import ALL_KINDS, inputs, layers
+from nnas_core.space.encoding import Code, Codes, Unseen, below, shuffled
+from nnas_core.space.search_space import SearchSpace
+from tests.tuners.sample_spaces import ALL_KINDS, inputs, layers
 
 
 @pytest.fixture

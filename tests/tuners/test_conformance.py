@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from nnas_core import registry
+from nnas_core.plugins import registry
 from nnas_core.testing import TunerConformance
 
 # What differs from one algorithm to the next: arguments with which a few trials suffice, since learning costs time.

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnas_core.architecture import Architecture
 from nnas_core.errors import NnasWarning, UsageError
-from nnas_core.space import SearchSpace
-from nnas_core.tuner import NoMoreTrials, Tuner
+from nnas_core.space.architecture import Architecture
+from nnas_core.space.search_space import SearchSpace
+from nnas_core.tuners.base import NoMoreTrials, Tuner
 from nnas_core.tuners.evolution import EvolutionTuner
 from nnas_core.tuners.random import RandomTuner
-from tests.tuners.spaces import ALL_KINDS, ALL_KINDS_SIZE, inputs, layers
+from tests.tuners.sample_spaces import ALL_KINDS, ALL_KINDS_SIZE, inputs, layers
 
 SPACE = SearchSpace.from_json(ALL_KINDS)
 

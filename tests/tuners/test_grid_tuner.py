@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from nnas_core.errors import ArchitectureError, UsageError
-from nnas_core.space import SearchSpace
-from nnas_core.tuner import NoMoreTrials
+from nnas_core.space.search_space import SearchSpace
+from nnas_core.tuners.base import NoMoreTrials
 from nnas_core.tuners.grid import GridTuner
-from tests.tuners.driving import distance, run_trials, tell
-from tests.tuners.spaces import ALL_KINDS, ALL_KINDS_SIZE, inputs, layers
+from tests.tuners.sample_spaces import ALL_KINDS, ALL_KINDS_SIZE, inputs, layers
+from tests.tuners.trial_loops import distance, run_trials, tell
 
 SPACE = SearchSpace.from_json(ALL_KINDS)
 

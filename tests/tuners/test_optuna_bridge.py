@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from optuna.distributions import CategoricalDistribution
 
-from nnas_core.codes import Codes
 from nnas_core.errors import ArchitectureError, UsageError
-from nnas_core.optuna_bridge import Encoding, OptunaTuner
-from nnas_core.space import SearchSpace
+from nnas_core.space.encoding import Codes
+from nnas_core.space.search_space import SearchSpace
+from nnas_core.tuners._optuna import Encoding, OptunaTuner
 from nnas_core.tuners.cmaes import CmaesTuner
 from nnas_core.tuners.gp import GpTuner
 from nnas_core.tuners.nsga2 import Nsga2Tuner
 from nnas_core.tuners.tpe import TpeTuner
-from tests.tuners.driving import run_trials
-from tests.tuners.spaces import ALL_KINDS, inputs, layers
+from tests.tuners.sample_spaces import ALL_KINDS, inputs, layers
+from tests.tuners.trial_loops import run_trials
 
 SMALL = SearchSpace.from_json(ALL_KINDS)
 

@@ -14,18 +14,18 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from nnas_core.architecture import Architecture
-from nnas_core.codes import Codes
 from nnas_core.errors import NnasWarning
-from nnas_core.optuna_bridge import OptunaTuner
 from nnas_core.randomness import derive_seed
-from nnas_core.space import SearchSpace
+from nnas_core.space.architecture import Architecture
+from nnas_core.space.encoding import Codes
+from nnas_core.space.search_space import SearchSpace
+from nnas_core.tuners._optuna import OptunaTuner
 from nnas_core.tuners.cmaes import CmaesTuner
 from nnas_core.tuners.gp import GpTuner
 from nnas_core.tuners.nsga2 import Nsga2Tuner
 from nnas_core.tuners.tpe import TpeTuner
-from tests.tuners.driving import distance, run_trials, tell
-from tests.tuners.spaces import ALL_KINDS, layers
+from tests.tuners.sample_spaces import ALL_KINDS, layers
+from tests.tuners.trial_loops import distance, run_trials, tell
 
 EVERY: list[type[OptunaTuner]] = [CmaesTuner, GpTuner, Nsga2Tuner, TpeTuner]
 SPACE = {f"key{number}": layers(5) for number in range(6)}

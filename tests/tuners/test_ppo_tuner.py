@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from nnas_core.architecture import Architecture
 from nnas_core.errors import NnasWarning, UsageError
-from nnas_core.space import SearchSpace
+from nnas_core.space.architecture import Architecture
+from nnas_core.space.search_space import SearchSpace
 from nnas_core.tuners.ppo import Policy, PpoTuner, advantages_of, loss_of
 from nnas_core.tuners.random import RandomTuner
-from tests.tuners.driving import run_trials, tell
-from tests.tuners.spaces import ALL_KINDS, ALL_KINDS_SIZE, inputs, layers
+from tests.tuners.sample_spaces import ALL_KINDS, ALL_KINDS_SIZE, inputs, layers
+from tests.tuners.trial_loops import run_trials, tell
 
 SPACE = SearchSpace.from_json(ALL_KINDS)
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from nnas_core.errors import ArchitectureError
-from nnas_core.space import SearchSpace
-from nnas_core.tuner import NoMoreTrials
+from nnas_core.space.search_space import SearchSpace
+from nnas_core.tuners.base import NoMoreTrials
 from nnas_core.tuners.random import RandomTuner
-from tests.tuners.spaces import ALL_KINDS, ALL_KINDS_SIZE, inputs, layers
+from tests.tuners.sample_spaces import ALL_KINDS, ALL_KINDS_SIZE, inputs, layers
 
 SMALL = {"layer": layers(3), "any": inputs(2, None), "one": inputs(2, 1)}  # 24 architectures
 CHI_SQUARE_23 = 49.728  # 99.9 % quantile with 23 degrees of freedom (Abramowitz and Stegun, table 26.8)

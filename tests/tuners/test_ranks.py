@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nnas_core.ranks import ranks
+from nnas_core.tuners._ranks import ranks
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnas_core.architecture import Architecture
 from nnas_core.errors import NnasWarning, UsageError
-from nnas_core.space import SearchSpace
-from nnas_core.tuner import NoMoreTrials
+from nnas_core.space.architecture import Architecture
+from nnas_core.space.search_space import SearchSpace
+from nnas_core.tuners.base import NoMoreTrials
 from nnas_core.tuners.spos_evolution import SposEvolutionTuner
-from tests.tuners.driving import distance, run_trials, tell
-from tests.tuners.spaces import ALL_KINDS, ALL_KINDS_SIZE, inputs, layers
+from tests.tuners.sample_spaces import ALL_KINDS, ALL_KINDS_SIZE, inputs, layers
+from tests.tuners.trial_loops import distance, run_trials, tell
 
 SMALL = SearchSpace.from_json(ALL_KINDS)
 WIDE = SearchSpace.from_json({f"key{number}": layers(10) for number in range(100)})

@@ -27,7 +27,7 @@ def command(storage: str, force: bool, output: str | None, seed: int, out: Outpu
       nnas study backup -o copy.db
       nnas study backup --storage sqlite:///runs/nnas.db -o copy.db --force
     """
-    from nnas_core.study.backup import back_up
+    from nnas_core.study.storage.backup import back_up
 
     options.require(output=output)
     if output is None or output == "-":

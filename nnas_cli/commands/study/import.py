@@ -11,8 +11,8 @@ from nnas_cli.output import Output
 from nnas_core.files import read_json, source_name
 
 if TYPE_CHECKING:
-    from nnas_core.study.records import StudyRecord
-    from nnas_core.study.store import StudyStore
+    from nnas_core.study.storage.records import StudyRecord
+    from nnas_core.study.storage.store import StudyStore
 
 __all__ = ["command"]
 

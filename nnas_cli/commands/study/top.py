@@ -13,8 +13,8 @@ from nnas_core.errors import Interrupted
 
 if TYPE_CHECKING:
     from nnas_core.study.administration import StudyStatus
-    from nnas_core.study.records import StudyRecord, TrialRecord
-    from nnas_core.study.store import StudyStore
+    from nnas_core.study.storage.records import StudyRecord, TrialRecord
+    from nnas_core.study.storage.store import StudyStore
 
 __all__ = ["command"]
 

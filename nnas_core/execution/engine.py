@@ -1,0 +1,165 @@
+"""What runs trials, in three calls: submit a job, poll for reports, cancel.
+
+An engine stores nothing and retries nothing. The coordinator does both, and refuses reports of attempts that it has
+given up.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nnas_core.errors import UserCodeError
+from nnas_core.space.architecture import Architecture
+from nnas_core.study.storage.records import TrialFailed, TrialResult
+
+__all__ = ["Engine", "Evaluate", "Failed", "Finished", "InProcessEngine", "Intermediate", "Job", "Report"]
+
+Evaluate = Callable[[Architecture], TrialResult]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One attempt of one trial.
+
+    Attributes:
+        number: of the trial.
+        attempt: from 1.
+        architecture: what to evaluate.
+        timeout_s: after how long it fails; None for no limit.
+    """
+
+    number: int
+    attempt: int
+    architecture: Architecture
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Intermediate:
+    """A value that a trial has on its way, ``sequence`` 0, 1, 2, ...; always a finite number."""
+
+    number: int
+    attempt: int
+    sequence: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A trial has ended with a result; whether its value is a finite number, the coordinator judges."""
+
+    number: int
+    attempt: int
+    result: TrialResult
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A trial has ended without a result.
+
+    Attributes:
+        number, attempt: of the job.
+        message: why, one line.
+        seconds: how long it took.
+        lost: its process died, which another attempt may survive.
+        error: what the user's code did, where that may be the fault of all trials.
+    """
+
+    number: int
+    attempt: int
+    message: str
+    seconds: float
+    lost: bool = False
+    error: UserCodeError | None = None
+
+
+Report = Intermediate | Finished | Failed
+
+
+class Engine(ABC):
+    """Runs jobs at the same time, as many as it has ``slots``.
+
+    Attributes:
+        label: who runs the trials, for people: ``host:pid``.
+    """
+
+    def __init__(self) -> None:
+        self.label = f"{socket.gethostname()}:{os.getpid()}"
+
+    @property
+    @abstractmethod
+    def slots(self) -> int:
+        """The most jobs that it takes at once."""
+
+    @abstractmethod
+    def submit(self, job: Job) -> None:
+        """Begin a job, or queue it; no more than ``slots`` are ever given."""
+
+    @abstractmethod
+    def poll(self, timeout_s: float) -> list[Report]:
+        """What was reported since the last call, in the order of arrival; waits for a first report at most so long.
+
+        Each job is reported once as ``Finished`` or ``Failed``, when nothing of it runs any more.
+        """
+
+    @abstractmethod
+    def cancel(self, number: int, attempt: int, reason: str) -> None:
+        """End a job; it is reported as ``Failed`` with ``reason``, unless its result came first."""
+
+    def close(self) -> None:
+        """End all jobs without reports, and leave no process behind; may be called twice."""
+
+
+class InProcessEngine(Engine):
+    """Evaluates one trial at a time in this process, inside ``poll``.
+
+    Args:
+        evaluate: measures an architecture; ``TrialFailed`` and ``UserCodeError`` fail the job, any other exception
+            comes out of ``poll``.
+    """
+
+    def __init__(self, evaluate: Evaluate) -> None:
+        super().__init__()
+        self._evaluate = evaluate
+        self._jobs: deque[Job] = deque()
+        self._cancelled: list[Report] = []
+
+    @property
+    def slots(self) -> int:
+        """One."""
+        return 1
+
+    def submit(self, job: Job) -> None:
+        """Keep the job for the next ``poll``; it cannot be timed out."""
+        self._jobs.append(job)
+
+    def poll(self, timeout_s: float) -> list[Report]:
+        """Evaluate one job to its end, however long that takes."""
+        reports, self._cancelled = self._cancelled, []
+        if self._jobs:
+            reports.append(self._run(self._jobs.popleft()))
+        return reports
+
+    def _run(self, job: Job) -> Report:
+        begin = time.monotonic()
+        try:
+            result = self._evaluate(job.architecture)
+        except TrialFailed as failure:
+            return Failed(job.number, job.attempt, failure.message, time.monotonic() - begin)
+        except UserCodeError as failure:
+            return Failed(job.number, job.attempt, failure.message, time.monotonic() - begin, error=failure)
+        return Finished(job.number, job.attempt, result, time.monotonic() - begin)
+
+    def cancel(self, number: int, attempt: int, reason: str) -> None:
+        """End a job that has not begun."""
+        for job in list(self._jobs):
+            if (job.number, job.attempt) == (number, attempt):
+                self._jobs.remove(job)
+                self._cancelled.append(Failed(number, attempt, reason, 0.0))

@@ -1,0 +1,189 @@
+"""A command under a supervisor of its own (``process_supervisor.py``), seen from the process that started both."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnas_core.execution import process_supervisor
+from nnas_core.execution.messages import Receiver
+
+__all__ = ["GRACE_S", "End", "Supervised", "environment", "last_line", "served_by"]
+
+GRACE_S = 3.0
+"""How long a process has between SIGTERM and SIGKILL."""
+
+_BOOTSTRAP = "import sys; sys.path[:] = sys.argv[3:]; from {} import main; main(int(sys.argv[1]), int(sys.argv[2]))"
+
+
+@dataclass(frozen=True)
+class End:
+    """How a command ended.
+
+    Attributes:
+        exit: its exit status, or None.
+        signal: what killed it, or None.
+        error: why it was never started, or None.
+    """
+
+    exit: int | None = None
+    signal: int | None = None
+    error: str | None = None
+
+    def __str__(self) -> str:
+        if self.error is not None:
+            return f"cannot be started: {self.error}"
+        if self.exit is not None:
+            return f"ended (exit {self.exit})"
+        if self.signal is None:
+            return "lost its supervisor"
+        if self.signal == signal.SIGKILL:
+            return "killed by signal 9 (out of memory?)"
+        with contextlib.suppress(ValueError):
+            return f"killed by signal {self.signal} ({signal.Signals(self.signal).name})"
+        return f"killed by signal {self.signal}"
+
+
+class Supervised:
+    """A running command; nothing of it is left when ``end`` is set, nor after the death of this process.
+
+    Args:
+        command: program and arguments; no shell.
+        log: the file for its standard output and error.
+        log_bytes: how much of them is kept, and a little of their end.
+        env: its environment.
+        fds: open files to hand on; they are closed here.
+
+    Attributes:
+        end: how it ended; None while it runs.
+
+    Raises:
+        OSError: the supervisor cannot be started.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        log: Path,
+        log_bytes: int,
+        env: Mapping[str, str],
+        fds: Sequence[int] = (),
+        grace_s: float = GRACE_S,
+    ) -> None:
+        self.end: End | None = None
+        self._pid: int | None = None
+        config = {
+            "command": list(command),
+            "log": str(log),
+            "log_bytes": log_bytes,
+            "grace_s": grace_s,
+            "fds": list(fds),
+        }
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(Path(process_supervisor.__file__)), json.dumps(config)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=dict(env),
+                pass_fds=fds,
+                start_new_session=True,
+            )
+        finally:
+            for descriptor in fds:
+                os.close(descriptor)
+        if self._process.stdin is None or self._process.stdout is None:
+            raise OSError("no pipes")
+        self._leash = self._process.stdin
+        self._status = Receiver(self._process.stdout.fileno())
+
+    def fileno(self) -> int:
+        """What can be read from when ``look`` has something to do."""
+        return self._status.fileno()
+
+    def look(self) -> None:
+        """Read what the supervisor said; sets ``end``."""
+        if self.end is not None:
+            return
+        for record in self._status.receive():
+            self._pid = record.get("pid", self._pid)
+            if "pid" not in record:
+                self._ended(End(record.get("exit"), record.get("signal"), record.get("error")))
+        if self._status.closed and self.end is None:
+            # the supervisor was killed: its child died with it, what that had started may live
+            if self._pid is not None:
+                with contextlib.suppress(OSError):
+                    os.killpg(self._pid, signal.SIGKILL)
+            self._ended(End(signal=signal.SIGKILL))
+
+    def _ended(self, end: End) -> None:
+        self.end = end
+        with contextlib.suppress(OSError):
+            self._leash.close()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """Ask for the end; it comes within the grace and a moment."""
+        with contextlib.suppress(OSError, ValueError):
+            self._leash.close()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the end that was asked for; the last means when it does not come."""
+        deadline = time.monotonic() + seconds
+        while self.end is None:
+            if not self._status.wait(deadline - time.monotonic()):
+                self._process.kill()
+                self._status.wait(seconds)
+            self.look()
+
+
+def served_by(module: str, jobs: int, reports: int, path: Sequence[str] = ()) -> list[str]:
+    """The command that calls ``main(jobs, reports)`` of a module, with two pipes.
+
+    Args:
+        module: found as it is found here.
+        jobs, reports: the pipes' ends.
+        path: further folders to import from.
+    """
+    more = [folder for folder in path if folder not in sys.path]
+    return [sys.executable, "-c", _BOOTSTRAP.format(module), str(jobs), str(reports), *sys.path, *more]
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that says something, shortened; empty if there is none."""
+    with contextlib.suppress(OSError):
+        with open(log, "rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - process_supervisor.TAIL_BYTES))
+            text = stream.read().decode("utf-8", "replace")
+        lines = ["".join(one if one.isprintable() else " " for one in line).strip() for line in text.splitlines()]
+        return next((line[:200] for line in reversed(lines) if line), "")
+    return ""
+
+
+def environment(threads: int, gpu: str | None, **more: Any) -> dict[str, str]:
+    """The environment of a trial: ours, with as many threads as its share of the cores, and at most one GPU.
+
+    Args:
+        threads: for OpenMP and the like; fewer stay as they are.
+        gpu: what CUDA shall show it; None: what it shows us.
+        more: further variables.
+    """
+    env = {**os.environ, **{name: str(value) for name, value in more.items()}}
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        given = env.get(name, "")
+        env[name] = str(min(threads, int(given)) if given.isdecimal() and int(given) > 0 else threads)
+    if gpu is not None:
+        env["CUDA_VISIBLE_DEVICES"] = gpu
+    return env

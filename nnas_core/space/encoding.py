@@ -1,0 +1,229 @@
+"""Tuners see an architecture as a code: the number of the decision at each key, in the space's order.
+
+Codes are plain tuples of integers: quick to draw, to change and to remember, also with a thousand keys.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from nnas_core.errors import NnasWarning
+from nnas_core.files import finite
+from nnas_core.space.choice import Choice
+from nnas_core.space.search_space import SearchSpace
+
+__all__ = ["Code", "Codes", "Unseen", "below", "shuffled"]
+
+Code = tuple[int, ...]
+
+_INT64 = 2**63
+
+
+def below(rng: np.random.Generator, limit: int) -> int:
+    """An integer drawn uniformly from ``0 <= n < limit``, of any size."""
+    if limit < _INT64:
+        return int(rng.integers(limit))
+    bits = (limit - 1).bit_length()
+    while True:
+        drawn = int.from_bytes(rng.bytes((bits + 7) // 8), "little") & ((1 << bits) - 1)
+        if drawn < limit:
+            return drawn
+
+
+def shuffled(rng: np.random.Generator, count: int) -> Iterator[int]:
+    """Every ``0 <= n < count`` once, in a random order that costs only what is taken of it, whatever ``count``."""
+    moved: dict[int, int] = {}  # the shuffle of Fisher and Yates on a list of which only what changed exists
+    for last in range(count - 1, -1, -1):
+        place = below(rng, last + 1)
+        drawn = moved.get(place, place)
+        moved[place] = moved.pop(last, last)
+        yield drawn
+
+
+class Codes:
+    """All codes of one search space.
+
+    Args:
+        space: its choices give the codes their meaning.
+
+    Attributes:
+        space: as given.
+        size: the number of codes, exact.
+        sizes: the number of decisions at each key.
+        degree: the number of neighbours, the same for every code.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+        self.size = space.size
+        self._choices: tuple[Choice, ...] = tuple(space)
+        self.sizes = tuple(choice.size for choice in self._choices)
+        self._limits = np.array([min(size, _INT64 - 1) for size in self.sizes], dtype=np.int64)
+        self._huge = [place for place, size in enumerate(self.sizes) if size >= _INT64]
+        self._ends = list(itertools.accumulate(map(_steps, self._choices)))  # of each key's neighbours
+        self.degree = self._ends[-1] if self._ends else 0
+        self._free = [place for place, size in enumerate(self.sizes) if size > 1]
+
+    def sample(self, rng: np.random.Generator) -> Code:
+        """A code drawn uniformly."""
+        drawn: list[int] = rng.integers(self._limits).tolist()
+        for place in self._huge:
+            drawn[place] = below(rng, self.sizes[place])
+        return tuple(drawn)
+
+    def mutate(self, code: Code, rng: np.random.Generator) -> Code:
+        """``code`` with another decision at one key; key and decision are drawn uniformly.
+
+        Keys with a single decision are never drawn; where there are no others the code comes back as it is.
+        """
+        if not self._free:
+            return code
+        place = self._free[int(rng.integers(len(self._free)))]
+        drawn = below(rng, self.sizes[place] - 1)
+        drawn += drawn >= code[place]  # all but the present one, equally likely
+        return (*code[:place], drawn, *code[place + 1 :])
+
+    def neighbour(self, code: Code, index: int) -> Code:
+        """Neighbour number ``index`` of ``code``, ``0 <= index < degree``: the smallest step at one key.
+
+        Where any number of candidates may be chosen one of them enters or leaves; elsewhere one that is chosen
+        makes room for one that is not. So the neighbours of a choice between one of some candidates are all its
+        other decisions, and a choice among 2^100 subsets has 100 neighbours.
+
+        Raises:
+            IndexError: there are not so many.
+        """
+        if not 0 <= index < self.degree:
+            raise IndexError(f"neighbour {index} of {self.degree}")
+        place = bisect.bisect_right(self._ends, index)
+        step = index - (self._ends[place - 1] if place else 0)
+        return (*code[:place], _step(self._choices[place], code[place], step), *code[place + 1 :])
+
+    def all(self) -> itertools.product[Code]:
+        """Every code, the last key varying fastest."""
+        return itertools.product(*map(range, self.sizes))
+
+    def parameters(self, code: Code) -> dict[str, Any]:
+        """The parameters of a trial, newly built."""
+        result: dict[str, Any] = {}
+        for choice, number in zip(self._choices, code, strict=True):
+            if choice.kind == "layer_choice":
+                result[choice.key] = {"_value": choice.candidates[number], "_idx": number}
+            else:
+                decision = choice.decision(number)
+                names = [choice.candidates[index] for index in decision]
+                result[choice.key] = {"_value": names, "_idx": list(decision)}
+        return result
+
+    def read(self, parameters: Mapping[str, Any]) -> Code:
+        """The code of parameters that were proposed before; use ``parse`` for those of strangers."""
+        return tuple(
+            parameters[choice.key]["_idx"]
+            if choice.kind == "layer_choice"
+            else choice.number(tuple(sorted(parameters[choice.key]["_idx"])))
+            for choice in self._choices
+        )
+
+    def parse(self, document: Any) -> Code:
+        """The code of an architecture in any form.
+
+        Raises:
+            ArchitectureError: it does not fit the space.
+        """
+        architecture = self.space.parse(document)
+        self.space.validate(architecture)
+        return self.read(architecture.parameters())
+
+    def trials(self, data: list[dict[str, Any]]) -> list[tuple[Code, float | None]]:
+        """Code and value of trials of elsewhere, as ``Tuner.import_data`` gets them.
+
+        A value that is no finite number is None, and is warned about.
+
+        Raises:
+            ArchitectureError: a ``parameter`` does not fit the space.
+        """
+        read = []
+        for entry in data:
+            value = finite(entry.get("value"))
+            if value is None:
+                warnings.warn(
+                    f"imported value {entry.get('value')!r} is not a finite number: the trial only counts as known",
+                    NnasWarning,
+                    stacklevel=3,  # where import_data was called
+                )
+            read.append((self.parse(entry["parameter"]), value))
+        return read
+
+
+def _steps(choice: Choice) -> int:
+    """How many decisions are the smallest step away from any other."""
+    count = len(choice.candidates)
+    return count if choice.n_chosen is None else choice.n_chosen * (count - choice.n_chosen)
+
+
+def _step(choice: Choice, number: int, index: int) -> int:
+    """The number of the decision that is step ``index`` away from decision ``number``."""
+    if choice.n_chosen is None:
+        return number ^ 1 << index
+    if choice.n_chosen == 1:
+        return index + (index >= number)
+    decision = choice.decision(number)
+    leaves, enters = divmod(index, len(choice.candidates) - choice.n_chosen)
+    others = [candidate for candidate in range(len(choice.candidates)) if candidate not in decision]
+    return choice.number(tuple(sorted({*decision, others[enters]} - {decision[leaves]})))
+
+
+class Unseen:
+    """Remembers codes, and draws those that were never seen, until there are none.
+
+    Args:
+        codes: of the space to draw from.
+    """
+
+    def __init__(self, codes: Codes) -> None:
+        self._codes = codes
+        self._seen: set[Code] = set()
+        self._rest: list[Code] | None = None
+
+    def __contains__(self, code: Code) -> bool:
+        """True if ``code`` was not seen."""
+        return code not in self._seen
+
+    def __bool__(self) -> bool:
+        """True while anything was not seen."""
+        return len(self._seen) < self._codes.size
+
+    def see(self, code: Code) -> None:
+        """From now on ``code`` is not drawn."""
+        self._seen.add(code)
+
+    def draw(self, rng: np.random.Generator) -> Code | None:
+        """An unseen code, each equally likely, which is seen from now on; None when all were seen."""
+        if not self:
+            return None
+        # while most are unseen a few tries find one; after that a list costs no more than what was seen
+        draw = self._reject if 2 * len(self._seen) < self._codes.size else self._take
+        code = draw(rng)
+        self._seen.add(code)
+        return code
+
+    def _reject(self, rng: np.random.Generator) -> Code:
+        while (code := self._codes.sample(rng)) in self._seen:
+            pass
+        return code
+
+    def _take(self, rng: np.random.Generator) -> Code:
+        if self._rest is None:
+            self._rest = [code for code in self._codes.all() if code not in self._seen]
+        while True:
+            place = int(rng.integers(len(self._rest)))
+            self._rest[place], code = self._rest[-1], self._rest[place]
+            self._rest.pop()
+            if code not in self._seen:  # it may have been seen elsewhere since the list was made
+                return code

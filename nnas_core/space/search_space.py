@@ -1,0 +1,157 @@
+"""A search space is the ordered set of all choices: every architecture that a model can become."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from nnas_core import schema
+from nnas_core.errors import ArchitectureError, InputError, SpaceError
+from nnas_core.space.architecture import Architecture
+from nnas_core.space.choice import Choice, Decision, natural_order
+
+__all__ = ["SearchSpace"]
+
+
+class SearchSpace:
+    """All choices of a model, in natural order of their keys whatever they were read from.
+
+    Iterating gives ``Choice`` objects; ``space[key]`` and ``key in space`` look one up; ``len`` counts the keys.
+    """
+
+    def __init__(self, choices: Iterable[Choice]) -> None:
+        self._choices = {choice.key: choice for choice in sorted(choices, key=lambda one: natural_order(one.key))}
+
+    @classmethod
+    def from_model(cls, model: Any) -> SearchSpace:
+        """The search space of a module; building it on the meta device is enough.
+
+        Raises:
+            SpaceError: no mutables, or mutables that contradict each other (all problems are listed).
+        """
+        # By name and only here: whoever has a model has torch, and everybody else must not load it.
+        choices = importlib.import_module("nnas_core.mutables.tree").read_choices(model)
+        if not choices:
+            raise SpaceError(
+                f"{type(model).__name__} contains no mutables",
+                hint="mark choices with LayerChoice or InputChoice in __init__ (in forward they are not found)",
+            )
+        return cls(choices)
+
+    @classmethod
+    def from_json(cls, document: Any, where: str = "search space") -> SearchSpace:
+        """Read a search-space document.
+
+        Raises:
+            InputError: the document breaks its schema; every problem is listed with its JSON path.
+        """
+        schema.check("search-space", document, where)
+        too_many = [
+            f"$.{key}._value.n_chosen: {entry['_value']['n_chosen']} of {len(entry['_value']['candidates'])}"
+            " candidates cannot be chosen"
+            for key, entry in sorted(document.items())
+            if entry["_type"] == "input_choice"
+            and (entry["_value"]["n_chosen"] or 0) > len(entry["_value"]["candidates"])
+        ]
+        if too_many:
+            raise InputError("not a valid search space", where=where, problems=too_many)
+        return cls(Choice.from_json(key, entry) for key, entry in document.items())
+
+    def to_json(self) -> dict[str, Any]:
+        """The search-space document, the form that tuners receive."""
+        return {choice.key: choice.to_json() for choice in self}
+
+    def __iter__(self) -> Iterator[Choice]:
+        return iter(self._choices.values())
+
+    def __len__(self) -> int:
+        return len(self._choices)
+
+    def __getitem__(self, key: str) -> Choice:
+        return self._choices[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._choices
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SearchSpace) and self._choices == other._choices
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def __repr__(self) -> str:
+        return f"SearchSpace({len(self)} keys, size {self.size})"
+
+    @property
+    def choices(self) -> Mapping[str, Choice]:
+        """The choices by key, in natural order of the keys."""
+        return self._choices
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All keys, in natural order."""
+        return tuple(self._choices)
+
+    @property
+    def size(self) -> int:
+        """The number of different architectures, exact."""
+        return math.prod(choice.size for choice in self)
+
+    @property
+    def fingerprint(self) -> str:
+        """``sha256:`` and the hash of the canonical JSON: equal for equal spaces, on every machine."""
+        canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+
+    def parse(self, document: Any, where: str | None = None) -> Architecture:
+        """Read an architecture in any form (see ``Architecture.parse``); ``where`` names its file in errors."""
+        return Architecture.parse(document, self._choices, where=where)
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        """An architecture drawn uniformly."""
+        return Architecture(self._choices, {choice.key: choice.sample(rng) for choice in self})
+
+    def at(self, index: int) -> Architecture:
+        """Architecture number ``index``, ``0 <= index < size``; the last key varies fastest."""
+        if not 0 <= index < self.size:
+            raise IndexError(f"architecture {index} of {self.size}")
+        decisions: dict[str, Decision] = {}
+        for choice in reversed(self._choices.values()):
+            index, number = divmod(index, choice.size)
+            decisions[choice.key] = choice.decision(number)
+        return Architecture(self._choices, {key: decisions[key] for key in self._choices})
+
+    def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
+        """Every architecture that differs from ``architecture`` in the decision at exactly one key."""
+        decisions = architecture.indices()
+        for choice in self:
+            for other in choice.decisions():
+                if other != decisions[choice.key]:
+                    yield Architecture(self._choices, {**decisions, choice.key: other})
+
+    def validate(self, architecture: Architecture) -> None:
+        """Check keys, lengths and the number of chosen candidates.
+
+        Raises:
+            ArchitectureError: with every problem listed.
+        """
+        problems = architecture.problems(self._choices)
+        if problems:
+            raise ArchitectureError("the architecture does not fit the search space", problems=problems)
+
+    def differences(self, other: SearchSpace, names: tuple[str, str]) -> list[str]:
+        """One line a key that the two spaces do not have in common; empty for equal spaces."""
+        lines = []
+        for key in sorted(set(self.keys) | set(other.keys), key=natural_order):
+            mine, theirs = self._choices.get(key), other._choices.get(key)
+            if mine is None or theirs is None:
+                lines.append(f"{key}: only in {names[0] if theirs is None else names[1]}")
+            elif mine != theirs:
+                lines.append(f"{key}: {mine} in {names[0]}, {theirs} in {names[1]}")
+        return lines

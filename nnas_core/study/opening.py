@@ -1,0 +1,147 @@
+"""A study begins here: a new one, the same one again, the tuner that proposes its trials, the assessor of them."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from nnas_core.assessors.base import Assessor
+from nnas_core.errors import InputError, UsageError, UserCodeError
+from nnas_core.plugins import registry
+from nnas_core.study.storage.records import StudyRecord, StudySettings
+from nnas_core.tuners.base import Tuner
+
+if TYPE_CHECKING:
+    from nnas_core.study.storage.store import StudyStore
+
+__all__ = ["create_assessor", "create_study", "create_tuner", "join_study", "open_study", "resume_study"]
+
+_OURS = {"seed": "--seed", "optimize_mode": "the metric's mode"}
+
+_T = TypeVar("_T")
+
+
+def create_study(store: StudyStore, settings: StudySettings) -> StudyRecord:
+    """Store a new study.
+
+    Raises:
+        UsageError: there is one of that name, which ``--resume`` would go on with.
+    """
+    return store.create_study(settings)
+
+
+def resume_study(store: StudyStore, settings: StudySettings) -> StudyRecord:
+    """Find a study again, and make sure that what is asked for now is what it was made with.
+
+    Raises:
+        InputError: there is no such study, or settings differ; each difference is listed.
+    """
+    study = store.study(settings.name)
+    differences = study.settings.differences(settings)
+    if differences:
+        raise InputError(
+            f"study {settings.name!r} was made with other settings",
+            where=store.where,
+            problems=differences,
+            hint="use the old ones, or start another study by --study NAME",
+        )
+    return study
+
+
+def join_study(store: StudyStore, settings: StudySettings) -> StudyRecord:
+    """The study of that name, new if there is none yet; any number of processes may do so at once.
+
+    Raises:
+        InputError: there is one of other settings; each difference is listed.
+    """
+    try:
+        return create_study(store, settings)
+    except UsageError:  # there is one
+        return resume_study(store, settings)
+
+
+def open_study(
+    store: StudyStore, settings: StudySettings, resume: bool, join: bool = False
+) -> tuple[StudyRecord, Tuner]:
+    """The study that ``settings`` describe, and a fresh tuner for it.
+
+    Args:
+        store: where it is, or will be.
+        settings: what it is made with.
+        resume: go on with a study; else it must be new.
+        join: whichever it is.
+
+    Raises:
+        UserCodeError: what the tuner's name means is none.
+        UsageError, InputError: see ``create_tuner``, ``create_study`` and ``resume_study``.
+    """
+    kind = registry.find("tuners", settings.tuner)
+    if not issubclass(kind, Tuner):
+        raise UserCodeError(f"{kind.__name__} is no Tuner", where=settings.tuner, hint="derive it from nnas_core.Tuner")
+    tuner = create_tuner(
+        kind,
+        settings.tuner_args,
+        name=settings.tuner,
+        seed=settings.seed,
+        optimize_mode=settings.optimize_mode,
+    )
+    find = join_study if join else resume_study if resume else create_study
+    return find(store, settings), tuner
+
+
+def create_tuner(kind: type[Tuner], args: Mapping[str, Any], *, name: str, seed: int, optimize_mode: str) -> Tuner:
+    """Build a tuner; ``seed`` and ``optimize_mode`` go to those that name them.
+
+    Args:
+        kind: the class.
+        args: its arguments by name.
+        name: what errors call it.
+        seed: of the study.
+        optimize_mode: of the study.
+
+    Raises:
+        UsageError: arguments that it does not take, or does not get.
+    """
+    return _construct(kind, args, f"tuner {name!r}", "--tuner-arg", {"seed": seed, "optimize_mode": optimize_mode})
+
+
+def create_assessor(name: str, args: Mapping[str, Any], optimize_mode: str) -> Assessor:
+    """Build an assessor; ``optimize_mode`` goes to one that names it.
+
+    Args:
+        name: a registered name, or ``file.py:Class``.
+        args: its arguments by name.
+        optimize_mode: of the study.
+
+    Raises:
+        UsageError: no such name, or arguments that it does not take, or does not get.
+        UserCodeError: what the name means is no assessor.
+    """
+    kind = registry.find("assessors", name)
+    if not issubclass(kind, Assessor):
+        raise UserCodeError(
+            f"{kind.__name__} is no Assessor", where=name, hint="derive it from nnas_core.assessors.base.Assessor"
+        )
+    return _construct(kind, args, f"assessor {name!r}", "--assessor-arg", {"optimize_mode": optimize_mode})
+
+
+def _construct(kind: type[_T], args: Mapping[str, Any], what: str, option: str, given: Mapping[str, Any]) -> _T:
+    """Call a constructor with ``args``, and with those of ``given`` that it names."""
+    parameters = dict(inspect.signature(kind).parameters)
+    for reserved, source in _OURS.items():
+        if reserved in args:
+            raise UsageError(f"{what}: {reserved} is not an argument, it comes from {source}")
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    named = {key: one for key, one in parameters.items() if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+    accepted = sorted(set(named) - set(_OURS))
+    unknown = sorted(set(args) - set(named))
+    takes = f"it takes {', '.join(accepted)}" if accepted else "it takes none"
+    if unknown and not takes_any:
+        raise UsageError(f"{what} has no argument {', '.join(map(repr, unknown))}", hint=takes)
+    missing = [key for key in accepted if named[key].default is inspect.Parameter.empty and key not in args]
+    if missing:
+        example = f"{option} {missing[0]}={json.dumps(1)}"
+        raise UsageError(f"{what} needs the argument {', '.join(map(repr, missing))}", hint=f"give it as {example}")
+    return kind(**args, **{key: value for key, value in given.items() if key in named})

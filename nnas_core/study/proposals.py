@@ -1,0 +1,171 @@
+"""A tuner keeps no files: a resumed study repeats all its calls, in their old order, in a fresh one."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from nnas_core.errors import InputError, NnasWarning, UserCodeError
+from nnas_core.space.architecture import Architecture
+from nnas_core.space.search_space import SearchSpace
+from nnas_core.study.storage.tuner_log import Event, Stored, digest_of
+from nnas_core.tuners.base import NoMoreTrials, Tuner
+
+__all__ = ["Proposer"]
+
+
+@dataclass
+class Proposer:
+    """A tuner with its calls counted and its proposals checked.
+
+    Attributes:
+        tuner: fresh, and given its search space.
+        name: what errors call it.
+        space: what proposals must fit.
+        untold: what was proposed for trials that the tuner knows no result of, by their number.
+    """
+
+    tuner: Tuner
+    name: str
+    space: SearchSpace
+    untold: dict[int, tuple[int, dict[str, Any]]] = field(default_factory=dict)
+    _next_id: int = 0
+    _ended: set[int] = field(default_factory=set)
+    _also: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        parameters = inspect.signature(self.tuner.receive_trial_result).parameters.values()
+        takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters)
+        named = {one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+        self._also = tuple(name for name in ("metrics", "cost") if takes_any or name in named)
+
+    def propose(self) -> tuple[int, dict[str, Any], Architecture]:
+        """The id of the next proposal, its parameters, and its architecture.
+
+        Raises:
+            NoMoreTrials: there is none.
+            UserCodeError: the tuner proposed what is no architecture of the space.
+        """
+        parameter_id = self._next_id
+        parameters = self.tuner.generate_parameters(parameter_id)
+        self._next_id += 1
+        return parameter_id, parameters, self._checked(parameters)
+
+    def _checked(self, parameters: Any) -> Architecture:
+        try:
+            architecture = self.space.parse(parameters)
+            self.space.validate(architecture)
+            decisions = architecture.indices()
+        except InputError as error:
+            what = f"{error.where}: {error.message}" if error.where else error.message
+            raise self._unfit(error.problems or [what]) from error
+        problems = [
+            f"{key}: a layer choice takes one candidate, not {len(decision)}"
+            for key, decision in decisions.items()
+            if len(decision) != 1 and self.space[key].kind == "layer_choice"
+        ]
+        if problems:
+            raise self._unfit(problems)
+        return architecture
+
+    def _unfit(self, problems: Sequence[str]) -> UserCodeError:
+        return UserCodeError(
+            f"tuner {self.name!r} proposed what is no architecture of the search space", problems=problems
+        )
+
+    def tell(self, trial: Stored) -> None:
+        """Let the tuner know how a trial ended; metrics and costs too, if its ``receive_trial_result`` takes them."""
+        self._tell(*self.untold.pop(trial.number), trial)
+        self._ended.add(trial.number)
+
+    def tell_again(self, trial: Stored, parameter_id: int, parameters: dict[str, Any]) -> None:
+        """Let the tuner know how a trial ended whose architecture it proposed again.
+
+        One that has not ended counts as failed: the tuner shall propose something else, and learns of its result later.
+        """
+        self._tell(parameter_id, parameters, trial)
+
+    def _tell(self, parameter_id: int, parameters: dict[str, Any], trial: Stored) -> None:
+        succeeded = trial.state == "succeeded"
+        if trial.value is not None and succeeded:
+            given: dict[str, Mapping[str, float]] = {"metrics": trial.metrics, "cost": trial.cost}
+            also: dict[str, Any] = {name: dict(given[name]) for name in self._also}
+            self.tuner.receive_trial_result(parameter_id, parameters, trial.value, **also)
+        self.tuner.trial_end(parameter_id, succeeded)
+
+    def replay(
+        self, events: list[Event], trials: dict[int, Stored], architecture: Callable[[int], Architecture]
+    ) -> None:
+        """Repeat the calls of an earlier run, or those that others have made since the last time.
+
+        A tuner that now proposes something else is told the results of what was tried, under the old ids. Imported
+        trials go to ``import_data``, where they came in the order of the calls.
+
+        Args:
+            events: all that follow those repeated and made here, in order.
+            trials: those of the events by their number, as they are stored now.
+            architecture: looks up the architecture of a trial.
+        """
+        strayed = []
+        again: dict[int, tuple[int, dict[str, Any]]] = {}  # a repeat is told right after its proposal
+        imported: list[dict[str, Any]] = []
+        for event in events:
+            trial = trials[event.number]
+            if event.kind == "imported":
+                imported.append(self._imported(trial, architecture(event.number)))
+                self._ended.add(event.number)
+                continue
+            self._import(imported)
+            if event.kind == "told":
+                if event.number in again:
+                    known = trial if event.number in self._ended else replace(trial, state="running", value=None)
+                    self.tell_again(known, *again.pop(event.number))
+                else:
+                    self.tell(trial)
+                continue
+            parameter_id = self._next_id
+            parameters = self._repeat(trial)
+            if parameters is None:
+                strayed.append(event.number)
+                parameters = architecture(event.number).parameters()
+            if event.number in self.untold or event.number in self._ended:
+                again[event.number] = parameter_id, parameters
+            else:
+                self.untold[event.number] = parameter_id, parameters
+            self._next_id = parameter_id + 1
+        self._import(imported)
+        if strayed:
+            warnings.warn(
+                f"tuner {self.name!r} does not repeat its proposals ({len(strayed)} differ, first that of "
+                f"trial {strayed[0]}); it goes on with the results that are stored",
+                NnasWarning,
+                stacklevel=3,
+            )
+
+    def _imported(self, trial: Stored, architecture: Architecture) -> dict[str, Any]:
+        given = {"metrics": trial.metrics, "cost": trial.cost}
+        also = {name: dict(given[name]) for name in self._also}
+        return {"parameter": architecture.parameters(), "value": trial.value, **also}
+
+    def _import(self, imported: list[dict[str, Any]]) -> None:
+        """Hand over the trials of elsewhere that came in a row, and forget them."""
+        if not imported:
+            return
+        if type(self.tuner).import_data is Tuner.import_data:
+            warnings.warn(
+                f"tuner {self.name!r} does not learn from imported trials (it has no import_data)",
+                NnasWarning,
+                stacklevel=4,
+            )
+        self.tuner.import_data(imported[:])
+        imported.clear()
+
+    def _repeat(self, trial: Stored) -> dict[str, Any] | None:
+        try:
+            _, parameters, architecture = self.propose()
+        except (NoMoreTrials, UserCodeError):
+            return None
+        return parameters if digest_of(architecture.canonical) == trial.digest else None

@@ -1,0 +1,55 @@
+"""How a database of an older version becomes one of this version, a step a version.
+
+The statements are SQL that every database understands, and each step is written once and never changed: files that were
+made by every version are kept in tests/study/old_databases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nnas_core.study.storage.tables import VERSION
+
+__all__ = ["STEPS", "statements_from"]
+
+STEPS: dict[int, tuple[str, ...]] = {
+    1: (
+        "ALTER TABLE studies ADD COLUMN limits JSON DEFAULT '{}' NOT NULL",
+        "ALTER TABLE studies ADD COLUMN stop_requested INTEGER DEFAULT 0 NOT NULL",
+        "ALTER TABLE trials ADD COLUMN worker TEXT",
+        "ALTER TABLE trials ADD COLUMN lease_token VARCHAR(40)",
+        "ALTER TABLE trials ADD COLUMN losses INTEGER DEFAULT 0 NOT NULL",
+        """
+        CREATE TABLE intermediates (
+            study_id INTEGER NOT NULL,
+            number INTEGER NOT NULL,
+            attempt INTEGER NOT NULL,
+            sequence INTEGER NOT NULL,
+            value DOUBLE PRECISION NOT NULL,
+            PRIMARY KEY (study_id, number, attempt, sequence),
+            FOREIGN KEY (study_id) REFERENCES studies (id)
+        )
+        """,
+        """
+        CREATE TABLE joiners (
+            study_id INTEGER NOT NULL,
+            claim VARCHAR(40) NOT NULL,
+            host TEXT NOT NULL,
+            boot TEXT NOT NULL,
+            pid INTEGER NOT NULL,
+            pid_start VARCHAR(40) NOT NULL,
+            since VARCHAR(40) NOT NULL,
+            expires VARCHAR(40) NOT NULL,
+            PRIMARY KEY (study_id, claim),
+            FOREIGN KEY (study_id) REFERENCES studies (id)
+        )
+        """,
+    ),
+}
+"""By the version that a step begins with."""
+
+
+def statements_from(version: int) -> Iterator[str]:
+    """What makes a database of ``version``, 1 or more, one of ``VERSION``."""
+    for step in range(version, VERSION):
+        yield from STEPS[step]

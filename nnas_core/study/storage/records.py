@@ -1,0 +1,245 @@
+"""What a study and its trials are: plain values, the same in memory, in a database and as JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from nnas_core.errors import UsageError
+from nnas_core.space.architecture import Architecture
+from nnas_core.space.search_space import SearchSpace
+
+__all__ = [
+    "ENDED_STATES",
+    "OPTIMIZE_MODES",
+    "STUDY_STATES",
+    "TRIAL_STATES",
+    "StudyRecord",
+    "StudySettings",
+    "TrialFailed",
+    "TrialRecord",
+    "TrialResult",
+    "check_name",
+    "trial_of",
+]
+
+OPTIMIZE_MODES = ("maximize", "minimize")
+
+STUDY_STATES = ("created", "running", "interrupted", "finished")
+"""``running`` only means that a coordinator did not say good-bye; whether it lives, its owner entry tells."""
+
+TRIAL_STATES = ("waiting", "running", "succeeded", "failed", "stopped")
+"""``stopped``: ended early by an assessor; what the trial reported last is its metric ``intermediate``."""
+
+ENDED_STATES = ("succeeded", "failed", "stopped")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class TrialFailed(Exception):
+    """Raised by an evaluation: this trial has no result, the study goes on.
+
+    Args:
+        message: why, one line; it is stored with the trial.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What an evaluation returns.
+
+    Attributes:
+        value: *the* metric; a trial whose value is not a finite number fails.
+        metrics: everything measured, by name; entries that are not finite numbers are not stored.
+        cost: what it took (seconds, parameters, FLOPs), by name; the same.
+    """
+
+    value: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """Everything that decides which trials a study makes; a resumed study must have the same.
+
+    Attributes:
+        name: letters, digits, ``.``, ``_`` and ``-``; at most 100.
+        space: the search space.
+        tuner: the name it was found by (``--tuner``).
+        tuner_args: its arguments, without ``seed`` and ``optimize_mode``.
+        seed: of the tuner, and of everything else that is random in the study.
+        optimize_mode: ``"maximize"`` or ``"minimize"``.
+        config: every other option that matters to the results, by name; plain JSON.
+
+    Raises:
+        UsageError: a bad name or mode.
+    """
+
+    name: str
+    space: SearchSpace
+    tuner: str
+    tuner_args: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    optimize_mode: str = "maximize"
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if self.optimize_mode not in OPTIMIZE_MODES:
+            raise UsageError(f"optimize_mode must be maximize or minimize, not {self.optimize_mode!r}")
+        for name in ("tuner_args", "config"):  # tuples become lists now, as they will when read back
+            object.__setattr__(self, name, json.loads(json.dumps(dict(getattr(self, name)), allow_nan=False)))
+
+    def differences(self, now: StudySettings) -> list[str]:
+        """One line for each thing that differs in ``now``; empty for equal settings."""
+        pairs: list[tuple[str, Any, Any]] = [("tuner", self.tuner, now.tuner)]
+        pairs += _entries("tuner argument ", self.tuner_args, now.tuner_args)
+        pairs += [("seed", self.seed, now.seed), ("optimize_mode", self.optimize_mode, now.optimize_mode)]
+        pairs += _entries("", self.config, now.config)
+        lines = [f"{name}: {_show(old)} before, {_show(new)} now" for name, old, new in pairs if old != new]
+        space = self.space.differences(now.space, ("the study", "the model now"))
+        lines += [f"search space: {line}" for line in space[:20]]
+        if len(space) > 20:
+            lines.append(f"search space: and {len(space) - 20} more keys")
+        return lines
+
+
+class _Missing:
+    pass
+
+
+def _entries(prefix: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    names = sorted(set(old) | set(new))
+    return [(prefix + name, old.get(name, _Missing), new.get(name, _Missing)) for name in names]
+
+
+def _show(value: Any) -> str:
+    return "not set" if value is _Missing else json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A stored study.
+
+    Attributes:
+        id: its row.
+        settings: as it was created.
+        state: one of ``STUDY_STATES``.
+        created: when, UTC, ISO 8601.
+        version: of the nnas that created it.
+    """
+
+    id: int
+    settings: StudySettings
+    state: str
+    created: str
+    version: str
+
+    @property
+    def name(self) -> str:
+        """Unique in its database."""
+        return self.settings.name
+
+    def with_state(self, state: str) -> StudyRecord:
+        """The same study in another state."""
+        return replace(self, state=state)
+
+    def to_json(self) -> dict[str, Any]:
+        """The study document (schema ``study``)."""
+        return {
+            "name": self.name,
+            "state": self.state,
+            "tuner": self.settings.tuner,
+            "tuner_args": dict(self.settings.tuner_args),
+            "seed": self.settings.seed,
+            "optimize_mode": self.settings.optimize_mode,
+            "config": dict(self.settings.config),
+            "search_space": self.settings.space.to_json(),
+            "fingerprint": self.settings.space.fingerprint,
+            "created": self.created,
+            "nnas_version": self.version,
+        }
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A stored trial.
+
+    Attributes:
+        number: 0, 1, 2, ... in the order of the proposals.
+        state: one of ``TRIAL_STATES``.
+        attempt: which evaluation this is, from 1; one that was lost or interrupted counts. 0: imported, not evaluated
+            here.
+        architecture: what is evaluated; no other trial of the study has it.
+        value: *the* metric; None unless it succeeded.
+        metrics, cost: as the evaluation returned them.
+        error: why it failed; None unless it did.
+        seconds: how long the evaluation took.
+        started, finished: when, UTC, ISO 8601.
+    """
+
+    number: int
+    state: str
+    attempt: int
+    architecture: Architecture
+    value: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None
+    seconds: float | None = None
+    started: str | None = None
+    finished: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The trial document (schema ``trial``), the architecture as masks."""
+        return {
+            "number": self.number,
+            "state": self.state,
+            "attempt": self.attempt,
+            "architecture": self.architecture.masks(),
+            "value": self.value,
+            "metrics": dict(self.metrics),
+            "cost": dict(self.cost),
+            "error": self.error,
+            "seconds": self.seconds,
+            "started": self.started,
+            "finished": self.finished,
+        }
+
+
+def check_name(name: str) -> None:
+    """Refuse a study name that could be mistaken for a path, an option or markup.
+
+    Raises:
+        UsageError: always with the rule.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"bad study name {name[:120]!r}",
+            hint="use letters, digits, '.', '_' and '-', a letter or digit first, at most 100",
+        )
+
+
+def trial_of(row: Any, study: StudyRecord) -> TrialRecord:
+    """The trial in a row of the table of trials."""
+    return TrialRecord(
+        number=row.number,
+        state=row.state,
+        attempt=row.attempt,
+        architecture=Architecture.from_canonical(row.architecture, study.settings.space.choices),
+        value=row.value,
+        metrics=row.metrics,
+        cost=row.cost,
+        error=row.error,
+        seconds=row.seconds,
+        started=row.started,
+        finished=row.finished,
+    )

@@ -1,0 +1,337 @@
+"""Studies in an SQLite file: everything that SQLite does in its own way stands here, and nowhere else.
+
+Rollback journal and ``synchronous=FULL``: what a transaction stored survives SIGKILL and power cuts. Not WAL,
+which corrupts below SQLite 3.51.3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sqlite3
+import urllib.parse
+import warnings
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+
+from nnas_core import __version__
+from nnas_core.errors import EnvironmentFailure, InputError, NnasError, NnasWarning
+from nnas_core.files import environment_failure, sync_folder
+from nnas_core.study.storage import leases, tables
+from nnas_core.study.storage.database import AGAIN, SAFE, Database, engine_options
+from nnas_core.study.storage.migrations import statements_from
+
+__all__ = ["APPLICATION_ID", "network_filesystem", "open_file"]
+
+APPLICATION_ID = int.from_bytes(b"nnas", "big")
+
+_NETWORK = {"9p", "afs", "ceph", "cifs", "fuse.sshfs", "glusterfs", "lustre", "nfs", "nfs4", "smb3", "smbfs"}
+
+
+def open_file(path: str, *, create: bool, busy_timeout_s: float) -> Database:
+    """Open a study database, after a check that it is one; a file that is refused is not touched.
+
+    Args:
+        path: the file.
+        create: make it if there is none; any number of processes may do so at once.
+        busy_timeout_s: how long to wait for other writers.
+
+    Raises:
+        InputError: no such file, or not a study database, or a damaged one.
+        EnvironmentFailure: no such folder, no permission, no space, or locked for too long.
+    """
+    target = Path(path)
+    kind = network_filesystem(target)
+    if kind is not None:
+        warnings.warn(
+            f"{path} is on a network file system ({kind}): two machines at once, or a lost connection, "
+            "can damage the study; a local disk is safe",
+            NnasWarning,
+            stacklevel=3,
+        )
+    if not target.exists():
+        if not create:
+            raise InputError("no such file", where=path, hint="check the path of --storage")
+        _create(target, busy_timeout_s)
+    _check(target, busy_timeout_s)
+    return Database(_engine(target, busy_timeout_s), path, partial(_translate, target, busy_timeout_s))
+
+
+# ---- making
+
+
+def _engine(path: Path, busy_timeout_s: float) -> Engine:
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)), connect_args={"timeout": busy_timeout_s}, **engine_options()
+    )
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _prepare(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # transactions begin where we say so, not where the driver guesses
+    for pragma in ("journal_mode=DELETE", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    # a transaction that starts by reading could not become a writer while another one waits for it
+    statement = "BEGIN IMMEDIATE" if writes else "BEGIN"
+    try:  # past SQLAlchemy, which would take several times as long for it as SQLite does
+        connection.connection.cursor().execute(statement)
+    except sqlite3.Error as error:
+        raise DBAPIError(statement, None, error) from error
+
+
+def _create(target: Path, busy_timeout_s: float) -> None:
+    """Make the whole database under another name, then give it its own: nobody ever sees half of one."""
+    journal = target.with_name(target.name + "-journal")
+    if journal.exists() and not target.exists():
+        raise InputError(
+            f"the file is gone but its journal {journal.name} is there, which would spoil a new one",
+            where=str(target),
+            hint="put the file back, or delete the journal",
+        )
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
+        try:
+            _fill(temporary, target, busy_timeout_s)
+            _publish(temporary, target)
+        finally:
+            temporary.unlink()
+        sync_folder(target.parent)
+    except OSError as error:
+        raise environment_failure(error, target, "create") from error
+
+
+def _fill(temporary: Path, target: Path, busy_timeout_s: float) -> None:
+    engine = _engine(temporary, busy_timeout_s)
+    database = Database(engine, str(target), partial(_translate, target, busy_timeout_s))
+    try:
+        with database.write() as connection:
+            tables.metadata.create_all(connection)
+            connection.exec_driver_sql(f"PRAGMA application_id={APPLICATION_ID}")
+            connection.exec_driver_sql(f"PRAGMA user_version={tables.VERSION}")
+    finally:
+        database.close()
+
+
+def _publish(temporary: Path, target: Path) -> None:
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        pass  # another process was quicker; its database serves as well
+    except OSError:  # a file system without hard links
+        content = temporary.read_bytes()
+        with contextlib.suppress(FileExistsError), open(target, "xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+# ---- checking
+
+
+def _check(path: Path, busy_timeout_s: float) -> None:
+    if path.is_dir():
+        raise InputError("is a directory, a file is needed", where=str(path))
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise environment_failure(error, path, "read") from error
+    if size == 0:
+        raise InputError(
+            "not a study database: the file is empty",
+            where=str(path),
+            hint="delete it, or choose another name",
+        )
+    try:
+        application, version, problems = _probe(path, "ro", busy_timeout_s)
+    except sqlite3.DatabaseError as error:
+        known = _known(str(error), path, busy_timeout_s)
+        if known is None:
+            raise
+        raise known from error
+    if application != APPLICATION_ID:
+        raise InputError(
+            "not a study database: an SQLite file of another program",
+            where=str(path),
+            hint="choose another file for --storage",
+        )
+    if version > tables.VERSION or version < 1:
+        raise InputError(
+            f"made by a newer nnas: its tables are of version {version}, this is nnas {__version__} "
+            f"which knows {tables.VERSION}",
+            where=str(path),
+            hint="install a newer nnas",
+        )
+    if problems:
+        raise _damaged(path, problems)
+    if version < tables.VERSION:
+        _migrate(path, version, busy_timeout_s)
+
+
+def _migrate(path: Path, version: int, busy_timeout_s: float) -> None:
+    """Bring the file to this version, all of it or nothing; a copy of the old one stays beside it."""
+    copy = path.with_name(f"{path.name}.version{version}")
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None)) as connection:
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("BEGIN IMMEDIATE")
+            if connection.execute("PRAGMA user_version").fetchone()[0] != version:
+                return  # another process was quicker
+            _refuse_owned(connection, path)
+            _copy(path, copy)
+            for statement in statements_from(version):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version={tables.VERSION}")
+            connection.execute("COMMIT")
+    except sqlite3.DatabaseError as error:
+        known = _known(str(error), path, busy_timeout_s)
+        if known is None:
+            raise
+        raise known from error
+    warnings.warn(
+        f"{path} was made by an older nnas: its tables went from version {version} to {tables.VERSION}; the file as it"
+        f" was is kept as {copy.name}",
+        NnasWarning,
+        stacklevel=5,
+    )
+
+
+def _copy(path: Path, target: Path) -> None:
+    """Copy a database that nobody writes to meanwhile; the copy is there whole or not at all."""
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        try:
+            with (
+                contextlib.closing(sqlite3.connect(path)) as connection,
+                contextlib.closing(sqlite3.connect(temporary)) as copied,
+            ):
+                copied.execute("PRAGMA synchronous=FULL")
+                connection.backup(copied)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(target.parent)
+    except OSError as error:
+        raise environment_failure(error, target, "create") from error
+
+
+def _refuse_owned(connection: sqlite3.Connection, path: Path) -> None:
+    """Leave the file to an older nnas that still works on it."""
+    rows = connection.execute("SELECT * FROM owners WHERE claim IS NOT NULL")
+    names = [column[0] for column in rows.description]
+    for row in rows:
+        holder = leases.claim_of(SimpleNamespace(**dict(zip(names, row, strict=True))))
+        if holder is not None and leases.is_alive(holder):
+            raise EnvironmentFailure(
+                f"an older nnas works on it, {holder}", where=str(path), hint="wait until it has ended"
+            )
+
+
+def _probe(path: Path, mode: str, busy_timeout_s: float) -> tuple[int, int, str]:
+    """Application, version and damage of the file, read without writing to it."""
+    uri = f"file:{urllib.parse.quote(str(path))}?mode={mode}"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=busy_timeout_s)) as connection:
+        try:
+            application, version = (
+                connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+            )
+        except sqlite3.OperationalError as error:
+            if mode == "ro" and "readonly" in str(error):  # a crash left a journal, which only a writer can apply
+                return _probe(path, "rw", busy_timeout_s)
+            raise
+        if application != APPLICATION_ID or not 1 <= version <= tables.VERSION:
+            return application, version, ""
+        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        return application, version, "" if found == "ok" else found.splitlines()[-1]  # after the database's name
+
+
+def network_filesystem(path: Path, mounts: str | None = None) -> str | None:
+    """The kind of network file system that ``path`` is on, or None for a local one.
+
+    Args:
+        path: need not exist.
+        mounts: the text of ``/proc/self/mounts``; the system's own if None.
+    """
+    if mounts is None:
+        try:
+            mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
+        except OSError:  # not Linux
+            return None
+    place = os.path.realpath(path)
+    longest, kind = "", None
+    for line in mounts.splitlines():
+        folder, found = line.split()[1].replace("\\040", " "), line.split()[2]
+        inside = place == folder or place.startswith(folder.rstrip("/") + "/")
+        if inside and len(folder) >= len(longest):  # of two mounts on one folder the later one counts
+            longest, kind = folder, found
+    return kind if kind in _NETWORK else None
+
+
+# ---- failures
+
+
+def _translate(path: Path, busy_timeout_s: float, error: DBAPIError) -> NnasError | None:
+    return _known(str(error.orig), path, busy_timeout_s)
+
+
+def _known(text: str, path: Path, busy_timeout_s: float) -> NnasError | None:
+    """What a message of SQLite means to the user; None if nothing of theirs, so a bug of ours."""
+    where = str(path)
+    if "file is not a database" in text:
+        return InputError("not a study database", where=where, hint="choose another file for --storage")
+    if any(part in text for part in ("malformed", "no such table", "no such column")):
+        return _damaged(path, text)
+    if "locked" in text:
+        return EnvironmentFailure(
+            f"locked for {busy_timeout_s:g} s by {_holder(path)}",
+            where=where,
+            hint=f"wait until it has ended, then {AGAIN}",
+        )
+    if "disk is full" in text:
+        return EnvironmentFailure(
+            f"no space left on the device; {SAFE}", where=where, hint=f"free some space and {AGAIN}"
+        )
+    if "disk I/O error" in text:
+        return EnvironmentFailure(
+            f"the disk does not read or write (disk I/O error); {SAFE}",
+            where=where,
+            hint=f"check the disk and its free space and {AGAIN}",
+        )
+    if "readonly" in text or "unable to open database file" in text:
+        return EnvironmentFailure(
+            "cannot write: permission denied for the file or its folder",
+            where=where,
+            hint="choose a place that you may write to",
+        )
+    return None
+
+
+def _damaged(path: Path, what: str) -> InputError:
+    return InputError(
+        f"the study database is damaged ({what}); it was left as it is",
+        where=str(path),
+        hint="restore a copy of it, or start another study in another file",
+    )
+
+
+def _holder(path: Path) -> str:
+    """The process that locks the file, as far as the system tells."""
+    with contextlib.suppress(OSError):
+        inode = str(path.stat().st_ino)
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            fields = line.split()
+            if "WRITE" in fields and fields[-3].rpartition(":")[2] == inode:
+                return f"process {fields[-4]}"
+    return "another process"

@@ -1,0 +1,307 @@
+"""All studies of one database: created, found, listed, and given to one owner at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from types import TracebackType
+from typing import Any
+
+from sqlalchemy import Row, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from nnas_core import __version__
+from nnas_core.errors import InputError, UsageError
+from nnas_core.space.search_space import SearchSpace
+from nnas_core.study import administration, importing
+from nnas_core.study.administration import StudyStatus
+from nnas_core.study.importing import GivenResult, ImportResult
+from nnas_core.study.storage import holders, leases, postgresql, sqlite, tables
+from nnas_core.study.storage.database import URLS, Database, parse_url
+from nnas_core.study.storage.exclusive import OwnedStudy, acquire
+from nnas_core.study.storage.records import StudyRecord, StudySettings, TrialRecord, trial_of
+from nnas_core.study.storage.shared import LEASE, JoinedStudy
+
+__all__ = ["DEFAULT_STORAGE", "StudyStore"]
+
+DEFAULT_STORAGE = "sqlite:///nnas.db"
+
+
+class StudyStore:
+    """The studies of one database. Use ``StudyStore.open``; also a context manager that closes.
+
+    Reading needs no ownership and never waits long; writing goes through ``acquire``.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    def open(cls, url: str = DEFAULT_STORAGE, *, create: bool = True, busy_timeout_s: float = 60.0) -> StudyStore:
+        """Connect to a database and make sure that it is ours.
+
+        Args:
+            url: ``sqlite:///PATH`` or ``postgresql+psycopg://USER:PASSWORD@HOST/DATABASE``.
+            create: make it if there is none.
+            busy_timeout_s: how long to wait for other writers.
+
+        Raises:
+            UsageError: not such a URL, or its driver is not installed.
+            InputError: no such file, something else at that place, or a damaged or newer database.
+            EnvironmentFailure: it cannot be reached or written.
+        """
+        return cls(_open(url, create=create, busy_timeout_s=busy_timeout_s))
+
+    @property
+    def where(self) -> str:
+        """The place, for messages."""
+        return self._database.where
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._database.close()
+
+    def __enter__(self) -> StudyStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---- studies
+
+    def create_study(self, settings: StudySettings) -> StudyRecord:
+        """Store a new study without trials.
+
+        Raises:
+            UsageError: there is one of that name.
+        """
+        created = leases.now().isoformat(timespec="seconds")
+        row = {
+            "name": settings.name,
+            "state": "created",
+            "search_space": settings.space.to_json(),
+            "fingerprint": settings.space.fingerprint,
+            "tuner": settings.tuner,
+            "tuner_args": settings.tuner_args,
+            "seed": str(settings.seed),
+            "optimize_mode": settings.optimize_mode,
+            "config": settings.config,
+            "created": created,
+            "nnas_version": __version__,
+        }
+        try:
+            with self._database.write() as connection:
+                connection.execute(insert(tables.studies).values(row))
+                number = connection.execute(
+                    select(tables.studies.c.id).where(tables.studies.c.name == settings.name)
+                ).scalar_one()
+        except IntegrityError as error:
+            raise UsageError(
+                f"a study named {settings.name!r} exists already",
+                where=self.where,
+                hint="go on with it by --resume, or choose another --study name",
+            ) from error
+        return StudyRecord(number, settings, "created", created, __version__)
+
+    def study(self, name: str) -> StudyRecord:
+        """The study of that name.
+
+        Raises:
+            InputError: there is none, or its row is damaged.
+        """
+        with self._database.read() as connection:
+            row = connection.execute(select(tables.studies).where(tables.studies.c.name == name)).first()
+            names = [] if row else sorted(connection.execute(select(tables.studies.c.name)).scalars())
+        if row is None:
+            known = f"there are {', '.join(names[:10])}" + (", ..." if len(names) > 10 else "")
+            raise InputError(
+                f"no study is named {name!r}", where=self.where, hint=known if names else "there are none yet"
+            )
+        return self._study_of(row)
+
+    def studies(self) -> list[StudyRecord]:
+        """All studies, the oldest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(tables.studies).order_by(tables.studies.c.id)).all()
+        return [self._study_of(row) for row in rows]
+
+    def find(self, prefix: str | None, *, running: bool = False) -> StudyRecord:
+        """The study that a person means.
+
+        Args:
+            prefix: the name, or enough of its beginning; None: the only study.
+            running: without a prefix, one that somebody works on comes before all others.
+
+        Raises:
+            InputError: there is none.
+            UsageError: several are meant; they are listed.
+        """
+        studies = self.studies()
+        if prefix is None:
+            at_work = [study for study in studies if self.owner(study)] if running else []
+            candidates, hint = at_work or studies, "name one of them"
+            what = "several studies are running" if at_work else "there are several studies"
+            if not studies:
+                raise InputError("there are no studies yet", where=self.where, hint="`nnas tune` makes one")
+        else:
+            candidates = [study for study in studies if study.name == prefix]
+            candidates = candidates or [study for study in studies if study.name.startswith(prefix)]
+            what, hint = f"several studies begin with {prefix!r}", "give more of the name"
+            if not candidates:
+                return self.study(prefix)  # which says what there is
+        if len(candidates) > 1:
+            more = len(candidates) - 10
+            names = [study.name for study in candidates[:10]] + ([f"and {more} more"] if more > 0 else [])
+            raise UsageError(what, where=self.where, problems=names, hint=hint)
+        return candidates[0]
+
+    def _study_of(self, row: Row[Any]) -> StudyRecord:
+        space = SearchSpace.from_json(row.search_space, f"{self.where}: study {row.name!r}")
+        if space.fingerprint != row.fingerprint:
+            raise InputError("its search space was changed", where=f"{self.where}: study {row.name!r}")
+        settings = StudySettings(
+            name=row.name,
+            space=space,
+            tuner=row.tuner,
+            tuner_args=row.tuner_args,
+            seed=int(row.seed),
+            optimize_mode=row.optimize_mode,
+            config=row.config,
+        )
+        return StudyRecord(row.id, settings, row.state, row.created, row.nnas_version)
+
+    # ---- trials
+
+    def trials(self, study: StudyRecord, *, state: str | None = None) -> list[TrialRecord]:
+        """All trials of a study, or those in one state, by number."""
+        table = tables.trials
+        query = select(table).where(table.c.study_id == study.id).order_by(table.c.number)
+        if state is not None:
+            query = query.where(table.c.state == state)
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        return [trial_of(row, study) for row in rows]
+
+    def trial(self, study: StudyRecord, number: int) -> TrialRecord:
+        """One trial.
+
+        Raises:
+            InputError: the study has no such trial.
+        """
+        table = tables.trials
+        query = select(table).where(table.c.study_id == study.id, table.c.number == number)
+        with self._database.read() as connection:
+            row = connection.execute(query).first()
+        if row is None:
+            raise InputError(f"study {study.name!r} has no trial {number}", where=self.where)
+        return trial_of(row, study)
+
+    def top(self, study: StudyRecord, count: int) -> list[TrialRecord]:
+        """The best trials that succeeded, the best first; of equal ones the earlier."""
+        table = tables.trials
+        better = table.c.value.desc() if study.settings.optimize_mode == "maximize" else table.c.value.asc()
+        query = (
+            select(table)
+            .where(table.c.study_id == study.id, table.c.state == "succeeded")
+            .order_by(better, table.c.number)
+            .limit(count)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        return [trial_of(row, study) for row in rows]
+
+    def best(self, study: StudyRecord) -> TrialRecord | None:
+        """The best trial by the study's ``optimize_mode``; None while none succeeded."""
+        found = self.top(study, 1)
+        return found[0] if found else None
+
+    def intermediates(self, study: StudyRecord) -> dict[int, list[float]]:
+        """What the last attempt of each trial reported on its way, by the trial's number."""
+        table, trials = tables.intermediates.c, tables.trials.c
+        query = (
+            select(table.number, table.value)
+            .join(tables.trials, (trials.study_id == table.study_id) & (trials.number == table.number))
+            .where(table.study_id == study.id, trials.attempt == table.attempt)
+            .order_by(table.number, table.sequence)
+        )
+        found: dict[int, list[float]] = {}
+        with self._database.read() as connection:
+            for number, value in connection.execute(query):
+                found.setdefault(number, []).append(value)
+        return found
+
+    # ---- from outside, see administration.py and importing.py
+
+    def status(self, study: StudyRecord) -> StudyStatus:
+        """How far a study is.
+
+        Raises:
+            EnvironmentFailure: it was deleted meanwhile.
+        """
+        return administration.read_status(self._database, study, self.best(study))
+
+    def request_stop(self, study: StudyRecord) -> bool:
+        """Ask who runs the study to end; False if nobody does."""
+        return administration.request_stop(self._database, study)
+
+    def update_limits(self, study: StudyRecord, changes: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Change ``trials``, ``duration_s`` or ``concurrency`` of a running study; see ``administration``.
+
+        Returns:
+            All limits as they are now, or None if nobody runs the study.
+
+        Raises:
+            UsageError: nothing to change, or a limit that is not positive.
+        """
+        return administration.update_limits(self._database, study, changes)
+
+    def import_results(self, study: StudyRecord, results: list[GivenResult]) -> ImportResult:
+        """Add trials of elsewhere, which the tuner will learn from; all of them or none.
+
+        Raises:
+            EnvironmentFailure: somebody works on the study.
+        """
+        return importing.import_results(self._database, study, results)
+
+    def delete_study(self, study: StudyRecord) -> None:
+        """Delete a study and its trials, for good.
+
+        Raises:
+            EnvironmentFailure: somebody works on it.
+        """
+        administration.delete_study(self._database, study)
+
+    # ---- ownership
+
+    def owner(self, study: StudyRecord) -> str | None:
+        """Who works on the study (``process P on HOST since T``, and how many others that joined), or None."""
+        with self._database.read() as connection:
+            return holders.holder_of(self._database, connection, study)
+
+    def acquire(self, study: StudyRecord) -> OwnedStudy:
+        """Become the owner of a study; what a dead owner left running waits again.
+
+        Raises:
+            EnvironmentFailure: another process owns it, or has joined it.
+        """
+        return acquire(self._database, study)
+
+    def join(self, study: StudyRecord, lease: timedelta = LEASE) -> JoinedStudy:
+        """Work on a study beside others; see ``JoinedStudy``, which begins with its first transaction."""
+        return JoinedStudy(self._database, study, lease)
+
+
+def _open(url: str, *, create: bool, busy_timeout_s: float) -> Database:
+    parsed = parse_url(url)
+    kind = parsed.get_backend_name()
+    if kind == "postgresql":
+        return postgresql.open_database(parsed, create=create, busy_timeout_s=busy_timeout_s)
+    if kind != "sqlite":
+        raise UsageError(f"studies cannot be stored in {kind!r}", hint=f"give {URLS}")
+    if not parsed.database or parsed.database == ":memory:" or parsed.query:
+        raise UsageError(
+            f"storage {url!r} does not name a file", hint="give sqlite:///PATH with nothing after the path"
+        )
+    return sqlite.open_file(parsed.database, create=create, busy_timeout_s=busy_timeout_s)

@@ -1,0 +1,92 @@
+"""Means of losses and metrics over samples, and what one epoch measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from nnas_core.errors import UserCodeError
+from nnas_core.training.data import batch_size_of, to_device
+from nnas_core.training.task import Task
+
+__all__ = ["Averages", "EpochRecord", "mean_metrics"]
+
+
+class Averages:
+    """Means of metrics over samples, batch by batch."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+
+    def update(self, values: Mapping[str, float], count: int) -> None:
+        """Add the means of a batch of ``count`` samples."""
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value * count
+            self._counts[name] = self._counts.get(name, 0) + count
+
+    def means(self) -> dict[str, float]:
+        """The means so far, in the order in which the names first came."""
+        return {name: total / self._counts[name] for name, total in self._sums.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data to go on from."""
+        return {"sums": dict(self._sums), "counts": dict(self._counts)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state_dict`` returned."""
+        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch measured.
+
+    Attributes:
+        epoch: from 1.
+        train, valid: means over samples; with a mutator each batch saw an architecture of its own.
+        samples: training samples seen in this epoch by this process.
+        seconds: wall time of their training, validation apart.
+    """
+
+    epoch: int
+    train: dict[str, float]
+    valid: dict[str, float]
+    samples: int
+    seconds: float
+
+    @property
+    def samples_per_second(self) -> float:
+        """Training throughput."""
+        return self.samples / self.seconds if self.seconds > 0 else 0.0
+
+
+@torch.no_grad()
+def mean_metrics(
+    model: Callable[..., Any],
+    task: Task,
+    batches: Iterator[Any],
+    device: torch.device,
+    before_batch: Callable[[], None],
+) -> dict[str, float]:
+    """Mean loss and metrics over samples, in the mode that the model is in.
+
+    Args:
+        before_batch: called first for each batch; what it raises ends the measurement.
+
+    Raises:
+        UserCodeError: there is no batch.
+    """
+    averages = Averages()
+    for batch in batches:
+        before_batch()
+        output, target = task.forward_batch(model, to_device(batch, device))  # type: ignore[arg-type]
+        values = {"loss": float(task.loss(output, target)), **task.metrics(output, target)}
+        averages.update(values, batch_size_of(target))
+    means = averages.means()
+    if not means:
+        raise UserCodeError("the data to measure on has no batches", where=task.user.reference)
+    return means

@@ -1,0 +1,155 @@
+"""Files are recognised and checked: which kind, does it keep its schema, does it fit a search space."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nnas_core import schema
+from nnas_core.errors import InputError, NnasError, UsageError
+from nnas_core.files import parse_json, read_bytes
+from nnas_core.space.architecture import DOCUMENT_FORMAT, Architecture
+from nnas_core.space.latency_table import LATENCY_FORMAT, latency_problems
+from nnas_core.space.search_space import SearchSpace
+
+__all__ = ["FileCheck", "validate_file"]
+
+_ZIP = b"PK\x03\x04"
+
+
+@dataclass(frozen=True)
+class FileCheck:
+    """What was found about one file.
+
+    Attributes:
+        file: its path.
+        kind: the name of a schema, ``checkpoint``, ``events``, or ``unknown``.
+        problems: one line each; empty: valid.
+    """
+
+    file: str
+    kind: str
+    problems: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """As an entry of the report."""
+        return {"file": self.file, "kind": self.kind, "valid": not self.problems, "problems": self.problems}
+
+
+def validate_file(file: str, space: SearchSpace | None = None, kind: str | None = None) -> FileCheck:
+    """Check a file.
+
+    Args:
+        file: path; ``-`` is standard input.
+        space: what an architecture, parameters, a latency table or a checkpoint must fit.
+        kind: how to check a JSON file, or each line of a JSONL file; None recognises it by what it looks like.
+
+    Raises:
+        UsageError: no such kind.
+    """
+    if kind is not None and kind not in schema.kinds():
+        raise UsageError(f"no kind is named {kind!r}", hint=f"there are {', '.join(schema.kinds())}")
+    found = "unknown"
+    try:
+        content = read_bytes(file)
+        if content.startswith(_ZIP):
+            found = "checkpoint"
+            if kind is not None:
+                return FileCheck(file, found, [f"is a checkpoint, not of the kind {kind!r}"])
+            return FileCheck(file, found, _checkpoint_problems(file, space))
+        if file.endswith(".jsonl"):
+            found = kind or "events"
+            return FileCheck(file, found, _line_problems(kind or "event", content, space))
+        document = parse_json(content, file)
+        found = kind or _recognise(document)
+        return FileCheck(file, found, _problems(found, document, space))
+    except NnasError as error:
+        return FileCheck(file, found, [_placed(error, file), *error.problems])
+
+
+def _placed(error: NnasError, file: str) -> str:
+    """The message, with the line and column that it is about."""
+    place = (error.where or "").removeprefix(file).lstrip(":")
+    return f"{place}: {error.message}" if place else error.message
+
+
+def _recognise(document: Any) -> str:
+    if isinstance(document, list) and document and all(isinstance(one, Mapping) for one in document):
+        return "results" if "parameter" in document[0] else "unknown"
+    if not isinstance(document, Mapping):
+        return "unknown"
+    if document.get("format") == DOCUMENT_FORMAT:
+        return "architecture-document"
+    if document.get("format") == LATENCY_FORMAT:
+        return "latency-table"
+    if set(document) == {"error"}:
+        return "error"
+    values = list(document.values())
+    if values and all(isinstance(value, Mapping) for value in values):
+        if any("_type" in value for value in values):
+            return "search-space"
+        if any("_value" in value for value in values):
+            return "parameters"
+        if set(document) <= {"search", "retrain"}:
+            return "config"
+    return "architecture"
+
+
+def _problems(kind: str, document: Any, space: SearchSpace | None) -> list[str]:
+    if kind == "unknown":
+        return ["$: no kind of file that nnas writes"]
+    if kind == "architecture" and space is not None:
+        return _misfits(document, space)  # names and indices have no schema without their space
+    found = schema.problems(kind, document)
+    if found:
+        return found
+    if kind == "search-space":
+        SearchSpace.from_json(document)
+    elif kind in ("parameters", "architecture-document") and space is not None:
+        return _misfits(document, space)
+    elif kind == "results" and space is not None:
+        return [
+            f"$[{place}].parameter: {line}"
+            for place, entry in enumerate(document)
+            for line in _misfits(entry["parameter"], space)
+        ]
+    elif kind == "latency-table" and space is not None:
+        return latency_problems(document, space)
+    return []
+
+
+def _misfits(document: Any, space: SearchSpace) -> list[str]:
+    try:
+        architecture: Architecture = space.parse(document)
+        space.validate(architecture)
+    except InputError as error:
+        return list(error.problems) or [error.message]
+    return []
+
+
+def _line_problems(kind: str, content: bytes, space: SearchSpace | None) -> list[str]:
+    problems = []
+    lines = content.split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError:
+            if number != len(lines):  # a torn last line is what a crash leaves
+                problems.append(f"line {number}: not JSON")
+            continue
+        problems += [f"line {number}: {problem}" for problem in _problems(kind, record, space)]
+    return problems
+
+
+def _checkpoint_problems(file: str, space: SearchSpace | None) -> list[str]:
+    # by name and only here: the one kind of file that needs torch
+    header = importlib.import_module("nnas_core.runs.checkpoint").read_checkpoint(file)["header"]
+    if space is None or "space" not in header:
+        return []
+    theirs = SearchSpace.from_json(header["space"], file)
+    return space.differences(theirs, ("the space", "the checkpoint"))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from nnas_core.execution.engine import TrialResult
 from nnas_core.execution.worker import Evaluation, serve
-from nnas_core.study.storage.records import TrialResult
 
 __all__ = ["main"]
 

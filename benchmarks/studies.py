@@ -21,14 +21,14 @@ from tune_bookkeeping import MEMORY, layers, trial_times
 
 from nnas_core import Architecture, Tuner
 from nnas_core.execution.commands import LocalSettings
-from nnas_core.execution.engine import Engine, Evaluate
+from nnas_core.execution.engine import Engine, Evaluate, TrialResult
 from nnas_core.execution.factory import engine_of
 from nnas_core.execution.pool import WorkerPool
 from nnas_core.execution.ray.engine import RaySettings
 from nnas_core.plugins import registry
 from nnas_core.study.coordinator import run_study
 from nnas_core.study.opening import create_study, create_tuner
-from nnas_core.study.storage.records import StudySettings, TrialRecord, TrialResult
+from nnas_core.study.storage.records import StudySettings, TrialRecord
 from nnas_core.study.storage.store import StudyStore
 from nnas_core.workflows.tune import TuneSettings, tune
 

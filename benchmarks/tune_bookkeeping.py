@@ -14,11 +14,12 @@ from pathlib import Path
 from harness import Line, duration
 
 from nnas_core import Architecture, SearchSpace
+from nnas_core.execution.engine import TrialResult
 from nnas_core.plugins import registry
 from nnas_core.space.choice import Choice
 from nnas_core.study.coordinator import run_study
 from nnas_core.study.opening import create_study, create_tuner
-from nnas_core.study.storage.records import StudySettings, TrialRecord, TrialResult
+from nnas_core.study.storage.records import StudySettings, TrialRecord
 from nnas_core.study.storage.store import StudyStore
 
 FINISHED = 500

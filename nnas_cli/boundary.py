@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nnas_cli.spelling import with_options
 from nnas_core.errors import EnvironmentFailure, ExitCode, Interrupted, NnasError, UserCodeError
 
 if TYPE_CHECKING:
@@ -45,10 +46,21 @@ def _invoke(group: click.Group, arguments: list[str], style: dict[str, bool]) ->
     try:
         # not group.main: it makes exit code 1 of a closed pipe, before we could see it
         with group.make_context("nnas", arguments, obj=style) as context:
-            result = group.invoke(context)
+            try:
+                result = group.invoke(context)
+            except NnasError as error:
+                _spell(error, group.get_command(context, context.invoked_subcommand or ""))
+                raise
     except click.exceptions.Exit as end:  # --help, --version
         return end.exit_code
     return int(result) if isinstance(result, int) else int(ExitCode.DONE)
+
+
+def _spell(error: NnasError, command: click.Command | None) -> None:
+    """Write the options of the command that failed where the library named parameters."""
+    error.message = with_options(error.message, command)
+    error.hint = None if error.hint is None else with_options(error.hint, command)
+    error.problems = tuple(with_options(problem, command) for problem in error.problems)
 
 
 def _report(error: BaseException, as_json: bool, debug: bool) -> int:

@@ -8,6 +8,9 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+import click
+
+from nnas_cli.spelling import with_options
 from nnas_core.errors import NnasWarning
 from nnas_core.files import atomic_writer, dump_json
 
@@ -87,6 +90,8 @@ class Output:
     def note(self, line: str, level: int = 1) -> None:
         """Tell something on standard error from verbosity ``level`` on."""
         if self.verbosity >= level and not self.as_json:
+            context = click.get_current_context(silent=True)
+            line = with_options(line, None if context is None else context.command)
             self._stderr.write(printable(line) + "\n")
             self._stderr.flush()
 

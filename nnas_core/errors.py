@@ -12,6 +12,9 @@
     +-- EnvironmentFailure  6   disk, permissions, memory, storage; a retry may help
     +-- Interrupted         130 / 143   a signal ended the work, its state is saved
 
+A message names a parameter in backquotes, as in "`epochs` must be positive"; the command line writes its option there,
+``--epochs``. Other code in backquotes is more than one lower-case word.
+
 Some are also the built-in class that NNI 1.x raised in the same place, for programs which catch those.
 """
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnas_core.errors import EnvironmentFailure, UsageError
-from nnas_core.execution.engine import Engine, Failed, Finished, Intermediate, Job, Report
+from nnas_core.execution.engine import Engine, Failed, Finished, Intermediate, Job, Report, TrialFailed
 from nnas_core.execution.process import GRACE_S, End, Supervised, environment, last_line
 from nnas_core.execution.results import Reported, read_result
 from nnas_core.files import environment_failure, prepare_folder, write_json
-from nnas_core.study.storage.records import TrialFailed
 
 __all__ = ["MOST_SLOTS", "CommandEngine", "LocalSettings", "split_command", "threads_for", "timed_out"]
 

@@ -11,14 +11,52 @@ import socket
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from nnas_core.errors import UserCodeError
 from nnas_core.space.architecture import Architecture
-from nnas_core.study.storage.records import TrialFailed, TrialResult
 
-__all__ = ["Engine", "Evaluate", "Failed", "Finished", "InProcessEngine", "Intermediate", "Job", "Report"]
+__all__ = [
+    "Engine",
+    "Evaluate",
+    "Failed",
+    "Finished",
+    "InProcessEngine",
+    "Intermediate",
+    "Job",
+    "Report",
+    "TrialFailed",
+    "TrialResult",
+]
+
+
+class TrialFailed(Exception):
+    """Raised by an evaluation: this trial has no result, the study goes on.
+
+    Args:
+        message: why, one line; it is stored with the trial.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What an evaluation returns.
+
+    Attributes:
+        value: *the* metric; a trial whose value is not a finite number fails.
+        metrics: everything measured, by name; entries that are not finite numbers are not stored.
+        cost: what it took (seconds, parameters, FLOPs), by name; the same.
+    """
+
+    value: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
+
 
 Evaluate = Callable[[Architecture], TrialResult]
 

@@ -14,12 +14,11 @@ from typing import Any
 
 from nnas_core.errors import EnvironmentFailure, NnasError, UserCodeError
 from nnas_core.execution.commands import LocalSettings, timed_out
-from nnas_core.execution.engine import Engine, Failed, Finished, Intermediate, Job, Report
+from nnas_core.execution.engine import Engine, Failed, Finished, Intermediate, Job, Report, TrialResult
 from nnas_core.execution.messages import Receiver, send
 from nnas_core.execution.process import GRACE_S, Supervised, environment, last_line, served_by
 from nnas_core.execution.wire import error_from_json
 from nnas_core.files import environment_failure, prepare_folder
-from nnas_core.study.storage.records import TrialResult
 
 __all__ = ["WorkerPool"]
 

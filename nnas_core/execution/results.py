@@ -8,8 +8,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from nnas_core.execution.engine import TrialFailed, TrialResult
 from nnas_core.files import finite, finite_only, not_finite
-from nnas_core.study.storage.records import TrialFailed, TrialResult
 
 __all__ = ["LONGEST_RESULT", "Reported", "read_result"]
 

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from nnas_core.errors import NnasError, UserCodeError
-from nnas_core.execution.engine import Failed, Finished, Intermediate, Job, Report
+from nnas_core.execution.engine import Failed, Finished, Intermediate, Job, Report, TrialResult
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.choice import Choice
-from nnas_core.study.storage.records import TrialResult
 
 __all__ = [
     "error_from_json",

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 from nnas_core.errors import NnasError
+from nnas_core.execution.engine import TrialFailed, TrialResult
 from nnas_core.execution.messages import Receiver, send
 from nnas_core.execution.wire import error_to_json
 from nnas_core.files import finite, finite_only, not_finite
-from nnas_core.study.storage.records import TrialFailed, TrialResult
 
 __all__ = ["Cancelled", "Evaluation", "serve"]
 

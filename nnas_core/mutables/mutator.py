@@ -13,7 +13,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from nnas_core.errors import BindingError
+from nnas_core.errors import BindingError, UsageError
 from nnas_core.mutables.choices import InputChoice, LayerChoice, Mutable, MutableScope
 from nnas_core.mutables.plans import Plan, as_masks, hard_mask, hard_plan, soft_plan
 from nnas_core.mutables.tree import MutableTree, parse
@@ -21,7 +21,7 @@ from nnas_core.space.architecture import Architecture
 from nnas_core.space.choice import Decision
 from nnas_core.space.search_space import SearchSpace
 
-__all__ = ["BaseMutator", "Direct", "Mutator"]
+__all__ = ["BaseMutator", "Direct", "Mutator", "require_dense"]
 
 # What a mutator knows of its model. It is never registered, so the model's weights are not the mutator's.
 _DERIVED = ("_tree", "_choices", "_shared", "_calls", "_space", "_current", "_routes_cache")
@@ -225,6 +225,23 @@ class Mutator(BaseMutator):
 
     progress: float = 0.0
 
+    has_fixed_graph: ClassVar[bool] = False
+    """Whether forward passes differ in nothing but weights, so that the model can be compiled."""
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether every forward pass runs all candidates, by the same graph with other weights."""
+        return False
+
+    def recompute(self) -> None:
+        """Keep no activations of candidates: run each LayerChoice once more in the backward pass.
+
+        Raises:
+            UsageError: this algorithm does not run all candidates.
+        """
+        require_dense(self, "recompute")
+        raise NotImplementedError(f"{type(self).__name__} must define recompute")
+
     def build_optimizer(self) -> torch.optim.Optimizer:
         """The optimizer of the mutator's own parameters, for trainers that train them: Adam, as in DARTS.
 
@@ -389,3 +406,21 @@ class Mutator(BaseMutator):
     def final_architecture(self) -> Architecture:
         """``export()`` as an ``Architecture``: plain data that can be written to a file."""
         return self.space.parse({key: mask.tolist() for key, mask in self.export().items()})
+
+
+def require_dense(mutator: Mutator, parameter: str) -> None:
+    """Refuse an option that needs one fixed graph.
+
+    Args:
+        mutator: of the search.
+        parameter: what was asked for.
+
+    Raises:
+        UsageError: ``mutator`` runs only what it chose, or decides in a way of its own.
+    """
+    if not mutator.is_dense:
+        name = type(mutator).__name__
+        raise UsageError(
+            f"`{parameter}` needs a mutator that weights all candidates in every step, {name} does not",
+            hint="leave it out, or use one that does, such as darts",
+        )

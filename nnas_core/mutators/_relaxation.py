@@ -16,13 +16,13 @@ from torch import Tensor
 from nnas_core.errors import BindingError, UsageError
 from nnas_core.mutables.activation_checkpointing import recomputed
 from nnas_core.mutables.choices import InputChoice, LayerChoice
-from nnas_core.mutables.mutator import Mutator
+from nnas_core.mutables.mutator import Mutator, require_dense
 from nnas_core.mutables.plans import hard_mask, hard_plan, is_zero, soft_run
 from nnas_core.mutables.reduction import gate, reduce_hard
 from nnas_core.mutators._weight_rows import WeightRows
 from nnas_core.plugins.arguments import check_range
 
-__all__ = ["ONE_AT_A_TIME", "RelaxedMutator", "RelaxedRow", "require_dense"]
+__all__ = ["ONE_AT_A_TIME", "RelaxedMutator", "RelaxedRow"]
 
 ONE_AT_A_TIME = "random, spos, fairnas, enas, gdas"
 """What serves choices that can only run what is chosen."""
@@ -341,20 +341,6 @@ class RelaxedMutator(Mutator):
         super()._bind(model)
         for row in self.__dict__.get("rows", ()):  # a copy: its rows point to the mutables of the original
             row.mutable = self._choices[row.key]
-
-
-def require_dense(mutator: Mutator, option: str) -> RelaxedMutator:
-    """Refuse an option that needs one fixed graph.
-
-    Raises:
-        UsageError: ``mutator`` runs only what it chose, or decides in a way of its own.
-    """
-    if not (isinstance(mutator, RelaxedMutator) and mutator.is_dense):
-        raise UsageError(
-            f"{option} needs a mutator that weights all candidates in every step, {type(mutator).__name__} does not",
-            hint="leave it out, or use one that does, such as darts",
-        )
-    return mutator
 
 
 _CACHES = ("_blended", "_weights", "_paths")

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from nnas_core import random_state
 from nnas_core.errors import EnvironmentFailure, UsageError, UserCodeError
-from nnas_core.mutables.mutator import Mutator
-from nnas_core.mutators._relaxation import RelaxedMutator, require_dense
+from nnas_core.mutables.mutator import Mutator, require_dense
 from nnas_core.training.data import Batches, to_device, to_float64
 from nnas_core.training.memory_format import has_images, set_memory_format
 from nnas_core.training.task import Task
@@ -36,7 +35,7 @@ class Acceleration:
     Attributes:
         memory_format: ``"contiguous"``, ``"channels-last"``, or ``"auto"``: see ``choose``.
         compile: let ``torch.compile`` make one program of the supernet.
-        recompute: keep no activations of candidates, see ``RelaxedMutator.recompute``.
+        recompute: keep no activations of candidates, see ``Mutator.recompute``.
     """
 
     memory_format: str = "auto"
@@ -53,20 +52,21 @@ class Acceleration:
         """
         if self.compile and self.recompute:
             raise UsageError(
-                "--compile and --recompute exclude each other: the compiler decides itself what to compute once more",
-                hint="take --recompute if memory is short, else --compile",
+                "`compile` and `recompute` exclude each other: the compiler decides itself what to compute once more",
+                hint="take `recompute` if memory is short, else `compile`",
             )
         if self.memory_format == "channels-last" and not has_images(mutator.model):
             raise UsageError(
-                "--memory-format channels-last does nothing: the model has no weights of four dimensions",
+                "`memory_format` channels-last does nothing: the model has no weights of four dimensions",
                 hint="leave it out",
             )
         if self.recompute:
-            require_dense(mutator, "--recompute")
+            require_dense(mutator, "recompute")
         if self.compile:
-            if not require_dense(mutator, "--compile").has_fixed_graph:
+            require_dense(mutator, "compile")
+            if not mutator.has_fixed_graph:
                 raise UsageError(
-                    f"--compile needs one fixed graph, that of {type(mutator).__name__} changes in the training",
+                    f"`compile` needs one fixed graph, that of {type(mutator).__name__} changes in the training",
                     hint="leave it out, or use a mutator such as darts",
                 )
             require_compiler()
@@ -113,7 +113,7 @@ class Acceleration:
         def accelerate(model: nn.Module, mutator: Mutator | None) -> Callable[..., Any]:
             if memory_format is not None:
                 set_memory_format(model, memory_format)
-            if self.recompute and isinstance(mutator, RelaxedMutator):
+            if self.recompute and mutator is not None:
                 mutator.recompute()
             return CompiledNetwork(model, shapes) if self.compile else model
 
@@ -153,7 +153,7 @@ class Rehearsal:
     @property
     def may_try_channels_last(self) -> bool:
         """Whether it is likely to be quicker, and one forward pass tries everything that may fail in it."""
-        one_pass = isinstance(self._mutator, RelaxedMutator) and self._mutator.is_dense
+        one_pass = self._mutator.is_dense
         quicker = self._precision != "float64" if self._device.type == "cpu" else self._precision == "bfloat16"
         return one_pass and quicker and has_images(self.model)
 
@@ -251,7 +251,7 @@ class CompiledNetwork:
             cache = os.environ.get("TORCHINDUCTOR_CACHE_DIR", "torchinductor_USER among the temporary files")
             raise EnvironmentFailure(
                 f"torch.compile failed: {reason}",
-                hint=f"leave out --compile; if a run was killed while it compiled, delete {cache} and try again",
+                hint=f"leave out `compile`; if a run was killed while it compiled, delete {cache} and try again",
             ) from error
 
     def __getattr__(self, name: str) -> Any:
@@ -291,5 +291,5 @@ def require_compiler() -> None:
     if shutil.which(name) is None:
         raise EnvironmentFailure(
             f"torch.compile needs a C++ compiler, and {name!r} is not on the PATH",
-            hint="install it, set CXX to another one, or leave out --compile",
+            hint="install it, set CXX to another one, or leave out `compile`",
         )

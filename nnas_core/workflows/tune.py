@@ -13,7 +13,7 @@ import torch.nn as nn
 from nnas_core import random_state
 from nnas_core.errors import InputError, Interrupted, NnasError, NoResultError, UserCodeError
 from nnas_core.execution.commands import LocalSettings
-from nnas_core.execution.engine import Engine, Evaluate
+from nnas_core.execution.engine import Engine, Evaluate, TrialFailed, TrialResult
 from nnas_core.execution.factory import engine_of
 from nnas_core.execution.ray.engine import RaySettings
 from nnas_core.execution.worker import Evaluation as ServedEvaluation
@@ -26,7 +26,7 @@ from nnas_core.space.search_space import SearchSpace
 from nnas_core.study.cooperation import JoinedResult
 from nnas_core.study.coordinator import StudyResult
 from nnas_core.study.running import run_described
-from nnas_core.study.storage.records import StudySettings, TrialFailed, TrialResult
+from nnas_core.study.storage.records import StudySettings
 from nnas_core.study.storage.store import StudyStore
 from nnas_core.training.data import build_batches, held_out_batches
 from nnas_core.training.evaluation import Evaluation, InheritedWeights, first_metric, require_finite

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import re
+from typing import NamedTuple
 
 import pytest
 
@@ -20,23 +20,39 @@ BY_NAME = {
 }
 
 
-def levels() -> list[tuple[bool, list[str]]]:
-    """The rows of CONTRIBUTING.md from the top: whether they need torch, and the modules (a folder: all in it)."""
+class Room(NamedTuple):
+    """A row of the table in CONTRIBUTING.md."""
+
+    needs_no_torch: bool
+    may_import: frozenset[str]
+
+
+def rooms() -> dict[str, Room]:
+    """The rooms of the library by name, in the order of the table."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    found: list[tuple[bool, list[str]]] = []
-    for half in ("without torch", "with torch"):
-        table = text.split(f"| {half} |")[1].split("\n\n")[0]
-        for row in table.splitlines()[2:]:
-            names: list[str] = []
-            for name in re.findall(r"`([a-z_]+)(/?)`", row.split("|")[1]):
-                names += module_names(f"nnas_core.{name[0]}") if name[1] else [f"nnas_core.{name[0]}"]
-            found.append((half == "with torch", names))
+    table = text.split("| package | answers | may import |")[1].split("\n\n")[0]
+    found: dict[str, Room] = {}
+    for row in table.splitlines()[2:]:
+        name, _, allowed = (cell.strip() for cell in row.strip("|").split(" | "))
+        above = set(found)
+        if allowed.startswith("all above"):
+            names = above - set(allowed.removeprefix("all above").removeprefix(" but ").split(", "))
+        else:
+            names = set(allowed.split(", ")) - {"-"}
+        assert names <= above, f"{name} may import {names - above}, which stand below it"
+        found[name.strip("`* ")] = Room(name.endswith("*"), frozenset(names))
     return found
 
 
-LEVEL = {name: number for number, (_, names) in enumerate(levels(), start=1) for name in names}
-TORCH_FREE = [name for torch, names in levels() if not torch for name in names if name != "nnas_core.tuners.ppo"]
-LIBRARY = [name for name in module_names("nnas_core") if name != "nnas_core"]
+def room_of(module: str) -> str:
+    """The room of a module of the library."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 2 or (ROOT / "nnas_core" / parts[-1]).is_dir() else "root"
+
+
+ROOMS = rooms()
+LIBRARY = module_names("nnas_core")
+WITH_TORCH = {"nnas_core.random_state", "nnas_core.tuners.ppo"}
 
 
 def reachable(name: str) -> set[str]:
@@ -51,29 +67,34 @@ def reachable(name: str) -> set[str]:
     return found
 
 
-def test_contributing_lists_every_module_of_the_library_once() -> None:
-    assert sorted(name for _, names in levels() for name in names) == sorted(LIBRARY)
+def test_contributing_lists_every_room_of_the_library() -> None:
+    assert set(ROOMS) == {room_of(name) for name in LIBRARY if name != "nnas_core"}
 
 
-@pytest.mark.parametrize("name", LIBRARY)
-def test_a_module_imports_from_its_own_level_or_from_one_above_it_in_the_table(name: str) -> None:
-    upward = [target for target in imports(name) if LEVEL.get(target, 0) > LEVEL[name]]
-    assert upward == []
+def test_a_room_imports_only_from_the_rooms_that_its_row_names() -> None:
+    wrong = [
+        f"{name} imports {target}"
+        for name in LIBRARY
+        for target in imports(name)
+        if target.startswith("nnas_core.")
+        and room_of(target) not in {room_of(name), *ROOMS[room_of(name)].may_import}
+        and name != "nnas_core"
+    ]
+    assert wrong == []
 
 
-@pytest.mark.parametrize("name", sorted(modules()))
-def test_no_module_imports_itself_in_a_circle(name: str) -> None:
-    assert name not in reachable(name)
+def test_no_module_imports_itself_in_a_circle() -> None:
+    assert [name for name in modules() if name in reachable(name)] == []
 
 
-@pytest.mark.parametrize("name", module_names("nnas_core"))
-def test_the_library_does_not_import_the_command_line(name: str) -> None:
-    assert [target for target in imports(name, for_types=True) if target.startswith("nnas_cli")] == []
+def test_the_library_does_not_import_the_command_line() -> None:
+    wrong = [name for name in LIBRARY if any(one.startswith("nnas_cli") for one in imports(name, for_types=True))]
+    assert wrong == []
 
 
-@pytest.mark.parametrize("name", ["nnas_core", *TORCH_FREE])
-def test_the_torch_free_half_imports_no_torch_not_even_in_a_function(name: str) -> None:
-    assert "torch" not in imports(name)
+def test_rooms_without_torch_import_none_not_even_in_a_function() -> None:
+    free = [name for name in LIBRARY if ROOMS[room_of(name)].needs_no_torch and name not in WITH_TORCH]
+    assert [name for name in free if "torch" in imports(name)] == []
 
 
 @pytest.mark.parametrize("name", sorted(modules()))

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from nnas_core.execution.engine import TrialResult
 from nnas_core.space.architecture import Architecture
 from nnas_core.study import limits
 from nnas_core.study.coordinator import run_study
 from nnas_core.study.opening import create_study
-from nnas_core.study.storage.records import TrialResult
 from nnas_core.study.storage.store import StudyStore
 from tests.cli_support import Cli, ForkServer
 from tests.study import study_programs

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from nnas_core.errors import EnvironmentFailure, UserCodeError
+from nnas_core.execution.engine import TrialFailed, TrialResult
 from nnas_core.execution.worker import Evaluation, serve
-from nnas_core.study.storage.records import TrialFailed, TrialResult
 
 Poll = Callable[[], None]
 Report = Callable[[float], None]

@@ -14,8 +14,7 @@ import pytest
 from nnas_core.errors import EnvironmentFailure, UsageError
 from nnas_core.execution import commands
 from nnas_core.execution.commands import MOST_SLOTS, CommandEngine, LocalSettings, split_command, threads_for
-from nnas_core.execution.engine import Failed, Finished, Intermediate, Report
-from nnas_core.study.storage.records import TrialResult
+from nnas_core.execution.engine import Failed, Finished, Intermediate, Report, TrialResult
 from tests.execution.process_checks import ends, job, lives, pid_in, program, until_gone
 from tests.study.known_studies import SPACE
 from tests.study.program_fork_server import until

@@ -14,12 +14,12 @@ import pytest
 
 from nnas_core import Assessor
 from nnas_core.errors import Interrupted, NoResultError, UserCodeError
-from nnas_core.execution.engine import Engine, Failed, Finished, Intermediate, Job, Report
+from nnas_core.execution.engine import Engine, Failed, Finished, Intermediate, Job, Report, TrialResult
 from nnas_core.study import limits
 from nnas_core.study.coordinator import StudyResult, run_study
 from nnas_core.study.limits import TrialRules
 from nnas_core.study.opening import create_study
-from nnas_core.study.storage.records import StudyRecord, TrialRecord, TrialResult
+from nnas_core.study.storage.records import StudyRecord, TrialRecord
 from nnas_core.study.storage.store import StudyStore
 from nnas_core.tuners.base import NoMoreTrials, Tuner
 from tests.study import study_programs

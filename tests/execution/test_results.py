@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from nnas_core.errors import EnvironmentFailure, InputError, UsageError
+from nnas_core.execution.engine import TrialFailed, TrialResult
 from nnas_core.execution.results import LONGEST_RESULT, Reported, read_result
-from nnas_core.study.storage.records import TrialFailed, TrialResult
 from nnas_core.trial import get_parameters, report_final, report_intermediate
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from nnas_core import InputChoice, LayerChoice, RandomMutator
 from nnas_core.errors import UsageError
-from nnas_core.mutators._relaxation import RelaxedMutator, require_dense
+from nnas_core.mutables.mutator import require_dense
+from nnas_core.mutators._relaxation import RelaxedMutator
 from nnas_core.mutators.darts import DartsMutator
 from nnas_core.mutators.gdas import GdasMutator
 from nnas_core.mutators.snas import SnasMutator
@@ -214,11 +215,11 @@ def test_the_mask_and_the_last_decision_are_as_without() -> None:
 def test_what_does_not_run_all_candidates_is_refused() -> None:
     model = nn.Sequential(LayerChoice([nn.Identity(), nn.Tanh()]))
     mutator = GdasMutator(model)
-    with pytest.raises(UsageError, match=r"^recompute needs a mutator that weights all candidates in every step"):
+    with pytest.raises(UsageError, match=r"^`recompute` needs a mutator that weights all candidates in every step"):
         mutator.recompute()
     mutator.unbind()
-    with pytest.raises(UsageError, match=r"--option needs .*, RandomMutator does not$"):
-        require_dense(RandomMutator(model), "--option")
+    with pytest.raises(UsageError, match=r"`option` needs .*, RandomMutator does not$"):
+        require_dense(RandomMutator(model), "option")
 
 
 class SquaredMixture(DartsMutator):

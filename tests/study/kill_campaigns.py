@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnas_core.study.storage.records import TrialFailed
+from nnas_core.execution.engine import TrialFailed
 from nnas_core.study.storage.store import StudyStore
 from tests.study import study_programs
 from tests.study.conftest import Fork

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from nnas_core.execution.engine import TrialResult
 from nnas_core.execution.worker import Evaluation, serve
 from nnas_core.space.architecture import Architecture
-from nnas_core.study.storage.records import TrialResult
 from tests.study.trial_objective import TRIAL_S, Log, evaluate, space_of_all_kinds
 
 

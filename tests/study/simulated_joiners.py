@@ -7,9 +7,10 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
+from nnas_core.execution.engine import TrialResult
 from nnas_core.space.architecture import Architecture
 from nnas_core.study.cooperation import JoinedResult, run_joined
-from nnas_core.study.storage.records import StudyRecord, TrialRecord, TrialResult
+from nnas_core.study.storage.records import StudyRecord, TrialRecord
 from nnas_core.study.storage.store import StudyStore
 from tests.study import study_programs
 from tests.study.trial_objective import evaluate

@@ -23,7 +23,7 @@ from sqlalchemy import make_url
 
 from nnas_core.errors import EnvironmentFailure, InputError, Interrupted, NnasError
 from nnas_core.execution.commands import CommandEngine, LocalSettings
-from nnas_core.execution.engine import Engine, Evaluate
+from nnas_core.execution.engine import Engine, Evaluate, TrialFailed, TrialResult
 from nnas_core.execution.pool import WorkerPool
 from nnas_core.space.architecture import Architecture
 from nnas_core.study.cooperation import run_joined
@@ -31,7 +31,7 @@ from nnas_core.study.coordinator import run_study
 from nnas_core.study.limits import TrialRules
 from nnas_core.study.opening import create_study, create_tuner, join_study
 from nnas_core.study.storage.postgresql import open_database
-from nnas_core.study.storage.records import StudyRecord, StudySettings, TrialFailed, TrialRecord, TrialResult
+from nnas_core.study.storage.records import StudyRecord, StudySettings, TrialRecord
 from nnas_core.study.storage.store import StudyStore
 from nnas_core.study.storage.tables import studies
 from nnas_core.tuners.base import Tuner

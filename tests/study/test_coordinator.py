@@ -12,10 +12,11 @@ import pytest
 
 from nnas_core import schema
 from nnas_core.errors import Interrupted, NoResultError, UsageError, UserCodeError
+from nnas_core.execution.engine import TrialFailed, TrialResult
 from nnas_core.space.architecture import Architecture
 from nnas_core.study.coordinator import MOST_REPEATS, REASONS, StudyResult, run_study
 from nnas_core.study.opening import create_study
-from nnas_core.study.storage.records import StudyRecord, TrialFailed, TrialRecord, TrialResult
+from nnas_core.study.storage.records import StudyRecord, TrialRecord
 from nnas_core.study.storage.store import StudyStore
 from nnas_core.tuners.base import NoMoreTrials, Tuner
 from tests.study import study_programs

@@ -12,13 +12,12 @@ import pytest
 
 from nnas_core import Assessor, AssessResult
 from nnas_core.errors import Interrupted, UserCodeError
-from nnas_core.execution.engine import Engine, Failed, Finished, Intermediate, Job, Report
+from nnas_core.execution.engine import Engine, Failed, Finished, Intermediate, Job, Report, TrialResult
 from nnas_core.plugins import registry
 from nnas_core.space.architecture import Architecture
 from nnas_core.study.coordinator import run_study
 from nnas_core.study.limits import TrialRules
 from nnas_core.study.opening import create_study
-from nnas_core.study.storage.records import TrialResult
 from nnas_core.study.storage.store import StudyStore
 from tests.study import study_programs
 from tests.study.trial_objective import additive

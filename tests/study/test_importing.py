@@ -9,11 +9,12 @@ import pytest
 
 from nnas_core.assessors.base import Assessor
 from nnas_core.errors import EnvironmentFailure, NnasWarning
+from nnas_core.execution.engine import TrialResult
 from nnas_core.study.coordinator import run_study
 from nnas_core.study.importing import GivenResult
 from nnas_core.study.limits import TrialRules
 from nnas_core.study.opening import create_study
-from nnas_core.study.storage.records import StudyRecord, TrialResult
+from nnas_core.study.storage.records import StudyRecord
 from nnas_core.study.storage.store import StudyStore
 from nnas_core.tuners.base import Tuner
 from nnas_core.tuners.evolution import EvolutionTuner

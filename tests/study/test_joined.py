@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from nnas_core.errors import EnvironmentFailure, InputError, Interrupted, NnasWarning
+from nnas_core.execution.engine import TrialResult
 from nnas_core.space.architecture import Architecture
 from nnas_core.study.cooperation import JoinedResult, run_joined
 from nnas_core.study.limits import TrialRules
 from nnas_core.study.opening import join_study
-from nnas_core.study.storage.records import StudyRecord, TrialResult
+from nnas_core.study.storage.records import StudyRecord
 from nnas_core.study.storage.store import StudyStore
 from tests.study import child, made
 from tests.study.program_fork_server import until

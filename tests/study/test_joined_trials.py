@@ -9,12 +9,12 @@ import pytest
 
 from nnas_core.assessors.base import Assessor
 from nnas_core.errors import Interrupted, NnasWarning, NoResultError, UserCodeError
-from nnas_core.execution.engine import Engine, Failed, Finished, Intermediate, Job, Report
+from nnas_core.execution.engine import Engine, Failed, Finished, Intermediate, Job, Report, TrialResult
 from nnas_core.space.architecture import Architecture
 from nnas_core.study.cooperation import run_joined
 from nnas_core.study.limits import TrialRules
 from nnas_core.study.opening import join_study
-from nnas_core.study.storage.records import StudyRecord, TrialResult
+from nnas_core.study.storage.records import StudyRecord
 from nnas_core.study.storage.store import StudyStore
 from nnas_core.tuners.random import RandomTuner
 from tests.study import study_programs

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from nnas_core.errors import Interrupted, NnasWarning
+from nnas_core.execution.engine import TrialResult
 from nnas_core.space.architecture import Architecture
 from nnas_core.study.coordinator import run_study
 from nnas_core.study.opening import create_study
-from nnas_core.study.storage.records import StudyRecord, TrialResult
+from nnas_core.study.storage.records import StudyRecord
 from nnas_core.study.storage.store import StudyStore
 from nnas_core.tuners.base import Tuner
 from nnas_core.tuners.random import RandomTuner

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from nnas_core.execution.engine import TrialFailed, TrialResult
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.search_space import SearchSpace
-from nnas_core.study.storage.records import TrialFailed, TrialResult
 
 __all__ = ["TRIAL_S", "Log", "additive", "evaluate", "space_of_all_kinds"]
 

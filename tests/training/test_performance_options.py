@@ -357,10 +357,10 @@ def test_a_compiler_must_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "make", "message"),
     [
-        ({"compile": True, "recompute": True}, DartsMutator, "--compile and --recompute exclude each other"),
-        ({"compile": True}, RandomMutator, "^--compile needs a mutator that weights all .*, RandomMutator does not$"),
-        ({"recompute": True}, GdasMutator, "^--recompute needs a mutator that weights all .*, GdasMutator does not$"),
-        ({"compile": True}, PdartsMutator, "^--compile needs one fixed graph, that of PdartsMutator changes"),
+        ({"compile": True, "recompute": True}, DartsMutator, "`compile` and `recompute` exclude each other"),
+        ({"compile": True}, RandomMutator, "^`compile` needs a mutator that weights all .*, RandomMutator does not$"),
+        ({"recompute": True}, GdasMutator, "^`recompute` needs a mutator that weights all .*, GdasMutator does not$"),
+        ({"compile": True}, PdartsMutator, "^`compile` needs one fixed graph, that of PdartsMutator changes"),
     ],
 )
 def test_options_that_cannot_work_are_refused(options: dict[str, bool], make: Any, message: str) -> None:
@@ -369,7 +369,7 @@ def test_options_that_cannot_work_are_refused(options: dict[str, bool], make: An
 
 
 def test_a_memory_format_without_images_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"^--memory-format channels-last does nothing: the model has no weights of"):
+    with pytest.raises(UsageError, match=r"^`memory_format` channels-last does nothing: the model has no weights of"):
         Acceleration("channels-last").check(bound(model=built(Vectors)))
 
 

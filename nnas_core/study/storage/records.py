@@ -19,9 +19,7 @@ __all__ = [
     "TRIAL_STATES",
     "StudyRecord",
     "StudySettings",
-    "TrialFailed",
     "TrialRecord",
-    "TrialResult",
     "check_name",
     "trial_of",
 ]
@@ -37,33 +35,6 @@ TRIAL_STATES = ("waiting", "running", "succeeded", "failed", "stopped")
 ENDED_STATES = ("succeeded", "failed", "stopped")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-class TrialFailed(Exception):
-    """Raised by an evaluation: this trial has no result, the study goes on.
-
-    Args:
-        message: why, one line; it is stored with the trial.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """What an evaluation returns.
-
-    Attributes:
-        value: *the* metric; a trial whose value is not a finite number fails.
-        metrics: everything measured, by name; entries that are not finite numbers are not stored.
-        cost: what it took (seconds, parameters, FLOPs), by name; the same.
-    """
-
-    value: float
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    cost: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -241,7 +241,7 @@ def row_17(rounds: int) -> Iterator[Line]:
 
     def with_rows() -> None:
         mutator.reset()
-        mutator._weights[0]
+        mutator.mixture.weights[0]
 
     def plain() -> dict[str, Tensor]:
         return {key: alpha.softmax(dim=0)[:-1] for key, alpha in alphas.items()}  # without the slot of zero

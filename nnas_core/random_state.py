@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nnas_core.randomness import derive_seed
 
-__all__ = ["bookmark", "capture", "from_json", "restore", "to_json", "torch_generator"]
+__all__ = [
+    "bookmark",
+    "capture",
+    "capture_all",
+    "from_json",
+    "restore",
+    "restore_all",
+    "set_torch_states",
+    "to_json",
+    "torch_generator",
+    "torch_states",
+    "untouched",
+]
 
 
 def torch_generator(seed: int, *names: str | int) -> torch.Generator:
@@ -50,6 +64,28 @@ def restore(captured: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all(captured["cuda"])
 
 
+def capture_all(generators: Mapping[str, torch.Generator]) -> dict[str, Any]:
+    """``capture()``, and the states of private generators by name."""
+    return {"global": capture(), "generators": {name: one.get_state() for name, one in generators.items()}}
+
+
+def restore_all(captured: Mapping[str, Any], generators: Mapping[str, torch.Generator]) -> None:
+    """Set the global random states, and those of ``generators``, to what ``capture_all`` saw."""
+    for name, one in generators.items():
+        one.set_state(captured["generators"][name])
+    restore(captured["global"])
+
+
+@contextmanager
+def untouched(generators: Mapping[str, torch.Generator]) -> Iterator[None]:
+    """Bring the global random states, and those of ``generators``, back after the block."""
+    before = capture_all(generators)
+    try:
+        yield
+    finally:
+        restore_all(before, generators)
+
+
 def to_json(captured: Mapping[str, Any]) -> dict[str, Any]:
     """What ``capture`` saw, for another process."""
     version, state, gauss = captured["python"]
@@ -75,6 +111,21 @@ def from_json(document: Mapping[str, Any]) -> dict[str, Any]:
         states = document["cuda"][: torch.cuda.device_count()]
         captured["cuda"] = [torch.tensor(one, dtype=torch.uint8) for one in states]
     return captured
+
+
+def torch_states(device: torch.device) -> list[Tensor]:
+    """torch's states on the CPU and on ``device``: all that an operation draws from."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return states
+
+
+def set_torch_states(states: Sequence[Tensor], device: torch.device) -> None:
+    """Set what ``torch_states`` gave."""
+    torch.set_rng_state(states[0])
+    for state in states[1:]:
+        torch.cuda.set_rng_state(state, device)
 
 
 def bookmark() -> Callable[[], None]:

@@ -1,175 +1,67 @@
-"""Mutables mark, in an ordinary ``nn.Module``, what a search may decide.
+"""LayerChoice and InputChoice mark, in an ordinary ``nn.Module``, what a search may decide.
 
-Behaviour and signatures are those of NNI 1.x. A mutable does nothing by itself: a mutator, bound to the model,
-decides; ``reset()`` stores for every mutable the plain Python callable that its decision amounts to, and a
-forward pass only calls it.
+A mutator that is bound to the model stores for every choice the plain Python callable that its decision amounts to, in
+a list that all choices of the model share; a forward pass only calls it.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch.nn as nn
 
-from nnas_core.errors import BindingError
-from nnas_core.mutables.keys import AutoKey, automatic_key
+from nnas_core.mutables.base import Mutable
+from nnas_core.mutables.keys import AutoKey
 from nnas_core.space.choice import Choice
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.utils.hooks import RemovableHandle
 
-__all__ = ["InputChoice", "LayerChoice", "Mutable", "MutableScope", "Owner"]
+__all__ = ["AnyChoice", "InputChoice", "LayerChoice"]
 
-# What a mutator leaves in its mutables; a copy or an unbound mutable has none of it.
-_BINDING = ("_mutator", "_calls", "_slot", "_plan")
-
-
-class Owner(Protocol):
-    """What a mutable needs of the mutator that it is bound to."""
-
-    def candidates_changed(self, mutable: LayerChoice) -> None:
-        """Called when candidates were replaced or deleted."""
-
-    def enter_mutable_scope(self, mutable_scope: MutableScope) -> None:
-        """Called before the forward pass of a scope."""
-
-    def exit_mutable_scope(self, mutable_scope: MutableScope) -> None:
-        """Called after it, also when it failed."""
-
-
-class Mutable(nn.Module):
-    """Base of everything that a mutator knows about.
-
-    Args:
-        key: identity of the decision; equal keys share one. None: ``ClassName`` and a number, counted per model
-            in the order of construction from 1. Anything but a text is converted.
-    """
-
-    # Class-level defaults let instances that were copied or unpickled start unbound.
-    _mutator: Owner | None = None
-    _name: str | None = None
-    _given_key: str
-    _key: str
-
-    def __init__(self, key: Any = None) -> None:
-        super().__init__()
-        # nn.Module.__setattr__ costs microseconds and these are never modules, hence the plain dictionary
-        state = self.__dict__
-        if key is None:
-            state["_given_key"] = automatic_key(self)
-        else:
-            state["_given_key"] = key if isinstance(key, str) else str(key)
-        state["_key"] = state["_given_key"]
-
-    @property
-    def key(self) -> str:
-        """The identity of the decision."""
-        return self._key
-
-    @property
-    def name(self) -> str:
-        """The dotted path of this module in its model once that was parsed, before that the key."""
-        return self.key if self._name is None else self._name
-
-    @property
-    def is_bound(self) -> bool:
-        """Whether a mutator decides for this mutable."""
-        return self._mutator is not None
-
-    def set_mutator(self, mutator: Owner) -> None:
-        """Bind; mutators call this.
-
-        Raises:
-            BindingError: already bound.
-        """
-        if self._mutator is not None:
-            raise BindingError(
-                f"`set_mutator` is called more than once: {self.key!r} is bound to {type(self._mutator).__name__}",
-                hint="call unbind() on the first mutator, or build the model anew",
-            )
-        self.__dict__["_mutator"] = mutator
-
-    def release(self) -> None:
-        """Forget the mutator and the current decision."""
-        for name in _BINDING:
-            self.__dict__.pop(name, None)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy starts unbound: the mutator belongs to the original, and would drag its model along.
-        state = self.__dict__.copy()
-        for name in _BINDING:
-            state.pop(name, None)
-        return state
-
-    def _unready(self) -> BindingError:
-        if self._mutator is None:
-            return BindingError(
-                f"Mutator not set for {self.key!r}",
-                where=self._name,
-                hint="bind the model to a mutator first; a mutable that is created in forward() is never found,"
-                " create it in __init__",
-            )
-        return BindingError(
-            f"{self.key!r} not found in decision cache: nothing is decided yet",
-            where=self._name,
-            hint="call mutator.reset() before the forward pass",
-        )
-
-
-class MutableScope(Mutable):
-    """A part of the model whose mutables belong together, for mutators that care about structure.
-
-    Args:
-        key: identity of the scope; it is no decision and never stands in an architecture.
-    """
-
-    def __init__(self, key: Any) -> None:
-        super().__init__(key)
-
-    # True in an extracted model: nothing inside is left to decide.
-    _retired = False
-
-    def retire(self) -> None:
-        """Become an ordinary module for good; ``extract`` calls this on its copy."""
-        self.__dict__["_retired"] = True
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._retired:
-            return super().__call__(*args, **kwargs)
-        if self._mutator is None:
-            raise self._unready()
-        self._mutator.enter_mutable_scope(self)
-        try:
-            return super().__call__(*args, **kwargs)
-        finally:
-            self._mutator.exit_mutable_scope(self)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class _Choosing(Mutable):
-    """What LayerChoice and InputChoice share: reduction, mask, and the call of the resolved decision."""
+    """What LayerChoice and InputChoice share: reduction, mask, and the call of the decision."""
+
+    __slots__ = ("_calls", "_slot")
 
     reduction: str
     return_mask: bool
 
-    # What to call stands in a list that all choices of a model share, so that a mutator decides them all at once.
-    _calls: list[Callable[..., Any]]
+    _calls: list[Callable[..., Any]] | None
+    """What the choices of the model call, of all of them; a mutator decides by changing it."""
+
     _slot: int
+    """Which entry is that of this choice."""
 
     def __init__(self, key: Any, reduction: str, return_mask: bool) -> None:
         super().__init__(key)
         self.reduction = reduction
         self.return_mask = return_mask
 
+    def _let_go(self) -> None:
+        super()._let_go()
+        self._calls = None
+        self._slot = -1
+
     @property
     def choice(self) -> Choice:
         """What can be decided here, as plain data."""
         raise NotImplementedError
 
+    def take_calls(self, calls: list[Callable[..., Any]], slot: int) -> None:
+        """Call ``calls[slot]`` in forward passes from now on."""
+        self._calls = calls
+        self._slot = slot
+
     def _decided(self) -> Callable[..., Any]:
         """What the decision amounts to."""
-        if self._mutator is None:
+        if self._calls is None:
             raise self._unready()
         return self._calls[self._slot]
 
@@ -191,6 +83,13 @@ class LayerChoice(_Choosing):
         TypeError: ``op_candidates`` is something else.
         ValueError: a name that a module cannot have.
     """
+
+    __slots__ = ("_shortcut",)
+
+    _shortcut: list[Callable[..., Any]] | None
+    """The calls, where neither a hook nor a forward() in place of ours needs nn.Module's longer way."""
+
+    _has_own_forward = False
 
     _RESERVED = frozenset({"length", "reduction", "return_mask", "_key", "key", "names", "choices", "choice"})
 
@@ -271,34 +170,58 @@ class LayerChoice(_Choosing):
         super().__setattr__(name, value)
         if isinstance(value, nn.Module):
             self._changed()
+        elif name == "forward":  # in place of ours
+            self._shortcut = None
 
     def add_module(self, name: str, module: nn.Module | None) -> None:
         super().add_module(name, module)
         self._changed()
 
     def _changed(self) -> None:
-        if self._mutator is not None:
-            self._mutator.candidates_changed(self)
+        mutator = self._mutator
+        if mutator is not None:
+            mutator.candidates_changed(self)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        # Every forward pass comes here, so the short way is taken unless a hook, or a forward in place of ours, needs
-        # nn.Module.__call__; and attributes are quicker to read from the dictionary.
-        state = self.__dict__
-        if (
-            state["_forward_hooks"]
-            or state["_forward_pre_hooks"]
-            or state["_backward_hooks"]
-            or state["_backward_pre_hooks"]
-            or "forward" in state
-            or "_calls" not in state
-        ):
-            return super().__call__(*args, **kwargs)
-        return state["_calls"][state["_slot"]](*args, **kwargs)
+    # ---- calls: every forward pass makes one for each choice, so they take the shortest way
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.forward is not LayerChoice.forward and cls.__call__ is LayerChoice.__call__:
-            cls.__call__ = nn.Module.__call__  # type: ignore[method-assign]  # the short way leaves out forward
+        cls._has_own_forward = cls.forward is not LayerChoice.forward
+
+    def _let_go(self) -> None:
+        super()._let_go()
+        self._shortcut = None
+
+    def take_calls(self, calls: list[Callable[..., Any]], slot: int) -> None:
+        super().take_calls(calls, slot)
+        if not self._has_own_forward and "forward" not in vars(self) and not any(getattr(self, one) for one in _HOOKS):
+            self._shortcut = calls
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        calls = self._shortcut
+        if calls is None:
+            return super().__call__(*args, **kwargs)
+        return calls[self._slot](*args, **kwargs)
+
+    def register_forward_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
+        self._shortcut = None
+        return super().register_forward_hook(*args, **kwargs)
+
+    def register_forward_pre_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
+        self._shortcut = None
+        return super().register_forward_pre_hook(*args, **kwargs)
+
+    def register_full_backward_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
+        self._shortcut = None
+        return super().register_full_backward_hook(*args, **kwargs)
+
+    def register_full_backward_pre_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
+        self._shortcut = None
+        return super().register_full_backward_pre_hook(*args, **kwargs)
+
+    def register_backward_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
+        self._shortcut = None
+        return super().register_backward_hook(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run what was decided on any arguments; they go to every executed candidate."""
@@ -382,7 +305,7 @@ class InputChoice(_Choosing):
     def _as_list(self, inputs: Any) -> list[Any]:
         if not isinstance(inputs, Mapping):
             return list(inputs)
-        self.__dict__["takes_dictionary"] = True
+        self.takes_dictionary = True
         # A model may have stored keys that it read before they were numbered, and another key may have got such a
         # number since: what a stored key means is what it meant then.
         stored = {name for name in inputs if isinstance(name, AutoKey)}
@@ -398,3 +321,7 @@ class InputChoice(_Choosing):
 
     def extra_repr(self) -> str:
         return f"key={self.key!r}, choose_from={self.choose_from}, n_chosen={self.n_chosen}"
+
+
+AnyChoice = LayerChoice | InputChoice
+"""What a decision is made for."""

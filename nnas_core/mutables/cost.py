@@ -23,11 +23,11 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from nnas_core import random_state
 from nnas_core.errors import UserCodeError
 from nnas_core.mutables.choices import InputChoice, LayerChoice
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.mutables.tree import parse
+from nnas_core.mutables.untouched import untouched
 from nnas_core.randomness import generator
 from nnas_core.space.choice import Decision
 
@@ -325,34 +325,6 @@ def _shape(value: Any) -> Any:
 @contextmanager
 def _undisturbed(mutator: Mutator) -> Iterator[None]:
     """Evaluation mode without gradients; everything that a forward pass or a decision may change comes back."""
-    model = mutator.model
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [
-        (module, name, buffer, buffer.detach().clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
-    mutables = [one for one in mutator.undedup_mutables if isinstance(one, LayerChoice | InputChoice)]
-    plans = [(one, one.__dict__.get("_plan")) for one in mutables]
-    calls, decided = list(mutator._calls), mutator.__dict__.get("_current")
-    randomness = random_state.capture()
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        random_state.restore(randomness)
-        mutator._calls[:] = calls
-        for mutable, plan in plans:
-            mutable.__dict__.pop("_plan", None) if plan is None else mutable.__dict__.update(_plan=plan)
-        mutator.__dict__.pop("_current", None)
-        if decided is not None:
-            mutator.__dict__["_current"] = decided
-        for module, training in modes:
-            module.training = training
-        with torch.no_grad():
-            for module, name, buffer, value in buffers:
-                if not torch.equal(buffer, value):
-                    buffer.copy_(value)
-                module._buffers[name] = buffer
+    with untouched(mutator.model, mutator), torch.no_grad():
+        mutator.model.eval()
+        yield

@@ -19,7 +19,8 @@ import torch.nn as nn
 from torch import Tensor, fx
 
 from nnas_core.errors import InputError, UserCodeError
-from nnas_core.mutables.choices import InputChoice, LayerChoice, MutableScope
+from nnas_core.mutables.base import MutableScope
+from nnas_core.mutables.choices import InputChoice, LayerChoice
 from nnas_core.mutables.tree import parse
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.search_space import SearchSpace

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import inspect
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -14,137 +12,118 @@ import torch.nn as nn
 from torch import Tensor
 
 from nnas_core.errors import BindingError, UsageError
-from nnas_core.mutables.choices import InputChoice, LayerChoice, Mutable, MutableScope
-from nnas_core.mutables.plans import Plan, as_masks, hard_mask, hard_plan, soft_plan
-from nnas_core.mutables.tree import MutableTree, parse
+from nnas_core.mutables.base import Mutable, MutableScope
+from nnas_core.mutables.binding import Binding, HardDecisions
+from nnas_core.mutables.choices import AnyChoice, InputChoice, LayerChoice
+from nnas_core.mutables.plans import Run, as_masks
+from nnas_core.mutables.tree import MutableTree
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.choice import Decision
 from nnas_core.space.search_space import SearchSpace
 
-__all__ = ["BaseMutator", "Direct", "Mutator", "require_dense"]
-
-# What a mutator knows of its model. It is never registered, so the model's weights are not the mutator's.
-_DERIVED = ("_tree", "_choices", "_shared", "_calls", "_space", "_current", "_routes_cache")
-
-Direct = tuple[int, list[nn.Module]]
-"""The slot of a LayerChoice and its candidates: storing one of them there decides it."""
+__all__ = ["BaseMutator", "Mutator", "require_dense"]
 
 
-class _ReleasedOnFailure(type):
-    """Classes whose constructor, where it refuses the model after it was bound, leaves it free for another mutator."""
+def _freeing_the_model(construct: Callable[..., None]) -> Callable[..., None]:
+    """A constructor that, where it refuses the model after it was bound, leaves it free for another mutator."""
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        made: Any = object.__new__(cls)  # type: ignore[arg-type]  # a class, though mypy sees a metaclass
+    @functools.wraps(construct)
+    def constructor(self: BaseMutator, *args: Any, **kwargs: Any) -> None:
         try:
-            made.__init__(*args, **kwargs)
+            construct(self, *args, **kwargs)
         except BaseException:
-            if "model" in made.__dict__:
-                made.unbind()
+            if self.is_bound:
+                self.unbind()
             raise
-        return made
 
-    @property
-    def __signature__(cls) -> inspect.Signature:
-        """That of the constructor: arguments are checked by it, and ``__call__`` above would hide it."""
-        own = inspect.signature(cls.__init__)  # type: ignore[misc]  # of this class, not of an instance of another
-        return own.replace(parameters=list(own.parameters.values())[1:])
+    return constructor
 
 
-class BaseMutator(nn.Module, metaclass=_ReleasedOnFailure):
+class BaseMutator(nn.Module):
     """Finds the mutables of a model and takes over their forward passes.
 
     A subclass overrides ``on_forward_layer_choice`` and ``on_forward_input_choice``; most algorithms want ``Mutator``.
 
     Args:
-        model: bound for life, or until ``unbind``.
+        model: bound for life, or until ``unbind``; its weights are not the mutator's.
 
     Raises:
         SpaceError: the mutables make no search space; every problem is listed.
         BindingError: the model is bound to another mutator.
     """
 
-    model: nn.Module
-    _calls: list[Callable[..., Any]]
-    _tree: MutableTree
-    _shared: dict[str, list[LayerChoice | InputChoice]]
-    _choices: dict[str, LayerChoice | InputChoice]
-    _space: SearchSpace
+    # A slot is no part of what is copied or pickled: a copy of a mutator comes with a copy of its model, bound to it.
+    __slots__ = ("_binding",)
+
+    _binding: Binding | None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = _freeing_the_model(cls.__init__)  # type: ignore[method-assign]  # the same constructor
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        self._binding = None
         self._bind(model)
 
     def _bind(self, model: nn.Module) -> None:
-        bound = [module for module in model.modules() if isinstance(module, Mutable) and module.is_bound]
-        if bound:
-            raise BindingError(
-                f"the model is bound to a {type(bound[0]._mutator).__name__} already; "
-                f"a second mutator ({type(self).__name__}) cannot be bound to it",
-                hint="call unbind() on the first one",
-            )
-        tree = parse(model)
-        everything = list(tree.traverse(deduplicate=False))
-        shared: dict[str, list[LayerChoice | InputChoice]] = {}
-        for mutable in everything:
-            if isinstance(mutable, LayerChoice | InputChoice):
-                shared.setdefault(mutable.key, []).append(mutable)
-        state = self.__dict__
-        state["model"] = model
-        state["_tree"] = tree
-        state["_shared"] = shared
-        state["_choices"] = {key: group[0] for key, group in shared.items()}
-        calls: list[Callable[..., Any]] = []
-        state["_calls"] = calls
-        for mutable in everything:
-            mutable.set_mutator(self)
-        for mutable in itertools.chain(*shared.values()):
-            mutable.__dict__.update(_calls=calls, _slot=len(calls))
-            calls.append(self._undecided(mutable))
+        self._binding = Binding(self, model)
+        self._binding.attach()
 
     def unbind(self) -> None:
         """Free the model for another mutator; this one is of no use afterwards."""
-        self._require_bound()
-        for mutable in self._tree.traverse(deduplicate=False):
-            mutable.release()
-        for name in ("model", *_DERIVED):
-            self.__dict__.pop(name, None)
+        self.binding.detach()
+        self._binding = None
 
-    def _require_bound(self) -> None:
-        if "model" not in self.__dict__:
+    @property
+    def is_bound(self) -> bool:
+        """True until ``unbind``."""
+        return getattr(self, "_binding", None) is not None
+
+    @property
+    def binding(self) -> Binding:
+        """The connection to the model.
+
+        Raises:
+            BindingError: there is none any more.
+        """
+        if self._binding is None:
             raise BindingError(
                 f"this {type(self).__name__} is bound to no model", hint="make a new mutator for the model"
             )
+        return self._binding
+
+    @property
+    def model(self) -> nn.Module:
+        """The model."""
+        return self.binding.model
 
     @property
     def mutables(self) -> MutableTree:
         """The tree of mutables; iterating gives each key once, scopes included."""
-        self._require_bound()
-        return self._tree
+        return self.binding.tree
 
     @property
     def undedup_mutables(self) -> Iterator[Mutable]:
         """Every mutable, equal keys as often as they occur."""
-        return self.mutables.traverse(deduplicate=False)
+        return self.binding.tree.traverse(deduplicate=False)
 
     @property
-    def choices(self) -> list[LayerChoice | InputChoice]:
+    def choices(self) -> list[AnyChoice]:
         """The first LayerChoice or InputChoice of each key, in the order of ``mutables``."""
-        self._require_bound()
-        return list(self._choices.values())
+        return list(self.binding.choices.values())
 
     @property
     def space(self) -> SearchSpace:
         """The search space of the model."""
-        self._require_bound()
-        if "_space" not in self.__dict__:
-            self.__dict__["_space"] = SearchSpace(mutable.choice for mutable in self.choices)
-        return self._space
+        return self.binding.space
 
-    def _undecided(self, mutable: LayerChoice | InputChoice) -> Callable[..., Any]:
-        """What a mutable calls while nothing else was decided: the overridable methods."""
-        if isinstance(mutable, LayerChoice):
-            return functools.partial(self._forward_layer_choice, mutable)
-        return functools.partial(self._forward_input_choice, mutable)
+    def call_of(self, choice: AnyChoice) -> Run:
+        """What a choice calls while nothing else was decided: the overridable methods."""
+        if isinstance(choice, LayerChoice):
+            return functools.partial(self._forward_layer_choice, choice)
+        return functools.partial(self._forward_input_choice, choice)
 
     def _forward_layer_choice(self, mutable: LayerChoice, *args: Any, **kwargs: Any) -> Any:
         output, mask = self.on_forward_layer_choice(mutable, *args, **kwargs)
@@ -174,7 +153,7 @@ class BaseMutator(nn.Module, metaclass=_ReleasedOnFailure):
 
     def candidates_changed(self, mutable: LayerChoice) -> None:
         """Called when the candidates of a bound LayerChoice were replaced or deleted."""
-        self.__dict__.pop("_space", None)
+        self.binding.candidates_changed(mutable)
 
     def export(self) -> dict[str, Tensor]:
         """The final architecture."""
@@ -189,15 +168,13 @@ class BaseMutator(nn.Module, metaclass=_ReleasedOnFailure):
             raise AttributeError("a mutator is bound to one model for life; make another one for another model")
         super().__setattr__(name, value)
 
-    # A copy of a mutator comes with a copy of its model, bound to it.
+    def __getstate__(self) -> tuple[dict[str, Any], nn.Module | None]:
+        return self.__dict__.copy(), self.model if self.is_bound else None
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in _DERIVED}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        state = dict(state)
-        model = state.pop("model", None)
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
+    def __setstate__(self, state: tuple[dict[str, Any], nn.Module | None]) -> None:
+        attributes, model = state
+        self._binding = None
+        super().__setstate__(attributes)  # type: ignore[no-untyped-call]
         if model is not None:
             self._bind(model)
 
@@ -223,14 +200,44 @@ class Mutator(BaseMutator):
     trainer: ClassVar[type[Any] | None] = None
     """The ``Trainer`` that this algorithm needs; None for the plain loop."""
 
+    has_fixed_graph: ClassVar[bool] = False
+    """True if, where all candidates run, forward passes differ in nothing but weights: the model can be compiled."""
+
     progress: float = 0.0
 
-    has_fixed_graph: ClassVar[bool] = False
-    """Whether forward passes differ in nothing but weights, so that the model can be compiled."""
+    serves_any_reduction: ClassVar[bool] = True
+    """False if some reductions of choices cannot be served, because more runs than what is chosen."""
+
+    draws_uniformly: ClassVar[bool] = False
+    """True if nothing is learnt: all candidates are drawn equally often."""
+
+    generator: torch.Generator | None = None
+    """The source of what the algorithm draws, on the CPU; None: torch's default generator."""
+
+    _has_own_layer_forward: ClassVar[bool] = False
+    _has_own_input_forward: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._has_own_layer_forward = cls.on_forward_layer_choice is not Mutator.on_forward_layer_choice
+        cls._has_own_input_forward = cls.on_forward_input_choice is not Mutator.on_forward_input_choice
+
+    def takes_over(self, choice: AnyChoice) -> bool:
+        """True if the class has an ``on_forward_...`` of its own, which must be called whatever is decided there."""
+        return self._has_own_layer_forward if isinstance(choice, LayerChoice) else self._has_own_input_forward
+
+    @property
+    def takes_over_forward(self) -> bool:
+        """True if the class takes over choices of any kind."""
+        return self._has_own_layer_forward or self._has_own_input_forward
+
+    def adapt(self, choice: AnyChoice, run: Run) -> Run:
+        """Return what runs at ``choice`` where ``run`` was decided; an algorithm may do something around it."""
+        return run
 
     @property
     def is_dense(self) -> bool:
-        """Whether every forward pass runs all candidates, by the same graph with other weights."""
+        """True if every forward pass runs all candidates, by the same graph with other weights."""
         return False
 
     def recompute(self) -> None:
@@ -270,8 +277,10 @@ class Mutator(BaseMutator):
         Raises:
             DecisionError: ``sample_search`` returned what does not fit the model; the old decision stays.
         """
-        self._require_bound()
-        self._apply_masks(self.sample_search(), f"{type(self).__name__}.sample_search")
+        self.binding.decide(self.sample_search(), self._source)
+
+    def _source(self) -> str:
+        return f"{type(self).__name__}.sample_search"
 
     def apply_architecture(self, architecture: Architecture) -> None:
         """Make the model ``architecture``, hard or weighted, until the next reset.
@@ -283,21 +292,7 @@ class Mutator(BaseMutator):
         if architecture.is_hard:
             self.decide(architecture.indices())
         else:
-            self._apply_masks(architecture.masks(), "the architecture")
-
-    def _apply_masks(self, decisions: Mapping[str, Any], source: str) -> None:
-        masks, values = as_masks(decisions, self._choices, source)
-        device = self._device()
-        for key, mask in masks.items():
-            on_device = mask.to(device)
-            for mutable in self._shared[key]:
-                if mask.dtype == torch.bool:
-                    chosen = tuple(index for index, value in enumerate(values[key]) if value)
-                    plan = hard_plan(mutable, chosen, on_device)
-                else:
-                    plan = soft_plan(mutable, values[key], on_device)
-                self._install(mutable, plan)
-        self.__dict__["_current"] = {key: mask.to(device) for key, mask in masks.items()}
+            self.binding.decide(architecture.masks(), lambda: "the architecture")
 
     def decide(self, decisions: Mapping[str, Decision]) -> None:
         """Make the model one hard architecture; no tensor is made unless a mutable returns its mask.
@@ -305,90 +300,23 @@ class Mutator(BaseMutator):
         Args:
             decisions: key -> indices of the chosen candidates, as ``Architecture.indices`` gives them.
         """
-        self._require_bound()
-        direct, indirect = self._routes()
-        for key, decision in decisions.items():
-            if len(decision) == 1:
-                index = decision[0]
-                for slot, candidates in direct[key]:
-                    self._calls[slot] = candidates[index]
-                rest = indirect[key]
-            else:
-                rest = self._shared[key]
-            for mutable in rest:
-                mask = hard_mask(decision, len(mutable), self._device())
-                self._install(mutable, hard_plan(mutable, decision, mask))
-        self.__dict__["_current"] = decisions
+        self.binding.decide(self.hard(decisions), lambda: "the decisions")
 
-    def _routes(self) -> tuple[dict[str, list[Direct]], dict[str, list[LayerChoice | InputChoice]]]:
-        """For each key: where one chosen candidate can be stored as it is, and where it takes a plan."""
-        if "_routes_cache" not in self.__dict__:
-            direct: dict[str, list[Direct]] = {key: [] for key in self._shared}
-            indirect: dict[str, list[LayerChoice | InputChoice]] = {key: [] for key in self._shared}
-            for key, group in self._shared.items():
-                for mutable in group:
-                    special = mutable.return_mask or mutable.reduction == "none" or self._overrides_forward(mutable)
-                    if isinstance(mutable, LayerChoice) and not special and None not in mutable.candidates:
-                        direct[key].append((mutable._slot, mutable.candidates))
-                    else:
-                        indirect[key].append(mutable)
-            self.__dict__["_routes_cache"] = (direct, indirect)
-        routes: tuple[dict[str, list[Direct]], dict[str, list[LayerChoice | InputChoice]]]
-        routes = self.__dict__["_routes_cache"]
-        return routes
-
-    def candidates_changed(self, mutable: LayerChoice) -> None:
-        super().candidates_changed(mutable)
-        self.__dict__.pop("_routes_cache", None)
-        if not self._overrides_forward(mutable):  # what it would run may be gone; the next reset decides anew
-            self._calls[mutable._slot] = self._undecided(mutable)
-        mutable.__dict__.pop("_plan", None)
-
-    def _install(self, mutable: LayerChoice | InputChoice, plan: Plan) -> None:
-        mutable.__dict__["_plan"] = plan
-        if not self._overrides_forward(mutable):
-            self._calls[mutable._slot] = plan.run_with_mask if mutable.return_mask else plan.run
-
-    def _overrides_forward(self, mutable: LayerChoice | InputChoice) -> bool:
-        own = type(self)
-        if isinstance(mutable, LayerChoice):
-            return own.on_forward_layer_choice is not Mutator.on_forward_layer_choice
-        return own.on_forward_input_choice is not Mutator.on_forward_input_choice
-
-    @property
-    def _takes_over_forward(self) -> bool:
-        own = type(self)
-        layers = own.on_forward_layer_choice is not Mutator.on_forward_layer_choice
-        return layers or own.on_forward_input_choice is not Mutator.on_forward_input_choice
-
-    def _device(self) -> torch.device:
-        for parameter in self.model.parameters():
-            return parameter.device
-        for buffer in self.model.buffers():
-            return buffer.device
-        return torch.device("cpu")
+    def hard(self, decisions: Mapping[str, Decision]) -> HardDecisions:
+        """Masks of indices: what ``sample_search`` of an algorithm that runs single paths may return."""
+        return HardDecisions(self.binding.choices, decisions)
 
     def on_forward_layer_choice(self, mutable: LayerChoice, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        return self._plan_of(mutable).run_with_mask(*args, **kwargs)
+        return self.binding.plan_of(mutable).run_with_mask(*args, **kwargs)
 
     def on_forward_input_choice(self, mutable: InputChoice, tensor_list: list[Any]) -> tuple[Any, Any]:
-        return self._plan_of(mutable).run_with_mask(tensor_list)
-
-    def _plan_of(self, mutable: LayerChoice | InputChoice) -> Plan:
-        plan: Plan | None = mutable.__dict__.get("_plan")
-        if plan is None:
-            raise mutable._unready()
-        return plan
+        return self.binding.plan_of(mutable).run_with_mask(tensor_list)
 
     @property
     def _cache(self) -> dict[str, Tensor]:
         """The current decision as masks on the model's device; NNI's subclasses read it under this name."""
-        current = self.__dict__.get("_current", {})
-        device = self._device()
-        return {
-            key: mask if isinstance(mask, Tensor) else hard_mask(mask, len(self._choices[key]), device)
-            for key, mask in current.items()
-        }
+        binding = self.binding
+        return {key: mask.to(binding.device) for key, mask in binding.decision.items()}
 
     def status(self) -> dict[str, list[float]]:
         """The current decision as numbers, one a candidate."""
@@ -400,8 +328,8 @@ class Mutator(BaseMutator):
         Raises:
             DecisionError: ``sample_final`` returned what does not fit the model.
         """
-        self._require_bound()
-        return as_masks(self.sample_final(), self._choices, f"{type(self).__name__}.sample_final")[0]
+        binding = self.binding
+        return as_masks(self.sample_final(), binding.choices, f"{type(self).__name__}.sample_final")[0]
 
     def final_architecture(self) -> Architecture:
         """``export()`` as an ``Architecture``: plain data that can be written to a file."""

@@ -18,7 +18,7 @@ from nnas_core.mutables.choices import InputChoice, LayerChoice
 from nnas_core.mutables.reduction import reduce_hard, reduce_soft
 from nnas_core.space.choice import Decision
 
-__all__ = ["Plan", "Run", "as_masks", "hard_mask", "hard_plan", "is_zero", "soft_plan", "soft_run"]
+__all__ = ["Plan", "Run", "as_masks", "everything", "hard_mask", "hard_plan", "is_zero", "soft_plan", "soft_run"]
 
 Run = Callable[..., Any]
 
@@ -125,6 +125,11 @@ def hard_mask(decision: Decision, count: int, device: torch.device) -> Tensor:
     """The boolean mask ``[count]`` of chosen indices."""
     chosen = set(decision)
     return torch.tensor([index in chosen for index in range(count)], dtype=torch.bool, device=device)
+
+
+def everything(mutable: LayerChoice | InputChoice) -> Tensor:
+    """The boolean mask ``[n]`` of all candidates, on the CPU."""
+    return torch.ones(len(mutable), dtype=torch.bool)
 
 
 def hard_plan(mutable: LayerChoice | InputChoice, decision: Decision, mask: Tensor) -> Plan:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import torch.nn as nn
 
 from nnas_core.errors import SpaceError
-from nnas_core.mutables.choices import InputChoice, LayerChoice, Mutable, MutableScope
+from nnas_core.mutables.base import Mutable, MutableScope
+from nnas_core.mutables.choices import InputChoice, LayerChoice
 from nnas_core.mutables.keys import AutoKey
 from nnas_core.mutables.reduction import REDUCTIONS
 from nnas_core.space.choice import Choice
@@ -96,8 +97,8 @@ def _visit(
     if module in seen:
         return
     seen.add(module)
-    if isinstance(module, Mutable) and not getattr(module, "_retired", False):
-        module.__dict__["_name"] = path
+    if isinstance(module, Mutable) and not (isinstance(module, MutableScope) and module._retired):
+        module._identify(path=path)
         if inside is not None:
             problems.append(
                 f"{path or 'the model'}: nested search space: a {type(module).__name__} inside the "
@@ -117,7 +118,7 @@ def _number(mutables: list[Mutable]) -> None:
     automatic.sort(key=lambda pair: pair[0])  # stable: copies keep the order of the visit
     homes: dict[int, list[Mutable]] = {}
     for number, (serial, mutable) in enumerate(automatic, start=1):
-        mutable.__dict__["_key"] = f"{type(mutable).__name__}{number}"
+        mutable._identify(key=f"{type(mutable).__name__}{number}")
         homes.setdefault(serial, []).append(mutable)
     for mutable in mutables:
         if isinstance(mutable, InputChoice):

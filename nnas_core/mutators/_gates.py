@@ -7,19 +7,21 @@ bit. The gradient of gate k is the dot product of ``o_k`` and the gradient of th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn as nn
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nnas_core import random_state
 from nnas_core.errors import UserCodeError
 from nnas_core.mutables.choices import InputChoice, LayerChoice
 from nnas_core.mutables.reduction import dot
+from nnas_core.mutables.untouched import own_buffers
+from nnas_core.mutators._relaxation import RelaxedMutator
+from nnas_core.mutators._serving import mutators_that
 
-__all__ = ["Call", "gate_among", "gate_layer"]
+__all__ = ["Call", "gate_among", "gate_layer", "ungated"]
 
 _Terms = Callable[[Sequence[Tensor], Tensor], Iterator[tuple[int, Tensor]]]
 
@@ -45,7 +47,7 @@ class Call:
         self._rest = [None if isinstance(value, Tensor) else value for value in values]
         self._names = list(kwargs)
         self._device = device
-        self._random = _random_states(device)
+        self._random = random_state.torch_states(device)
         self._autocast: dict[str, Any] = {
             "device_type": device.type,
             "dtype": torch.get_autocast_dtype(device.type),
@@ -79,19 +81,19 @@ class Call:
 
     def rerun(self, index: int, tensors: Sequence[Tensor]) -> Tensor:
         """The output that a candidate would have given, without a graph and without a trace."""
-        now = _random_states(self._device)
-        _set_random_states(self._random, self._device)
+        now = random_state.torch_states(self._device)
+        random_state.set_torch_states(self._random, self._device)
         try:
-            with torch.no_grad(), torch.autocast(**self._autocast), _copied_buffers(self.mutable[index]):
+            with torch.no_grad(), torch.autocast(**self._autocast), own_buffers(self.mutable[index]):
                 return self.run(index, tensors)
         finally:
-            _set_random_states(now, self._device)
+            random_state.set_torch_states(now, self._device)
 
     def _refused(self, index: int, why: str) -> UserCodeError:
         return UserCodeError(
             f"candidate {self.mutable.names[index]!r} of {self.mutable.key!r} {why}",
             where=self.mutable.name,
-            hint="change the candidate (inplace=False), or use a mutator without gates: random, spos, fairnas, enas",
+            hint=f"change the candidate (inplace=False), or use a mutator without gates: {ungated()}",
         )
 
 
@@ -165,7 +167,7 @@ def _dot(mutable: LayerChoice | InputChoice, output: Tensor, gradient: Tensor, d
             f"what {mutable.key!r} chooses among has unequal shapes, {list(output.shape)} and {list(gradient.shape)}:"
             " a gate needs equal ones",
             where=mutable.name,
-            hint="make the shapes equal, or use a mutator without gates: random, spos, fairnas, enas",
+            hint=f"make the shapes equal, or use a mutator without gates: {ungated()}",
         )
     return dot(output.to(dtype), gradient.to(dtype))
 
@@ -196,35 +198,6 @@ class _Gates(torch.autograd.Function):
         return gradient, of_chances, None, *(None for _ in kept)
 
 
-@contextmanager
-def _copied_buffers(module: nn.Module) -> Iterator[None]:
-    """Give a module copies of its buffers for the time.
-
-    The buffers themselves are not written to: the graph of a path that shares a module may still need them.
-    """
-    held = [
-        (one._buffers, name, buffer)
-        for one in module.modules()
-        for name, buffer in one._buffers.items()
-        if buffer is not None
-    ]
-    for buffers, name, buffer in held:
-        buffers[name] = buffer.clone()
-    try:
-        yield
-    finally:
-        for buffers, name, buffer in held:
-            buffers[name] = buffer
-
-
-def _random_states(device: torch.device) -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device))
-    return states
-
-
-def _set_random_states(states: Sequence[Tensor], device: torch.device) -> None:
-    torch.set_rng_state(states[0])
-    for state in states[1:]:
-        torch.cuda.set_rng_state(state, device)
+def ungated() -> str:
+    """The names of the mutators that train no logits, and so no gates; for hints."""
+    return mutators_that(lambda mutator: not issubclass(mutator, RelaxedMutator))

@@ -1,13 +1,13 @@
 """Architecture parameters: logits that a differentiable algorithm trains, and the weights that they become.
 
-What the algorithms have in common is here: one matrix of logits for all keys, one call that turns it into weights,
-and the candidates mixed by those weights. How logits become weights is what an algorithm adds in ``relaxed``.
+What the algorithms have in common is here: one matrix of logits for all keys, and one call that turns it into weights.
+How logits become weights is what an algorithm adds in ``relaxed``; what the model then runs, ``_mixture`` knows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn as nn
@@ -15,38 +15,17 @@ from torch import Tensor
 
 from nnas_core.errors import BindingError, UsageError
 from nnas_core.mutables.activation_checkpointing import recomputed
-from nnas_core.mutables.choices import InputChoice, LayerChoice
+from nnas_core.mutables.binding import derived
+from nnas_core.mutables.choices import AnyChoice, InputChoice, LayerChoice
 from nnas_core.mutables.mutator import Mutator, require_dense
-from nnas_core.mutables.plans import hard_mask, hard_plan, is_zero, soft_run
+from nnas_core.mutables.plans import Run, everything, hard_mask, is_zero, soft_run
 from nnas_core.mutables.reduction import gate, reduce_hard
-from nnas_core.mutators._weight_rows import WeightRows
+from nnas_core.mutables.untouched import untouched
+from nnas_core.mutators._mixture import Blend, Mixture, RelaxedRow
+from nnas_core.mutators._serving import mutators_that
 from nnas_core.plugins.arguments import check_range
 
-__all__ = ["ONE_AT_A_TIME", "RelaxedMutator", "RelaxedRow"]
-
-ONE_AT_A_TIME = "random, spos, fairnas, enas, gdas"
-"""What serves choices that can only run what is chosen."""
-
-
-class RelaxedRow:
-    """One key that has logits: a row of the matrix.
-
-    Attributes:
-        key: of the decision.
-        index: of the row.
-        mutable: the first of the key.
-        count: of candidates; the row's first ``count`` entries are theirs.
-        n_chosen: how many a decision takes: 1 (a LayerChoice, always), more, or None for any number.
-    """
-
-    __slots__ = ("count", "index", "key", "mutable", "n_chosen")
-
-    def __init__(self, index: int, mutable: LayerChoice | InputChoice) -> None:
-        self.key = mutable.key
-        self.index = index
-        self.mutable = mutable
-        self.count = len(mutable)
-        self.n_chosen = mutable.choice.n_chosen
+__all__ = ["RelaxedMutator"]
 
 
 class RelaxedMutator(Mutator):
@@ -70,16 +49,17 @@ class RelaxedMutator(Mutator):
     """
 
     relaxes_inputs: ClassVar[bool] = True
-    """Whether an InputChoice has logits; without, all of its inputs take part, unweighted."""
+    """True if an InputChoice has logits; else all of its inputs take part, unweighted."""
 
     runs_all: ClassVar[bool] = True
-    """Whether all candidates run in a forward pass; without, those that ``paths`` returns."""
+    """True if all candidates run in a forward pass; else those that ``paths`` returns."""
+
+    serves_any_reduction: ClassVar[bool] = False
 
     has_fixed_graph: ClassVar[bool] = True
-    """Whether, with ``runs_all``, forward passes differ in nothing but weights, so that the model can be compiled."""
 
     recomputes: bool = False
-    """Whether activations of candidates are computed once more in the backward pass: see ``recompute``."""
+    """True if activations of candidates are computed once more in the backward pass: see ``recompute``."""
 
     def __init__(
         self,
@@ -92,7 +72,7 @@ class RelaxedMutator(Mutator):
         zero: bool = False,
     ) -> None:
         super().__init__(model)
-        self._generator = generator
+        self.generator = generator
         check_range("learning_rate", learning_rate, "(0, inf)")
         check_range("weight_decay", weight_decay, "[0, inf)")
         if len(betas) != 2:
@@ -108,28 +88,32 @@ class RelaxedMutator(Mutator):
         if not self.rows:
             raise BindingError(
                 f"{type(self).__name__} has nothing to train: the model has no LayerChoice",
-                hint=f"use a mutator that needs none, such as {ONE_AT_A_TIME}",
+                hint=f"use a mutator that needs none, such as {_one_at_a_time()}",
             )
-        for mutable in self.undedup_mutables:
-            if isinstance(mutable, LayerChoice | InputChoice):
-                self.check(mutable)
+        self.check_all()
         width = max(row.count for row in self.rows) + int(zero)
         valid = torch.zeros(len(self.rows), width, dtype=torch.bool)
         for row in self.rows:
             valid[row.index, : row.count] = True
             if zero and isinstance(row.mutable, LayerChoice):
                 valid[row.index, -1] = True
-        device, dtype = self._device(), self._dtype()
+        device, dtype = self.binding.device, self._dtype()
         initial = 1e-3 * torch.randn(valid.shape, generator=generator, dtype=torch.float64)
         self.logits = nn.Parameter(initial.to(device, dtype))
         self.valid: Tensor
         self.register_buffer("valid", valid.to(device))
 
-    def relaxes(self, mutable: LayerChoice | InputChoice) -> bool:
-        """Whether ``mutable`` has logits; all inputs of an InputChoice that has none take part, unweighted."""
+    def relaxes(self, mutable: AnyChoice) -> bool:
+        """Return true if ``mutable`` has logits; all inputs of an InputChoice that has none take part, unweighted."""
         return isinstance(mutable, LayerChoice) or self.relaxes_inputs
 
-    def check(self, mutable: LayerChoice | InputChoice) -> None:
+    def check_all(self) -> None:
+        """Check every choice of the model, as ``check`` does one."""
+        for mutable in self.undedup_mutables:
+            if isinstance(mutable, LayerChoice | InputChoice):
+                self.check(mutable)
+
+    def check(self, mutable: AnyChoice) -> None:
         """Refuse a mutable that this algorithm cannot serve; called for each while binding.
 
         Raises:
@@ -152,7 +136,7 @@ class RelaxedMutator(Mutator):
                 f"{type(self).__name__} runs all candidates of {mutable.key!r} at once, which its reduction"
                 f" {mutable.reduction!r} would turn into another shape than a chosen one has",
                 where=where,
-                hint=f"use reduction 'sum' or 'mean', or a mutator that runs what is chosen only: {ONE_AT_A_TIME}",
+                hint=f"use reduction 'sum' or 'mean', or a mutator that runs what is chosen only: {_one_at_a_time()}",
             )
 
     def _dtype(self) -> torch.dtype:
@@ -161,7 +145,7 @@ class RelaxedMutator(Mutator):
 
     def noise(self, shape: Sequence[int]) -> Tensor:
         """Uniform numbers in (0, 1) of ``shape``, from the mutator's generator, where and as the logits are."""
-        drawn = torch.rand(tuple(shape), generator=self._generator, dtype=torch.float64)
+        drawn = torch.rand(tuple(shape), generator=self.generator, dtype=torch.float64)
         limits = torch.finfo(self.logits.dtype)  # rounding to float32 may reach 1
         return drawn.to(self.logits.device, self.logits.dtype).clamp_(limits.tiny, 1 - limits.eps)
 
@@ -171,8 +155,12 @@ class RelaxedMutator(Mutator):
         """The weights ``[K, W]`` of the next forward passes, differentiable in ``logits``; zero where not valid."""
         raise NotImplementedError(f"{type(self).__name__} must define relaxed")
 
-    def paths(self) -> Sequence[Sequence[int]]:
-        """With ``runs_all`` false: the candidates to run, a sequence of indices a row. Called after ``relaxed``."""
+    def paths(self, weights: Tensor) -> Sequence[Sequence[int]]:
+        """With ``runs_all`` false: the candidates to run, a sequence of indices a row.
+
+        Args:
+            weights: what ``relaxed`` returned.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define paths")
 
     def probabilities(self) -> Tensor:
@@ -193,12 +181,6 @@ class RelaxedMutator(Mutator):
                 pieces[row.index] = weights[row.index] * row.n_chosen
         return torch.stack(pieces)
 
-    def sample_search(self) -> Mapping[str, Tensor]:
-        """key -> weights ``[n]``; what does not take part in the relaxation: all true."""
-        weights = self.relaxed()
-        masks = {row.key: weights[row.index, : row.count] for row in self.rows}
-        return {one.key: masks[one.key] if one.key in masks else _all_true(one) for one in self.choices}
-
     def sample_final(self) -> Mapping[str, Tensor]:
         """The most probable candidate of each LayerChoice; of an InputChoice, the ``n_chosen`` most probable, or those
         more probable than not.
@@ -206,7 +188,7 @@ class RelaxedMutator(Mutator):
         with torch.no_grad():
             scores = self.probabilities().tolist()
         final = {row.key: self._best(row, scores[row.index][: row.count]) for row in self.rows}
-        return {one.key: final[one.key] if one.key in final else _all_true(one) for one in self.choices}
+        return {one.key: final[one.key] if one.key in final else everything(one) for one in self.choices}
 
     def _best(self, row: RelaxedRow, scores: Sequence[float]) -> Tensor:
         allowed = [index for index, ok in enumerate(self.valid[row.index, : row.count].tolist()) if ok]
@@ -221,37 +203,37 @@ class RelaxedMutator(Mutator):
         betas = (self.betas[0], self.betas[1])
         return torch.optim.Adam(self.parameters(), self.learning_rate, betas, weight_decay=self.weight_decay)
 
-    # ---- reset: one matrix, one unbind, and nothing for each mutable
+    # ---- what forward passes run
 
-    def reset(self) -> None:
-        """Relax the logits anew."""
-        self._require_bound()
-        if self._decides_itself:
-            super().reset()  # a subclass decides in its own way
-            return
+    def sample_search(self) -> Mapping[str, Tensor]:
+        """key -> weights ``[n]``; what does not take part in the relaxation: all true."""
         weights = self.relaxed()
-        if "_blended" not in self.__dict__:
-            self.__dict__["_weights"] = WeightRows()
-            self.__dict__["_paths"] = []
-            self.__dict__["_blended"] = self._blend_all()
-        self._weights.renew(weights)
-        if not self.runs_all:
-            self._paths[:] = self.paths()
-        self._calls[:] = self._blended
-        self.__dict__["_current"] = _LazyMasks(self)
+        return Blend(self.mixture, self.binding, weights, () if self.runs_all else self.paths(weights))
 
-    _weights: WeightRows
-    _paths: list[Sequence[int]]
-    _blended: list[Callable[..., Any]]
+    @derived
+    def mixture(self) -> Mixture:
+        """What the choices call, now and after every later reset."""
+        return Mixture(self.binding, self.rows, self._call_for)
 
     @property
-    def _decides_itself(self) -> bool:
-        return type(self).sample_search is not RelaxedMutator.sample_search or self._takes_over_forward
+    def weights(self) -> Tensor:
+        """The weights ``[K, W]`` of the last reset.
+
+        Raises:
+            BindingError: there was none, or masks were decided since.
+        """
+        decision = self.binding.decision
+        if not isinstance(decision, Blend):
+            raise BindingError(f"no weights are decided in this {type(self).__name__}", hint="call reset() first")
+        return decision.weights
 
     @property
     def is_dense(self) -> bool:
-        """Whether every forward pass runs all candidates, by the same graph with other weights."""
-        return self.runs_all and not self._decides_itself
+        if not self.runs_all or self.takes_over_forward:
+            return False
+        generators = {} if self.generator is None else {"own": self.generator}
+        with untouched(self.model, self, generators), torch.no_grad():
+            return isinstance(self.sample_search(), Blend)  # a subclass may sample masks in a way of its own
 
     def recompute(self) -> None:
         """Keep no activations of candidates: run each LayerChoice once more in the backward pass.
@@ -264,109 +246,61 @@ class RelaxedMutator(Mutator):
         self.reblend()
 
     def reblend(self) -> None:
-        """Make anew what the choices call; needed after ``valid`` or the candidates changed."""
-        for name in (*_CACHES, "_current"):
-            self.__dict__.pop(name, None)
+        """Make anew what the choices call; needed after ``valid`` changed."""
+        RelaxedMutator.mixture.forget(self)
 
-    def _blend_all(self) -> list[Callable[..., Any]]:
-        positions = {row.key: row for row in self.rows}
-        calls: list[Callable[..., Any]] = list(self._calls)
-        for group in self._shared.values():
-            for mutable in group:
-                calls[mutable._slot] = self._with_mask(mutable, positions.get(mutable.key))
-        return calls
-
-    def _with_mask(self, mutable: LayerChoice | InputChoice, row: RelaxedRow | None) -> Callable[..., Any]:
-        if row is None:
-            everything = tuple(range(len(mutable)))
-            plan = hard_plan(mutable, everything, hard_mask(everything, len(mutable), self._device()))
-            return plan.run_with_mask if mutable.return_mask else plan.run
-        run = self.blend(mutable, row)
+    def _call_for(self, mixture: Mixture, mutable: AnyChoice, row: RelaxedRow) -> Run:
+        run = self.blend(mixture, mutable, row)
         if self.recomputes and isinstance(mutable, LayerChoice):
-            run = recomputed(run, mutable, self._weights.hold)
-        if not mutable.return_mask:
-            return run
-        weights, index, count = self._weights, row.index, row.count
+            run = recomputed(run, mutable, mixture.weights.hold)
+        return mixture.with_mask(run, mutable, row) if mutable.return_mask else run
 
-        def run_with_mask(*args: Any, **kwargs: Any) -> tuple[Any, Tensor]:
-            return run(*args, **kwargs), weights[index][:count]
-
-        return run_with_mask
-
-    def blend(self, mutable: LayerChoice | InputChoice, row: RelaxedRow) -> Callable[..., Any]:
+    def blend(self, mixture: Mixture, mutable: AnyChoice, row: RelaxedRow) -> Run:
         """What ``mutable`` calls, now and after every later ``reset``: its candidates, weighted or selected.
 
-        The weights of the current reset are ``self.weights_of(row)``, to be called in each forward pass.
+        Args:
+            mixture: the weights of the current reset are ``mixture.weights[row.index]``, in each forward pass, and
+                the candidates to run ``mixture.paths[row.index]``.
+            mutable: one of the choices of the row's key.
+            row: of the logits.
         """
         if self.runs_all:
-            kept = [index for index, ok in enumerate(self.valid[row.index, : row.count].tolist()) if ok]
-            return soft_run(mutable, kept, self.weights_of(row))
-        return self._selected_run(mutable, row)
+            return self.adapt(mutable, soft_run(mutable, self.kept(row), mixture.weights_of(row)))
+        return self.adapt(mutable, _selected_run(mixture, mutable, row))
 
-    def weights_of(self, row: RelaxedRow) -> Callable[[], Tensor]:
-        """A function that gives the weights ``[W]`` of a row as the last reset left them."""
-        weights, index = self._weights, row.index
-        return lambda: weights[index]
+    def kept(self, row: RelaxedRow) -> list[int]:
+        """The candidates of a row that were not taken out."""
+        return [index for index, ok in enumerate(self.valid[row.index, : row.count].tolist()) if ok]
 
-    def _selected_run(self, mutable: LayerChoice | InputChoice, row: RelaxedRow) -> Callable[..., Any]:
-        weights, paths, index, reduction = self._weights, self._paths, row.index, mutable.reduction
-        if isinstance(mutable, InputChoice):
-
-            def choose(inputs: Sequence[Tensor]) -> Any:
-                own = weights[index]
-                return reduce_hard([gate(inputs[chosen], own[chosen]) for chosen in paths[index]], reduction)
-
-            return choose
-        candidates = mutable.candidates
-
-        def run(*args: Any, **kwargs: Any) -> Any:
-            own = weights[index]
-            outputs = [gate(candidates[chosen](*args, **kwargs), own[chosen]) for chosen in paths[index]]
-            return reduce_hard(outputs, reduction)
-
-        return run
-
-    def candidates_changed(self, mutable: LayerChoice) -> None:
-        super().candidates_changed(mutable)
-        self.reblend()
-
-    def _load_from_state_dict(self, *args: Any) -> None:
+    def _load_from_state_dict(self, *args: object) -> None:
         super()._load_from_state_dict(*args)
         self.reblend()  # what is valid may have changed
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name not in _CACHES}
-
     def _bind(self, model: nn.Module) -> None:
         super()._bind(model)
-        for row in self.__dict__.get("rows", ()):  # a copy: its rows point to the mutables of the original
-            row.mutable = self._choices[row.key]
+        for row in vars(self).get("rows", ()):  # a copy: its rows point to the mutables of the original
+            row.mutable = self.binding.choices[row.key]
 
 
-_CACHES = ("_blended", "_weights", "_paths")
+def _selected_run(mixture: Mixture, mutable: AnyChoice, row: RelaxedRow) -> Run:
+    weights, paths, index, reduction = mixture.weights, mixture.paths, row.index, mutable.reduction
+    if isinstance(mutable, InputChoice):
+
+        def choose(inputs: Sequence[Tensor]) -> object:
+            own = weights[index]
+            return reduce_hard([gate(inputs[chosen], own[chosen]) for chosen in paths[index]], reduction)
+
+        return choose
+    candidates = mutable.candidates
+
+    def run(*args: object, **kwargs: object) -> object:
+        own = weights[index]
+        outputs = [gate(candidates[chosen](*args, **kwargs), own[chosen]) for chosen in paths[index]]
+        return reduce_hard(outputs, reduction)
+
+    return run
 
 
-def _all_true(mutable: LayerChoice | InputChoice) -> Tensor:
-    return torch.ones(len(mutable), dtype=torch.bool)
-
-
-class _LazyMasks(Mapping[str, Tensor]):
-    """The weights of the last reset by key, made only if somebody looks."""
-
-    __slots__ = ("_mutator",)
-
-    def __init__(self, mutator: RelaxedMutator) -> None:
-        self._mutator = mutator
-
-    def __getitem__(self, key: str) -> Tensor:
-        mutator = self._mutator
-        for row in mutator.rows:
-            if row.key == key:
-                return mutator._weights[row.index][: row.count]
-        return _all_true(mutator._choices[key]).to(mutator._device())
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._mutator._choices)
-
-    def __len__(self) -> int:
-        return len(self._mutator._choices)
+def _one_at_a_time() -> str:
+    """What serves choices that can only run what is chosen."""
+    return mutators_that(lambda mutator: mutator.serves_any_reduction)

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch.nn as nn
 
 from nnas_core.errors import UsageError
-from nnas_core.mutables.choices import LayerChoice, MutableScope
+from nnas_core.mutables.base import MutableScope
+from nnas_core.mutables.choices import LayerChoice
 from nnas_core.mutables.tree import MutableTree
-from nnas_core.mutators._relaxation import RelaxedRow
+from nnas_core.mutators._mixture import RelaxedRow
 from nnas_core.plugins.arguments import check_range
 
 __all__ = ["SkipConnections"]

@@ -19,12 +19,12 @@ from nnas_core import random_state
 from nnas_core.errors import BindingError, UsageError, UserCodeError
 from nnas_core.mutables.choices import LayerChoice
 from nnas_core.mutables.mutator import Mutator
+from nnas_core.mutables.untouched import own_buffers
 from nnas_core.mutators.darts import DartsMutator, DartsTrainer
 from nnas_core.plugins.arguments import check_range
 from nnas_core.training.bilevel import warmup_of
 from nnas_core.training.memory_format import laid_out_as, match_layouts
 from nnas_core.training.trainer import differentiating, optimizer_state
-from nnas_core.training.unrolling import own_buffers
 
 __all__ = ["CdartsMutator", "CdartsTrainer"]
 
@@ -57,7 +57,7 @@ class CdartsTrainer(DartsTrainer):
         if not isinstance(mutator, CdartsMutator):
             raise BindingError(
                 f"CdartsTrainer takes its losses from a CdartsMutator, not from a {type(mutator).__name__}",
-                hint="use --mutator cdarts, or another trainer",
+                hint="use the mutator cdarts, or another trainer",
             )
         self.cyclic = mutator
         given = mutator.warmup_epochs
@@ -200,7 +200,6 @@ class CdartsTrainer(DartsTrainer):
         self.evaluation.load_state_dict(own["model"])
         self.evaluation_optimizer.load_state_dict(own["optimizer"])
         match_layouts(self.evaluation_optimizer)
-        match_layouts(self.evaluation_optimizer)
         if self.evaluation_scheduler is not None:
             self.evaluation_scheduler.load_state_dict(own["scheduler"])
         self.first_pass = own["first_pass"]
@@ -300,7 +299,6 @@ class CdartsMutator(DartsMutator):
                 mask[position] = True
             if given is not None and not found:
                 names = sorted({name for row in self.rows for name in row.mutable.choice.candidates})
-                self.unbind()
                 raise UsageError(
                     f"regularized has {text!r}, which is in no candidate's name or class",
                     hint=f"candidates are {', '.join(names)}",

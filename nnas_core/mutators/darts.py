@@ -16,6 +16,7 @@ from nnas_core import random_state
 from nnas_core.errors import UsageError
 from nnas_core.mutables.choices import InputChoice
 from nnas_core.mutables.plans import hard_mask
+from nnas_core.mutables.untouched import own_buffers
 from nnas_core.mutators._relaxation import RelaxedMutator
 from nnas_core.training.bilevel import BilevelTrainer
 from nnas_core.training.trainer import differentiating
@@ -23,7 +24,6 @@ from nnas_core.training.unrolling import (
     VirtualStep,
     frozen,
     holding,
-    own_buffers,
     require_twice_differentiable,
     require_unrollable,
     trained_by,
@@ -88,7 +88,7 @@ class DartsTrainer(BilevelTrainer):
         self, batch: Any, held_out: Any, renew_buffers: Callable[[], None]
     ) -> Sequence[Tensor | None]:
         exact = self.searching.hypergradient == "exact"
-        before = {} if exact else self._random_states()
+        before = {} if exact else random_state.capture_all(self.generators)
         gradients = self._weight_gradients(batch, exact)
         step = virtual_step(self.optimizer, gradients)
         renew_buffers()
@@ -97,9 +97,8 @@ class DartsTrainer(BilevelTrainer):
         if exact:
             further = self._second_derivative(gradients, pulled)
         else:
-            after = self._random_states()
-            further = self._difference(batch, pulled, before, renew_buffers)
-            self._restore_random_states(after)
+            with random_state.untouched(self.generators):
+                further = self._difference(batch, pulled, before, renew_buffers)
         return [_added(*pair) for pair in zip(direct, further, strict=True)]
 
     def _weight_gradients(self, batch: Any, twice: bool) -> dict[Tensor, Tensor]:
@@ -166,7 +165,7 @@ class DartsTrainer(BilevelTrainer):
         sides = []
         for signed in (scale, -scale):
             renew_buffers()
-            self._restore_random_states(random_states)
+            random_state.restore_all(random_states, self.generators)
             shifted = torch._foreach_add([one.detach() for one in weights], directions, alpha=signed)
             with holding(weights, shifted), frozen(self.model):
                 self.searching.reset()
@@ -180,11 +179,6 @@ class DartsTrainer(BilevelTrainer):
             None if plus is None or minus is None else (plus - minus) / (2 * scale)
             for plus, minus in zip(*sides, strict=True)
         ]
-
-    def _restore_random_states(self, states: Mapping[str, Any]) -> None:
-        for name, generator in self.generators.items():
-            generator.set_state(states["generators"][name])
-        random_state.restore(states["global"])
 
 
 def _added(one: Tensor | None, other: Tensor | None) -> Tensor | None:

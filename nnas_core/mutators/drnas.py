@@ -37,7 +37,7 @@ class DrnasTrainer(BilevelTrainer):
         super().__post_init__()
         mutator = self.searching
         if mutator.progressive and self.epochs < 2:
-            raise UsageError("progressive=true needs 2 epochs or more, one for each stage", hint="give more --epochs")
+            raise UsageError("progressive=true needs 2 epochs or more, one for each stage", hint="give more `epochs`")
         self.second_stage = (self.epochs + 1) // 2 if mutator.progressive else self.epochs
         shortest = self.epochs - self.second_stage if mutator.progressive else self.epochs
         share = _PAPER_WARMUP if mutator.progressive else 0.0
@@ -50,7 +50,7 @@ class DrnasTrainer(BilevelTrainer):
         if not isinstance(mutator, DrnasMutator):
             raise BindingError(
                 f"DrnasTrainer regularises a DrnasMutator, not a {type(mutator).__name__}",
-                hint="use --mutator drnas, or another trainer",
+                hint="use the mutator drnas, or another trainer",
             )
         return mutator
 
@@ -153,8 +153,8 @@ class DrnasMutator(RelaxedMutator):
         """``[K, W]``: a sample."""
         valid = self.valid.cpu()
         single, pairs = self.concentrations()
-        drawn = _sample(single, valid[self._single], self._generator)
-        first = _sample(pairs, torch.ones_like(pairs, dtype=torch.bool), self._generator)[:, 0]
+        drawn = _sample(single, valid[self._single], self.generator)
+        first = _sample(pairs, torch.ones_like(pairs, dtype=torch.bool), self.generator)[:, 0]
         return self._placed(drawn, first, valid)
 
     def probabilities(self) -> Tensor:

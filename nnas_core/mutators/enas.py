@@ -20,7 +20,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nnas_core.errors import BindingError, UsageError
 from nnas_core.mutables.choices import LayerChoice
 from nnas_core.mutables.mutator import Mutator
-from nnas_core.mutables.plans import hard_mask
 from nnas_core.mutators._controller.policy import Controller, Evaluated
 from nnas_core.space.choice import Decision
 from nnas_core.training.bilevel import BilevelTrainer
@@ -50,7 +49,7 @@ class EnasTrainer(BilevelTrainer):
         if not isinstance(self.mutator, EnasMutator):
             raise BindingError(
                 f"{type(self).__name__} trains the controller of an EnasMutator, not a {type(self.mutator).__name__}",
-                hint="use --mutator enas, or derive the mutator from EnasMutator",
+                hint="use the mutator enas, or derive the mutator from EnasMutator",
             )
         return self.mutator
 
@@ -123,7 +122,7 @@ class EnasMutator(Mutator):
     ``skip_target``), or ``n_chosen``: the log-probability is that of the set, not of an order.
 
     ``export`` gives a sample, as NNI does. The paper derives an architecture by measuring several samples and keeping
-    the best (section 2.2): ``nnas search --derive K``.
+    the best (section 2.2): the parameter ``derive`` of a search does.
 
     The defaults are NNI's. With them it may settle early: on 64 architectures with a planted reward it found the best
     with 7 of 10 seeds; with ``temperature=5``, ``tanh_constant=2.5`` and ``entropy_weight=0.1`` (the paper's, for
@@ -192,7 +191,7 @@ class EnasMutator(Mutator):
         _require(0 <= baseline_decay < 1, "baseline_decay", baseline_decay, "at least 0 and below 1")
         _require(entropy_reduction in ("sum", "mean"), "entropy_reduction", entropy_reduction, "'sum' or 'mean'")
         super().__init__(model)
-        self._generator = generator
+        self.generator = generator
         self.entropy_weight = entropy_weight
         self.skip_weight = skip_weight
         self.baseline_decay = baseline_decay
@@ -201,39 +200,25 @@ class EnasMutator(Mutator):
         self.aggregate = aggregate
         self.baseline: float | None = None
         floating = (one.dtype for one in model.parameters() if one.dtype in (torch.float32, torch.float64))
-        try:
-            self.controller = Controller(
-                self.mutables,
-                generator,
-                size=lstm_size,
-                layers=lstm_num_layers,
-                tanh_constant=tanh_constant,
-                temperature=temperature,
-                exit_step=cell_exit_extra_step,
-                skip_target=skip_target,
-                mean_entropy=entropy_reduction == "mean",
-                dtype=next(floating, torch.float32),
-            )
-        except BindingError:
-            self.unbind()
-            raise
-        self.controller.to(self._device())
+        self.controller = Controller(
+            self.mutables,
+            generator,
+            size=lstm_size,
+            layers=lstm_num_layers,
+            tanh_constant=tanh_constant,
+            temperature=temperature,
+            exit_step=cell_exit_extra_step,
+            skip_target=skip_target,
+            mean_entropy=entropy_reduction == "mean",
+            dtype=next(floating, torch.float32),
+        )
+        self.controller.to(self.binding.device)
 
     # ---- sampling
 
-    def reset(self) -> None:
-        """Decide anew, by one sample."""
-        if type(self).sample_search is not EnasMutator.sample_search:
-            super().reset()  # a subclass samples in its own way
-            return
-        self._require_bound()
-        self.decide(self.decisions(self.draw(1)[0]))
-
     def sample_search(self) -> Mapping[str, Tensor]:
         """key -> bool mask, sampled from the controller."""
-        cpu = torch.device("cpu")
-        decisions = self.decisions(self.draw(1)[0])
-        return {key: hard_mask(decision, len(self._choices[key]), cpu) for key, decision in decisions.items()}
+        return self.hard(self.decisions(self.draw(1)[0]))
 
     def sample_final(self) -> Mapping[str, Tensor]:
         """Another sample."""
@@ -241,7 +226,7 @@ class EnasMutator(Mutator):
 
     def draw(self, count: int) -> NDArray[np.bool_]:
         """Sample ``count`` architectures: masks ``[count, N]`` for ``decisions`` and ``surrogate``."""
-        return self.controller.draw(count, self._generator).masks
+        return self.controller.draw(count, self.generator).masks
 
     def decisions(self, mask: NDArray[np.bool_]) -> dict[str, Decision]:
         """The architecture of a mask ``[N]``, by key."""

@@ -17,7 +17,6 @@ from torch import Tensor
 from nnas_core.errors import BindingError, UsageError
 from nnas_core.mutables.choices import LayerChoice
 from nnas_core.mutables.mutator import Mutator
-from nnas_core.mutables.plans import hard_mask
 from nnas_core.plugins.arguments import check_range
 from nnas_core.space.choice import Choice, Decision
 from nnas_core.training.trainer import Trainer
@@ -95,6 +94,7 @@ class FairnasMutator(Mutator):
     """
 
     trainer = FairnasTrainer
+    draws_uniformly = True
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class FairnasMutator(Mutator):
             raise UsageError(f"gradients={gradients!r} is neither 'sum' nor 'mean'")
         check_range("max_paths", max_paths, "[1, inf)")
         super().__init__(model)
-        self._generator = generator
+        self.generator = generator
         self.gradients = gradients
         self.max_paths = max_paths
         self._ahead: list[dict[str, Decision]] = []  # the paths that are left of the round, the next one last
@@ -136,14 +136,13 @@ class FairnasMutator(Mutator):
 
     def start_round(self) -> None:
         """Draw a new round; the next ``paths`` resets go through it."""
-        self._require_bound()
         rounds = {key: self._rounds(choice, self.paths) for key, choice in self._plain.items()}
         self._ahead = [{key: paths[number] for key, paths in rounds.items()} for number in reversed(range(self.paths))]
 
     def _rounds(self, choice: Choice, paths: int) -> list[Decision]:
         """The decisions of one key for at least ``paths`` paths: whole rounds of its own."""
         count, taken, length = len(choice.candidates), choice.n_chosen, _round_of(choice)
-        drawn = torch.rand(math.ceil(paths / length), count, generator=self._generator, dtype=torch.float64)
+        drawn = torch.rand(math.ceil(paths / length), count, generator=self.generator, dtype=torch.float64)
         decisions: list[Decision] = []
         if taken is None:
             for subset in (drawn < 0.5).tolist():
@@ -159,25 +158,13 @@ class FairnasMutator(Mutator):
             return self._ahead.pop()
         return {key: self._rounds(choice, 1)[0] for key, choice in self._plain.items()}
 
-    def reset(self) -> None:
-        """Decide for the next path of the round; after its last one, for any path."""
-        if type(self).sample_search is not FairnasMutator.sample_search:
-            super().reset()  # a subclass samples in its own way
-            return
-        self._require_bound()
-        self.decide(self._next())
-
     def sample_search(self) -> Mapping[str, Tensor]:
-        """key -> bool mask of the path that ``reset`` would decide for."""
-        return self._masks(self._next())
+        """key -> bool mask of the next path of the round; after its last one, of any path."""
+        return self.hard(self._next())
 
     def sample_final(self) -> Mapping[str, Tensor]:
         """A path drawn uniformly: this algorithm ranks nothing, so draw several and keep the best on held-out data."""
-        return self._masks({key: self._rounds(choice, 1)[0] for key, choice in self._plain.items()})
-
-    def _masks(self, decisions: Mapping[str, Decision]) -> dict[str, Tensor]:
-        cpu = torch.device("cpu")
-        return {key: hard_mask(decision, len(self._choices[key]), cpu) for key, decision in decisions.items()}
+        return self.hard({key: self._rounds(choice, 1)[0] for key, choice in self._plain.items()})
 
     def candidates_changed(self, mutable: LayerChoice) -> None:
         super().candidates_changed(mutable)

@@ -47,7 +47,7 @@ class FbnetTrainer(BilevelTrainer):
         if not isinstance(mutator, FbnetMutator):
             raise BindingError(
                 f"FbnetTrainer needs the latencies of an FbnetMutator, not a {type(mutator).__name__}",
-                hint="use --mutator fbnet, or another trainer",
+                hint="use the mutator fbnet, or another trainer",
             )
         return mutator
 
@@ -86,7 +86,7 @@ class FbnetMutator(GumbelMutator):
     Args:
         model: to be bound.
         generator: source of the initial logits and of all noise, on the CPU; torch's default generator if None.
-        latency_table: a file of the schema latency-table (--latency-table), or key -> candidate -> latency.
+        latency_table: a file of the schema latency-table, or key -> candidate -> latency.
         alpha: scales the whole loss.
         beta: how much latency counts against the loss.
         temperature: T at the beginning of the training.
@@ -119,7 +119,7 @@ class FbnetMutator(GumbelMutator):
         weight_decay: float = 5e-4,
     ) -> None:
         if latency_table is None:
-            raise UsageError("fbnet needs a table of latencies", hint="give --latency-table FILE")
+            raise UsageError("fbnet needs a table of latencies", hint="give `latency_table` FILE")
         check_range("alpha", alpha, "(0, inf)")
         check_range("beta", beta, "[0, inf)")
         check_range("warmup_epochs", warmup_epochs or 0, "[0, inf)")
@@ -161,15 +161,11 @@ class FbnetMutator(GumbelMutator):
 
     def relaxed(self) -> Tensor:
         """``[K, W]``: a relaxed sample at the temperature of now."""
-        weights = self.softened(self.perturbed())
-        self.__dict__["_sampled"] = weights
-        return weights
-
-    _sampled: Tensor
+        return self.softened(self.perturbed())
 
     def latency(self) -> Tensor:
         """``[]``: the latency of the sample of the last ``reset``, differentiable in the logits."""
-        return (self._sampled * self.costs).sum()
+        return (self.weights * self.costs).sum()
 
     def factor(self) -> Tensor:
         """``[]``: ``alpha log(latency)^beta``, what multiplies the loss."""
@@ -209,9 +205,6 @@ class FbnetMutator(GumbelMutator):
                 problems=problems,
                 hint="put the old table back, or start a new run",
             )
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "_sampled"}
 
 
 def _flat(latencies: Mapping[str, Mapping[str, float]]) -> dict[tuple[str, str], float]:

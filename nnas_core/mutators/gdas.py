@@ -41,6 +41,7 @@ class GdasMutator(GumbelMutator):
     """
 
     runs_all = False
+    serves_any_reduction = True
     trainer = GdasTrainer
 
     def __init__(
@@ -68,17 +69,14 @@ class GdasMutator(GumbelMutator):
         """``[K, W]``: zeros and ones, with the gradient of the soft sample."""
         perturbed = self.perturbed()
         hard = self.hardened(perturbed)
-        self.__dict__["_hard"] = hard
         if not perturbed.requires_grad:
             return hard
         soft = self.softened(perturbed)
         return hard + (soft - soft.detach())  # the bracket is zero to the bit
 
-    _hard: Tensor
-
-    def paths(self) -> Sequence[Sequence[int]]:
+    def paths(self, weights: Tensor) -> Sequence[Sequence[int]]:
         """The sampled candidates, fetched from the device at once."""
         if self.one_of_each:
-            chosen: list[list[int]] = self._hard.argmax(dim=1, keepdim=True).tolist()
+            chosen: list[list[int]] = weights.argmax(dim=1, keepdim=True).tolist()
             return chosen
-        return [[index for index, value in enumerate(row) if value] for row in self._hard.tolist()]
+        return [[index for index, value in enumerate(row) if value] for row in weights.tolist()]

@@ -15,10 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nnas_core.errors import BindingError, UsageError, UserCodeError
-from nnas_core.mutables.choices import InputChoice, LayerChoice
-from nnas_core.mutables.mutator import Direct
-from nnas_core.mutables.plans import Plan, hard_mask
-from nnas_core.mutators._relaxation import RelaxedRow
+from nnas_core.mutables.choices import AnyChoice, InputChoice, LayerChoice
+from nnas_core.mutables.plans import Run, hard_mask
 from nnas_core.mutators.darts import DartsMutator, DartsTrainer
 from nnas_core.plugins.arguments import check_range
 from nnas_core.training.bilevel import warmup_of
@@ -43,7 +41,7 @@ class PcdartsTrainer(DartsTrainer):
         if not isinstance(mutator, PcdartsMutator):
             raise BindingError(
                 f"PcdartsTrainer takes its warm-up from a PcdartsMutator, not from a {type(mutator).__name__}",
-                hint="use --mutator pcdarts, or another trainer",
+                hint="use the mutator pcdarts, or another trainer",
             )
         self.warmup = warmup_of(mutator.warmup_epochs, _PAPER_WARMUP, self.epochs)
 
@@ -124,7 +122,6 @@ class PcdartsMutator(DartsMutator):
         layers = [one.key for one in self.choices if isinstance(one, LayerChoice)]
         for key in whole:
             if key not in layers:
-                self.unbind()
                 near = difflib.get_close_matches(key, layers, n=1)
                 raise UsageError(
                     f"whole names {key!r}, which is no LayerChoice of the model",
@@ -157,27 +154,15 @@ class PcdartsMutator(DartsMutator):
 
     # ---- channels
 
-    def blend(self, mutable: LayerChoice | InputChoice, row: RelaxedRow) -> Callable[..., Any]:
-        """Candidates on their part of the channels, weighted."""
-        return self._partial(mutable, super().blend(mutable, row))
-
-    def _install(self, mutable: LayerChoice | InputChoice, plan: Plan) -> None:
-        super()._install(mutable, Plan(self._partial(mutable, plan.run), plan.mask))
-
-    def _routes(self) -> tuple[dict[str, list[Direct]], dict[str, list[LayerChoice | InputChoice]]]:
-        direct, indirect = super()._routes()
-        if self.k == 1:
-            return direct, indirect
-        return {key: [] for key in direct}, self._shared  # no candidate is called without its part of the channels
-
-    def _partial(self, mutable: LayerChoice | InputChoice, run: Callable[..., Any]) -> Callable[..., Any]:
-        if self.k == 1 or isinstance(mutable, InputChoice) or mutable.key in self.whole:
+    def adapt(self, choice: AnyChoice, run: Run) -> Run:
+        """Run candidates on their part of the channels, whatever is decided."""
+        if self.k == 1 or isinstance(choice, InputChoice) or choice.key in self.whole:
             return run
-        k, where = self.k, mutable.name
-        shown = f"the candidates of {mutable.key!r}"
+        k, where = self.k, choice.name
+        shown = f"the candidates of {choice.key!r}"
         hint = (
             f"build them for channels // {k}, by a model argument that is 1 for the final model; or name the key in"
-            f" whole=[{mutable.key!r}], or give k=1"
+            f" whole=[{choice.key!r}], or give k=1"
         )
 
         def run_partially(x: Any, *args: Any, **kwargs: Any) -> Tensor | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nnas_core.errors import BindingError, UsageError
-from nnas_core.mutables.choices import InputChoice, LayerChoice
+from nnas_core.mutables.choices import AnyChoice, InputChoice
 from nnas_core.mutables.plans import Run, hard_mask, soft_run
-from nnas_core.mutators._relaxation import RelaxedRow
+from nnas_core.mutators._mixture import Mixture, RelaxedRow
 from nnas_core.mutators._skips import SkipConnections
 from nnas_core.mutators.darts import DartsMutator, DartsTrainer
 from nnas_core.plugins.arguments import check_range
@@ -52,13 +52,13 @@ class PdartsTrainer(DartsTrainer):
         if not isinstance(mutator, PdartsMutator):
             raise BindingError(
                 f"PdartsTrainer takes its stages from a PdartsMutator, not from a {type(mutator).__name__}",
-                hint="use --mutator pdarts, or another trainer",
+                hint="use the mutator pdarts, or another trainer",
             )
         length = self.epochs // mutator.stages
         if length == 0:
             raise UsageError(
                 f"{self.epochs} epochs are too few for {mutator.stages} stages",
-                hint=f"give --epochs {mutator.stages} or more: they are divided among the stages",
+                hint=f"give {mutator.stages} or more `epochs`: they are divided among the stages",
             )
         warmup_of(mutator.warmup_epochs, _PAPER_WARMUP, length)  # of the shortest stage: refused now, not then
         self.stage = 0
@@ -231,11 +231,7 @@ class PdartsMutator(DartsMutator):
         )
         self.depth_arg, self.layers, self.drop = depth_arg, tuple(layers or ()), drop
         self.skip_dropout, self.warmup_epochs, self.skips = skip_dropout, warmup_epochs, skips
-        try:
-            self._check_fit()
-        except UsageError:
-            self.unbind()
-            raise
+        self._check_fit()
 
     def _check_fit(self) -> None:
         """Compare the options with the candidates that there are."""
@@ -252,8 +248,7 @@ class PdartsMutator(DartsMutator):
 
     def alive(self) -> dict[str, list[int]]:
         """key of a LayerChoice -> the candidates that are left, by their numbers in the whole space."""
-        valid = self.valid.tolist()
-        return {row.key: [index for index in range(row.count) if valid[row.index][index]] for row in self.rows}
+        return {row.key: self.kept(row) for row in self.rows}
 
     def survivors(self, stage: int) -> dict[str, list[int]]:
         """What ``stage`` (from 1) starts with: of the candidates that are left, those with the largest logits."""
@@ -288,18 +283,15 @@ class PdartsMutator(DartsMutator):
             survivors: key -> the candidates that are left.
         """
         memo: dict[int, Any] = {id(row.mutable): row.mutable for row in self.rows}  # replaced when the twin is bound
-        if self._generator is not None:
-            memo[id(self._generator)] = self._generator
-        state = {name: value for name, value in self.__getstate__().items() if name != "model"}
-        state = copy.deepcopy(state, memo)
+        if self.generator is not None:
+            memo[id(self.generator)] = self.generator
+        attributes = copy.deepcopy(self.__getstate__()[0], memo)
         if model is self.model:
             self.unbind()
         twin = type(self).__new__(type(self))
-        twin.__setstate__({**state, "model": model})
-        for mutable in twin.undedup_mutables:
-            if isinstance(mutable, LayerChoice | InputChoice):
-                twin.check(mutable)
-        initial = 1e-3 * torch.randn(self.logits.shape, generator=self._generator, dtype=torch.float64)
+        twin.__setstate__((attributes, model))
+        twin.check_all()
+        initial = 1e-3 * torch.randn(self.logits.shape, generator=self.generator, dtype=torch.float64)
         with torch.no_grad():
             twin.logits.copy_(initial)
             for row in twin.rows:
@@ -309,14 +301,14 @@ class PdartsMutator(DartsMutator):
 
     # ---- skip connections
 
-    def blend(self, mutable: LayerChoice | InputChoice, row: RelaxedRow) -> Callable[..., Any]:
+    def blend(self, mixture: Mixture, mutable: AnyChoice, row: RelaxedRow) -> Run:
         """The candidates that are left, weighted; with dropout behind skip connections."""
         skips = self.skips.of(mutable)
 
         def wrap(index: int, candidate: Run) -> Run:
             return functools.partial(self._run_skip, mutable, candidate) if index in skips else candidate
 
-        return soft_run(mutable, self.alive()[row.key], self.weights_of(row), wrap)
+        return soft_run(mutable, self.kept(row), mixture.weights_of(row), wrap)
 
     def _run_skip(self, mutable: nn.Module, candidate: Run, *args: Any, **kwargs: Any) -> Any:
         output = candidate(*args, **kwargs)

@@ -7,7 +7,7 @@ arXiv:1812.00332 (section 3.2).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn as nn
@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nnas_core.errors import BindingError, UsageError
-from nnas_core.mutables.choices import InputChoice, LayerChoice
-from nnas_core.mutables.mutator import Mutator
-from nnas_core.mutables.plans import hard_mask, is_zero
+from nnas_core.mutables.binding import Binding, HardDecisions, derived
+from nnas_core.mutables.choices import AnyChoice, InputChoice, LayerChoice
+from nnas_core.mutables.plans import Run, hard_mask, is_zero
 from nnas_core.mutables.reduction import reduce_hard
-from nnas_core.mutators._gates import Call, gate_among, gate_layer
-from nnas_core.mutators._relaxation import RelaxedMutator, RelaxedRow
+from nnas_core.mutators._gates import Call, gate_among, gate_layer, ungated
+from nnas_core.mutators._mixture import Mixture, RelaxedRow
+from nnas_core.mutators._relaxation import RelaxedMutator
 from nnas_core.plugins.arguments import check_range
 from nnas_core.space.choice import Decision
 from nnas_core.training.bilevel import BilevelTrainer
@@ -30,8 +31,6 @@ __all__ = ["ProxylessMutator", "ProxylessTrainer"]
 _MODES = ("full", "full_v2", "two")
 _WARMUP_SHARE = 25 / 145  # NNI: 25 epochs of warm-up before 120 of search
 _MOST_DECISIONS = 1000  # of an InputChoice that takes k inputs: each has its probability
-_CACHES = ("_pair", "_involved", "_gates")
-_UNGATED = "random, spos, fairnas, enas"
 
 
 class ProxylessTrainer(BilevelTrainer):
@@ -85,6 +84,52 @@ class ProxylessTrainer(BilevelTrainer):
     def validate_one_epoch(self, epoch: int) -> dict[str, float]:
         with torch.no_grad():  # a reset with gradients prepares a step of the architecture
             return super().validate_one_epoch(epoch)
+
+
+class _Gates(NamedTuple):
+    """Row by row, what a reset with gradients has prepared.
+
+    Attributes:
+        chances: what ``_chances`` gave, differentiable.
+        pair: ``[K, W]``, bool: what takes part.
+        involved: the same as indices.
+        paths: what was chosen.
+    """
+
+    chances: list[Tensor]
+    pair: Tensor
+    involved: list[list[int]]
+    paths: list[Decision]
+
+
+class _Gating:
+    """Where forward passes find the gates of the last reset."""
+
+    gates: _Gates
+
+
+class _GatedPath(HardDecisions):
+    """A path whose choices are gated."""
+
+    def __init__(
+        self,
+        choices: Mapping[str, AnyChoice],
+        decisions: Mapping[str, Decision],
+        gates: _Gates,
+        gating: _Gating,
+        mixture: Mixture,
+    ) -> None:
+        super().__init__(choices, decisions)
+        self._gates = gates
+        self._gating = gating
+        self._mixture = mixture
+
+    def install(self, binding: Binding) -> bool:
+        if binding.is_taken_over:
+            return super().install(binding)
+        self._gating.gates = self._gates
+        binding.calls[:] = self._mixture.calls
+        return True
 
 
 class ProxylessMutator(RelaxedMutator):
@@ -170,14 +215,14 @@ class ProxylessMutator(RelaxedMutator):
                 f"{type(self).__name__} cannot gate the inputs of {mutable.key!r}: its reduction {mutable.reduction!r}"
                 " has no place for one that is not chosen, so no gradient says what it would have done",
                 where=mutable.name,
-                hint=f"use reduction 'sum' or 'mean', a number for n_chosen, or a mutator without gates: {_UNGATED}",
+                hint=f"use reduction 'sum' or 'mean', a number for n_chosen, or a mutator without gates: {ungated()}",
             )
         if mutable.n_chosen is not None and mutable.choice.size > _MOST_DECISIONS:
             raise BindingError(
                 f"{type(self).__name__} gives each decision a probability, and {mutable.key!r} takes {mutable.n_chosen}"
                 f" of {len(mutable)} inputs in {mutable.choice.size:,} ways, more than {_MOST_DECISIONS:,}",
                 where=mutable.name,
-                hint=f"offer fewer inputs, use n_chosen=None, or a mutator without gates: {_UNGATED}",
+                hint=f"offer fewer inputs, use n_chosen=None, or a mutator without gates: {ungated()}",
             )
 
     # ---- probabilities and paths
@@ -241,13 +286,18 @@ class ProxylessMutator(RelaxedMutator):
         return paths, kept
 
     def _uniform(self, shape: Sequence[int]) -> Tensor:
-        return torch.rand(tuple(shape), generator=self._generator, dtype=torch.float64)
+        return torch.rand(tuple(shape), generator=self.generator, dtype=torch.float64)
 
     def sample_search(self) -> Mapping[str, Tensor]:
-        """key -> bool mask of a path, sampled by ``probabilities()``."""
-        decisions = self._by_key(self._draw(pairs=False)[0])
-        cpu = torch.device("cpu")
-        return {key: hard_mask(decision, len(self._choices[key]), cpu) for key, decision in decisions.items()}
+        """key -> bool mask of a path, sampled by ``probabilities()``; with gradients enabled, its choices are gated."""
+        gated = torch.is_grad_enabled() and self.logits.requires_grad
+        paths, kept = self._draw(pairs=gated and self.mode == "two")
+        if not gated:
+            return self.hard(self._by_key(paths))
+        pair = kept.to(self.valid.device)
+        involved = [[index for index, on in enumerate(row) if on] for row in kept.tolist()]
+        gates = _Gates(self._chances(pair), pair, involved, paths)
+        return _GatedPath(self.binding.choices, self._by_key(paths), gates, self._gating, self.mixture)
 
     def _by_key(self, paths: Sequence[Decision]) -> dict[str, Decision]:
         """Decisions of all keys; what has no logits takes all."""
@@ -261,106 +311,77 @@ class ProxylessMutator(RelaxedMutator):
             before: the logits ``[K, W]`` before it.
         """
         with torch.no_grad():
-            two, after = self._pair, self.logits
+            two, after = self._gating.gates.pair, self.logits
             gained = [one.masked_fill(~two, -torch.inf).logsumexp(dim=1, keepdim=True) for one in (after, before)]
             single = torch.tensor([[row.n_chosen == 1] for row in self.rows], device=after.device)
             kept = torch.where(two, after - (gained[0] - gained[1]), before)
             after.copy_(torch.where(single, kept, after))
 
-    # ---- reset and forward
+    # ---- forward passes
 
-    # Of the last reset with gradients: what took part [K, W]; and, row by row, that again, and what _chances gave.
-    _pair: Tensor
-    _involved: list[list[int]]
-    _gates: list[Tensor]
+    @derived
+    def _gating(self) -> _Gating:
+        """Where forward passes find the gates of the last reset with gradients."""
+        return _Gating()
 
-    def reset(self) -> None:
-        """Sample a path; with gradients enabled, make the gates of its choices differentiable."""
-        self._require_bound()
-        if type(self).sample_search is not ProxylessMutator.sample_search or self._takes_over_forward:
-            Mutator.reset(self)  # a subclass decides in its own way
-            return
-        gated = torch.is_grad_enabled() and self.logits.requires_grad
-        paths, kept = self._draw(pairs=gated and self.mode == "two")
-        decisions = self._by_key(paths)
-        if not gated:
-            self.decide(decisions)
-            return
-        if "_blended" not in self.__dict__:
-            self.__dict__.update(_gates=[], _paths=[], _involved=[])
-            self.__dict__["_blended"] = self._blend_all()
-        self.__dict__["_pair"] = kept.to(self.valid.device)
-        self._gates[:] = self._chances(self._pair)
-        self._paths[:] = paths
-        self._involved[:] = [[index for index, on in enumerate(row) if on] for row in kept.tolist()]
-        self._calls[:] = self._blended
-        self.__dict__["_current"] = decisions
-
-    def reblend(self) -> None:
-        super().reblend()
-        for name in _CACHES:
-            self.__dict__.pop(name, None)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name not in _CACHES}
-
-    def _with_mask(self, mutable: LayerChoice | InputChoice, row: RelaxedRow | None) -> Callable[..., Any]:
-        if row is None:
-            return super()._with_mask(mutable, row)
-        run, paths, index = self.blend(mutable, row), self._paths, row.index
+    def _call_for(self, mixture: Mixture, mutable: AnyChoice, row: RelaxedRow) -> Run:
+        run = self.blend(mixture, mutable, row)
         if not mutable.return_mask:
             return run
+        gating, index, device = self._gating, row.index, self.binding.device
 
         def run_with_mask(*args: Any, **kwargs: Any) -> tuple[Any, Tensor]:
-            return run(*args, **kwargs), hard_mask(tuple(paths[index]), len(mutable), self._device())
+            return run(*args, **kwargs), hard_mask(gating.gates.paths[index], len(mutable), device)
 
         return run_with_mask
 
-    def blend(self, mutable: LayerChoice | InputChoice, row: RelaxedRow) -> Callable[..., Any]:
+    def blend(self, mixture: Mixture, mutable: AnyChoice, row: RelaxedRow) -> Run:
         if isinstance(mutable, LayerChoice):
             return self._gated_layer(mutable, row.index)
         return self._gated_places(mutable, row.index) if row.n_chosen is not None else self._gated_any(mutable, row)
 
     def _gated_layer(self, mutable: LayerChoice, index: int) -> Callable[..., Any]:
-        gates, paths, involved = self._gates, self._paths, self._involved
+        gating, device = self._gating, self.binding.device
         candidates, reduction, at_once = mutable.candidates, mutable.reduction, self.mode == "full"
         silent = {position for position, candidate in enumerate(candidates) if is_zero(candidate)}
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            (chosen,) = paths[index]
+            gates = gating.gates
+            (chosen,) = gates.paths[index]
             if not torch.is_grad_enabled():
                 return reduce_hard([candidates[chosen](*args, **kwargs)], reduction)
-            call = Call(mutable, args, kwargs, self._device())
-            others = [one for one in involved[index] if one != chosen and one not in silent]
-            output = gate_layer(call, chosen, others, call.tensors(args, kwargs), gates[index], at_once)
+            call = Call(mutable, args, kwargs, device)
+            others = [one for one in gates.involved[index] if one != chosen and one not in silent]
+            output = gate_layer(call, chosen, others, call.tensors(args, kwargs), gates.chances[index], at_once)
             return reduce_hard([output], reduction)
 
         return run
 
     def _gated_places(self, mutable: InputChoice, index: int) -> Callable[..., Any]:
-        gates, paths, involved, reduction = self._gates, self._paths, self._involved, mutable.reduction
+        gating, reduction = self._gating, mutable.reduction
 
         def choose(inputs: Sequence[Tensor | None]) -> Any:
-            outputs = [inputs[position] for position in paths[index]]
+            gates = gating.gates
+            outputs = [inputs[position] for position in gates.paths[index]]
             if torch.is_grad_enabled():
-                present = _present(inputs, involved[index])
-                chances = gates[index] if gates[index].dim() == 2 else gates[index].unsqueeze(0)
-                places = zip(outputs, chances, strict=True)
+                present = _present(inputs, gates.involved[index])
+                chances = gates.chances[index]
+                places = zip(outputs, chances if chances.dim() == 2 else chances.unsqueeze(0), strict=True)
                 outputs = [None if one is None else gate_among(mutable, one, present, own) for one, own in places]
             return reduce_hard(outputs, reduction)  # type: ignore[arg-type]  # one that is None is handed on
 
         return choose
 
     def _gated_any(self, mutable: InputChoice, row: RelaxedRow) -> Callable[..., Any]:
-        gates, paths, index, reduction = self._gates, self._paths, row.index, mutable.reduction
+        gating, index, reduction = self._gating, row.index, mutable.reduction
 
         def choose(inputs: Sequence[Tensor | None]) -> Any:
-            path = paths[index]
+            path, chances = gating.gates.paths[index], gating.gates.chances[index]
             output = reduce_hard([inputs[position] for position in path], reduction)  # type: ignore[misc]
             if output is None or not torch.is_grad_enabled():
                 return output
             present = _present(inputs, range(row.count))
-            return gate_among(mutable, output, present, gates[index], len(path) if reduction == "mean" else 0)
+            return gate_among(mutable, output, present, chances, len(path) if reduction == "mean" else 0)
 
         return choose
 

@@ -6,8 +6,7 @@ arXiv:1904.00420 (section 3.1).
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,8 +14,9 @@ import torch.nn as nn
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nnas_core.mutables.choices import LayerChoice
-from nnas_core.mutables.mutator import Direct, Mutator
+from nnas_core.mutables.binding import Binding, Decided, Route, derived
+from nnas_core.mutables.choices import AnyChoice
+from nnas_core.mutables.mutator import Mutator
 from nnas_core.mutables.plans import hard_mask
 from nnas_core.space.choice import Choice, Decision
 
@@ -34,59 +34,37 @@ class RandomMutator(Mutator):
         generator: source of randomness, on the CPU; torch's default generator if None.
     """
 
+    draws_uniformly = True
+
     def __init__(self, model: nn.Module, generator: torch.Generator | None = None) -> None:
         super().__init__(model)
-        self._generator = generator
+        self.generator = generator
 
     def sample_search(self) -> Mapping[str, Tensor]:
         """key -> bool mask."""
-        cpu = torch.device("cpu")
-        return {key: hard_mask(decision, len(self._choices[key]), cpu) for key, decision in self._draw().items()}
+        single_path = self._single_path
+        return self.hard(self._draw()) if single_path is None else single_path.draw(self.generator)
 
     def sample_final(self) -> Mapping[str, Tensor]:
         """Another sample; a uniform distribution has no best architecture."""
         return self.sample_search()
 
-    def reset(self) -> None:
-        """Decide anew."""
-        if type(self).sample_search is not RandomMutator.sample_search:
-            super().reset()  # a subclass samples in its own way
-            return
-        self._require_bound()
-        plan = self._single_path()
-        if plan is None:
-            self.decide(self._draw())
-            return
-        positions = plan.draw(self._generator)
-        self._calls[:] = plan.pick(positions)
-        self.__dict__["_current"] = _LazyDecisions(self._choices, positions)
-
     def _draw(self) -> dict[str, Decision]:
-        count = sum(len(mutable) for mutable in self._choices.values())
-        numbers = iter(torch.rand(count, generator=self._generator, dtype=torch.float64).tolist())
+        choices = self.binding.choices
+        count = sum(len(mutable) for mutable in choices.values())
+        numbers = iter(torch.rand(count, generator=self.generator, dtype=torch.float64).tolist())
         return {
             key: _decide(mutable.choice, [next(numbers) for _ in range(len(mutable))])
-            for key, mutable in self._choices.items()
+            for key, mutable in choices.items()
         }
 
+    @derived
     def _single_path(self) -> _SinglePath | None:
         """How to decide everything with one draw; None where a mutable takes more than one candidate or a mask."""
-        if "_single_path_cache" not in self.__dict__:
-            direct, indirect = self._routes()
-            possible = all(mutable.choice.n_chosen == 1 for mutable in self._choices.values())
-            possible = possible and not any(indirect.values()) and bool(direct)
-            self.__dict__["_single_path_cache"] = _SinglePath(direct) if possible else None
-        plan: _SinglePath | None = self.__dict__["_single_path_cache"]
-        return plan
-
-    def candidates_changed(self, mutable: LayerChoice) -> None:
-        super().candidates_changed(mutable)
-        self.__dict__.pop("_single_path_cache", None)
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        state.pop("_single_path_cache", None)
-        return state
+        direct, indirect = self.binding.routes
+        choices = self.binding.choices
+        possible = all(mutable.choice.n_chosen == 1 for mutable in choices.values()) and not any(indirect.values())
+        return _SinglePath(choices, direct) if possible and direct else None
 
 
 def _decide(choice: Choice, numbers: list[float]) -> Decision:
@@ -103,13 +81,14 @@ class _SinglePath:
     Small arrays are quicker in numpy than in torch, and it can look up all candidates in one call.
     """
 
-    def __init__(self, direct: Mapping[str, list[Direct]]) -> None:
+    def __init__(self, choices: Mapping[str, AnyChoice], direct: Mapping[str, Sequence[Route]]) -> None:
+        self.choices = choices
         groups = list(direct.values())
-        mutables = [(number, candidates) for number, group in enumerate(groups) for _, candidates in group]
-        flat = [candidate for _, candidates in mutables for candidate in candidates]
+        mutables = [(number, runs) for number, group in enumerate(groups) for _, runs in group]
+        flat = [run for _, runs in mutables for run in runs]
         # fromiter never looks into a candidate, which may well be a sequence of modules
-        self._candidates = np.fromiter(flat, dtype=object, count=len(flat))
-        counts = [len(candidates) for _, candidates in mutables]
+        self._runs = np.fromiter(flat, dtype=object, count=len(flat))
+        counts = [len(runs) for _, runs in mutables]
         self._starts = np.cumsum([0, *counts[:-1]])
         # float64: in float32 a number just below 1 times a count above 512 rounds up to the count
         self._sizes = np.array([len(group[0][1]) for group in groups], dtype=np.float64)
@@ -118,36 +97,28 @@ class _SinglePath:
         shares_keys = len(mutables) > len(groups)
         self._spread = np.array([number for number, _ in mutables]) if shares_keys else None
 
-    def draw(self, generator: torch.Generator | None) -> NDArray[np.int64]:
-        """One position a key ``[K]``."""
+    def draw(self, generator: torch.Generator | None) -> _Path:
+        """One position a key."""
         self._drawn.uniform_(generator=generator)
-        return (self._numbers * self._sizes).astype(np.int64)
-
-    def pick(self, positions: NDArray[np.int64]) -> list[nn.Module]:
-        """The candidates of all mutables, from one position a key."""
+        positions = (self._numbers * self._sizes).astype(np.int64)
         spread = positions if self._spread is None else positions[self._spread]
-        picked: list[nn.Module] = self._candidates[self._starts + spread].tolist()
-        return picked
+        return _Path(self.choices, positions, self._runs[self._starts + spread])
 
 
-class _LazyDecisions(Mapping[str, Decision]):
-    """The positions of a draw as decisions by key; made into Python numbers only if somebody looks."""
+class _Path(Decided):
+    """One draw."""
 
-    __slots__ = ("_keys", "_positions")
-
-    def __init__(self, keys: Mapping[str, Any], positions: NDArray[np.int64]) -> None:
-        self._keys = keys
+    def __init__(
+        self, choices: Mapping[str, AnyChoice], positions: NDArray[np.int64], runs: NDArray[np.object_]
+    ) -> None:
+        super().__init__(choices)
         self._positions = positions
+        self._runs = runs
 
-    def __getitem__(self, key: str) -> Decision:
-        return (int(self._positions[list(self._keys).index(key)]),)
+    def install(self, binding: Binding) -> bool:
+        binding.calls[:] = self._runs.tolist()
+        return True
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._keys)
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def items(self) -> ItemsView[str, Decision]:
-        positions = self._positions.tolist()
-        return {key: (position,) for key, position in zip(self._keys, positions, strict=True)}.items()
+    def mask(self, key: str) -> Tensor:
+        position = int(self._positions[list(self._choices).index(key)])
+        return hard_mask((position,), len(self._choices[key]), torch.device("cpu"))

@@ -9,22 +9,24 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
 from nnas_core.errors import UsageError, UserCodeError
-from nnas_core.mutables.choices import LayerChoice
+from nnas_core.mutables.binding import derived
 from nnas_core.mutables.cost import FlopMeter, parameter_table
+from nnas_core.mutables.nested import changed, tensors
 from nnas_core.mutators._bounded import AddedCosts, BoundedDraw, Interval, MeasuredCosts, Population
 from nnas_core.mutators.random import RandomMutator
-from nnas_core.space.choice import Decision
 from nnas_core.training.data import to_device
 from nnas_core.training.trainer import Trainer
 
 __all__ = ["SposMutator", "SposTrainer"]
+
+V = TypeVar("V")
 
 
 class SposTrainer(Trainer):
@@ -53,7 +55,7 @@ class SposTrainer(Trainer):
         Raises:
             UserCodeError: there is no tensor in nested lists, tuples and dictionaries.
         """
-        rows = next((len(tensor) for tensor in _tensors(batch) if tensor.dim()), None)
+        rows = next((len(tensor) for tensor in tensors(batch) if tensor.dim()), None)
         if rows is None:
             raise UserCodeError(
                 f"flops cannot be bounded: no sample can be taken out of a batch that is a {type(batch).__name__}",
@@ -72,22 +74,13 @@ class SposTrainer(Trainer):
             self._measure()
 
 
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    return [tensor for entry in value for tensor in _tensors(entry)] if isinstance(value, (list, tuple)) else []
+def _first(value: V, rows: int) -> V:
+    """A nesting with the first row of each tensor that has ``rows`` of them."""
 
+    def first(one: object) -> object:
+        return one[:1].detach().clone() if isinstance(one, Tensor) and one.dim() and len(one) == rows else one
 
-def _first(value: Any, rows: int) -> Any:
-    if isinstance(value, Tensor):
-        return value[:1].detach().clone() if value.dim() and len(value) == rows else value
-    if isinstance(value, Mapping):
-        return {name: _first(entry, rows) for name, entry in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_first(entry, rows) for entry in value))
-    return type(value)(_first(entry, rows) for entry in value) if isinstance(value, (list, tuple)) else value
+    return changed(value, first)
 
 
 def _is_plain(value: Any) -> bool:
@@ -145,15 +138,16 @@ class SposMutator(RandomMutator):
         self._bounds = {name: _interval(name, ends) for name, ends in given.items() if ends is not None}
         self._bins = bins
         self._tries = tries
+        self._forward: Callable[[], object] | None = None
         if self._bounds and "flops" not in self._bounds:
-            self._bounded()
+            SposMutator._bounded.renew(self)
 
     @property
     def needs_costs(self) -> bool:
-        """Whether FLOPs are bounded and were not measured yet."""
-        return "flops" in self._bounds and "_drawing" not in self.__dict__ and "_forward" not in self.__dict__
+        """True if FLOPs are bounded and were not measured yet."""
+        return "flops" in self._bounds and self._forward is None
 
-    def measure_costs(self, *inputs: Any, forward: Callable[..., Any] | None = None) -> None:
+    def measure_costs(self, *inputs: object, forward: Callable[..., object] | None = None) -> None:
         """Measure the FLOPs of candidates on one sample; model, decision and random states stay as they are.
 
         Args:
@@ -163,51 +157,40 @@ class SposMutator(RandomMutator):
         Raises:
             NoResultError: no architecture, or too few of those that were drawn, is within the bounds.
         """
-        self._require_bound()
         model = self.model
         call = model if forward is None else functools.partial(forward, model)
-        self.__dict__["_forward"] = functools.partial(call, *inputs)
-        self.__dict__.pop("_drawing", None)
+        self._forward = functools.partial(call, *inputs)
         if self._bounds:
-            self._bounded()
+            SposMutator._bounded.renew(self)
 
-    def _single_path(self) -> Any:
-        return None if self._bounds else super()._single_path()
+    def sample_search(self) -> Mapping[str, Tensor]:
+        """key -> bool mask."""
+        return self.hard(self._bounded.draw(self.generator)) if self._bounds else super().sample_search()
 
-    def _draw(self) -> dict[str, Decision]:
-        return self._bounded().draw(self._generator) if self._bounds else super()._draw()
-
+    @derived
     def _bounded(self) -> BoundedDraw:
-        if "_drawing" not in self.__dict__:
-            self.__dict__["_drawing"] = BoundedDraw(self._population(), self._bounds, self._bins, self._tries)
-        drawing: BoundedDraw = self.__dict__["_drawing"]
-        return drawing
+        """Draws within the bounds."""
+        return BoundedDraw(self._population(), self._bounds, self._bins, self._tries)
 
     def _population(self) -> Population:
         tables = {"params": parameter_table(self.model)}
-        choices = {key: mutable.choice for key, mutable in self._choices.items()}
+        choices = {key: mutable.choice for key, mutable in self.binding.choices.items()}
         if "flops" in self._bounds:
-            if "_forward" not in self.__dict__:
+            if self._forward is None:
                 raise UsageError(
                     "spos: the FLOPs of the candidates are not measured, their bounds cannot be kept",
-                    hint="call measure_costs(inputs) before reset(), or let SposTrainer do it (--trainer spos)",
+                    hint="call measure_costs(inputs) before reset(), or let SposTrainer do it (`trainer` spos)",
                 )
-            meter = FlopMeter(self, self.__dict__["_forward"])
+            meter = FlopMeter(self, self._forward)
             table = meter.table()
             if table is None:
                 return MeasuredCosts(choices, tables["params"], meter)
             tables["flops"] = table
         return AddedCosts(choices, {name: tables[name] for name in self._bounds})
 
-    def candidates_changed(self, mutable: LayerChoice) -> None:
-        super().candidates_changed(mutable)
-        self.__dict__.pop("_drawing", None)
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        for name in ("_drawing", "_forward"):
-            state.pop(name, None)  # they know the model that this one is bound to, a copy is bound to another
-        return state
+    def __getstate__(self) -> tuple[dict[str, Any], nn.Module | None]:
+        attributes, model = super().__getstate__()
+        return {**attributes, "_forward": None}, model  # it knows this model, a copy is bound to another
 
 
 def _interval(name: str, ends: Sequence[float | None]) -> Interval:

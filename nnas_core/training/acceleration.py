@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn as nn
-from torch import Tensor
 
-from nnas_core import random_state
 from nnas_core.errors import EnvironmentFailure, UsageError, UserCodeError
 from nnas_core.mutables.mutator import Mutator, require_dense
+from nnas_core.mutables.nested import tensors
+from nnas_core.mutables.untouched import untouched
 from nnas_core.training.data import Batches, to_device, to_float64
 from nnas_core.training.memory_format import has_images, set_memory_format
 from nnas_core.training.task import Task
-from nnas_core.training.unrolling import own_buffers
 
 __all__ = ["Acceleration", "CompiledNetwork", "Rehearsal", "Shapes", "require_compiler"]
 
@@ -186,7 +184,7 @@ class Rehearsal:
 
     def _run(self, data: Sequence[Batches], training: bool) -> None:
         autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bfloat16")
-        with torch.no_grad(), self._untouched(), autocast:
+        with torch.no_grad(), untouched(self.model, self._mutator, self._generators), autocast:
             self.model.train(training)
             for batches in data:
                 for batch in itertools.islice(batches.epoch(0), 1):
@@ -197,21 +195,6 @@ class Rehearsal:
                     )
                     self._task.loss(output, target)
                     self._task.metrics(output, target)
-
-    @contextlib.contextmanager
-    def _untouched(self) -> Iterator[None]:
-        modes = [(module, module.training) for module in self.model.modules()]
-        before = random_state.capture()
-        private = {name: generator.get_state() for name, generator in self._generators.items()}
-        try:
-            with own_buffers(self.model), own_buffers(self._mutator):
-                yield
-        finally:
-            for module, training in modes:
-                module.training = training
-            random_state.restore(before)
-            for name, generator in self._generators.items():
-                generator.set_state(private[name])
 
 
 class CompiledNetwork:
@@ -265,20 +248,9 @@ def _first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def _shapes(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Shapes:
+def _shapes(args: Sequence[object], kwargs: Mapping[str, object]) -> Shapes:
     """The shapes of all tensors in nested arguments."""
-
-    def within(value: Any) -> Iterator[tuple[int, ...]]:
-        if isinstance(value, Tensor):
-            yield tuple(value.shape)
-        elif isinstance(value, Mapping):
-            for entry in value.values():
-                yield from within(entry)
-        elif isinstance(value, (list, tuple)):
-            for entry in value:
-                yield from within(entry)
-
-    return tuple(within([args, kwargs]))
+    return tuple(tuple(tensor.shape) for tensor in tensors([args, kwargs]))
 
 
 def require_compiler() -> None:

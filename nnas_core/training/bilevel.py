@@ -169,6 +169,6 @@ def warmup_of(given: int | None, share: float, epochs: int) -> int:
     if warmup >= epochs:
         raise UsageError(
             f"warmup_epochs={warmup} leaves none of {epochs} epochs to train the architecture",
-            hint="give more --epochs, or a smaller warmup_epochs",
+            hint="give more `epochs`, or a smaller warmup_epochs",
         )
     return warmup

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, Subs
 
 from nnas_core import random_state
 from nnas_core.errors import UserCodeError
+from nnas_core.mutables.nested import changed
 from nnas_core.random_state import torch_generator
 from nnas_core.training.task import Task
 
@@ -28,6 +29,8 @@ __all__ = [
     "to_device",
     "to_float64",
 ]
+
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -296,29 +299,14 @@ def _batches(dataset: Dataset[Any], settings: DataSettings, shuffle: bool, purpo
     return Batches(loader, order)
 
 
-def to_device(value: Any, device: torch.device) -> Any:
+def to_device(value: V, device: torch.device) -> V:
     """Move every tensor in nested lists, tuples and dictionaries."""
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    return _mapped(value, lambda entry: to_device(entry, device))
+    return changed(value, lambda one: one.to(device, non_blocking=True) if isinstance(one, Tensor) else one)
 
 
-def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
-    """The same nesting with its entries changed; anything that is no collection stays."""
-    if isinstance(value, Mapping):
-        return {name: change(entry) for name, entry in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*map(change, value))
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(change, value))
-    return value
-
-
-def to_float64(value: Any) -> Any:
+def to_float64(value: V) -> V:
     """Make every floating tensor in nested lists, tuples and dictionaries a double."""
-    if isinstance(value, Tensor):
-        return value.double() if value.is_floating_point() else value
-    return _mapped(value, to_float64)
+    return changed(value, lambda one: one.double() if isinstance(one, Tensor) and one.is_floating_point() else one)
 
 
 def batch_size_of(target: Any) -> int:

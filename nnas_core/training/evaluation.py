@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import operator
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nnas_core.errors import NoResultError
 from nnas_core.mutables.mutator import Mutator
+from nnas_core.mutables.nested import tensors
 from nnas_core.space.architecture import Architecture
 from nnas_core.training.data import Batches, to_device
 from nnas_core.training.metrics import mean_metrics
@@ -26,6 +28,7 @@ from nnas_core.training.task import Task
 __all__ = ["Evaluation", "InheritedWeights", "first_metric", "measure", "require_finite"]
 
 _KEEP_BYTES = 256 * 2**20
+_IS_TRAINING = operator.attrgetter("training")
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,6 @@ class Evaluation:
     seconds: float
 
 
-@torch.no_grad()
 def measure(
     model: nn.Module,
     task: Task,
@@ -57,7 +59,7 @@ def measure(
         poll: called before each batch; what it raises ends the measurement.
     """
     model.eval()
-    return mean_metrics(model, task, batches, device, poll)
+    return mean_metrics(model, task, (to_device(batch, device) for batch in batches), poll)
 
 
 def first_metric(metrics: Mapping[str, float]) -> tuple[str, float]:
@@ -134,14 +136,13 @@ class InheritedWeights:
             metrics = self._measure(poll)
         return Evaluation(metrics, before, time.perf_counter() - started)
 
-    @torch.no_grad()
     def _measure(self, poll: Callable[[], None]) -> dict[str, float]:
         self._eval()
-        return mean_metrics(self._mutator.model, self._task, self._valid.batches(), self._device, poll)
+        return mean_metrics(self._mutator.model, self._task, self._valid.batches(), poll)
 
     def _eval(self) -> None:
         # eval() walks the whole supernet, which takes longer than a small architecture
-        if any(module.training for module in self._modules):
+        if any(map(_IS_TRAINING, self._modules)):
             self._mutator.model.eval()
 
     @torch.no_grad()
@@ -191,32 +192,28 @@ class _Kept:
         self._source = source
         self._prepare = prepare
         self._limit = limit
-        self._kept: list[Any] | None = None
+        self._kept: list[tuple[Any, list[Tensor]]] | None = None
         self._keeps = True
 
     def batches(self) -> Iterator[Any]:
-        kept: list[Any] = []
-        size = 0
-        for batch in self._kept if self._kept is not None else self._load():
-            versions = [tensor._version for tensor in _tensors(batch)]
+        kept = self._kept
+        for batch, parts in self._load() if kept is None else kept:
+            versions = [part._version for part in parts]
             yield batch
-            if versions != [tensor._version for tensor in _tensors(batch)]:
+            if versions != [part._version for part in parts]:
                 self._keeps, self._kept = False, None
-            size += sum(tensor.numel() * tensor.element_size() for tensor in _tensors(batch))
+
+    def _load(self) -> Iterator[tuple[Any, list[Tensor]]]:
+        """The batches with the tensors in them; kept once all are loaded, if they are few and were not changed."""
+        loaded: list[tuple[Any, list[Tensor]]] = []
+        size = 0
+        for batch in itertools.islice(self._source.epoch(0), self._limit):
+            prepared = self._prepare(batch)
+            parts = list(tensors(prepared))
+            yield prepared, parts
+            size += sum(part.numel() * part.element_size() for part in parts)
             self._keeps = self._keeps and size <= _KEEP_BYTES
             if self._keeps:
-                kept.append(batch)
+                loaded.append((prepared, parts))
         if self._keeps:
-            self._kept = kept
-
-    def _load(self) -> Iterator[Any]:
-        batches = self._source.epoch(0)
-        return (self._prepare(batch) for batch in itertools.islice(batches, self._limit))
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (dict, list, tuple)):
-        for entry in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(entry)
+            self._kept = loaded

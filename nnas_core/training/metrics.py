@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from nnas_core.errors import UserCodeError
-from nnas_core.training.data import batch_size_of, to_device
+from nnas_core.training.data import batch_size_of
 from nnas_core.training.task import Task
 
 __all__ = ["Averages", "EpochRecord", "mean_metrics"]
@@ -69,12 +69,12 @@ def mean_metrics(
     model: Callable[..., Any],
     task: Task,
     batches: Iterator[Any],
-    device: torch.device,
     before_batch: Callable[[], None],
 ) -> dict[str, float]:
     """Mean loss and metrics over samples, in the mode that the model is in.
 
     Args:
+        batches: where the model is.
         before_batch: called first for each batch; what it raises ends the measurement.
 
     Raises:
@@ -83,7 +83,7 @@ def mean_metrics(
     averages = Averages()
     for batch in batches:
         before_batch()
-        output, target = task.forward_batch(model, to_device(batch, device))  # type: ignore[arg-type]
+        output, target = task.forward_batch(model, batch)  # type: ignore[arg-type]
         values = {"loss": float(task.loss(output, target)), **task.metrics(output, target)}
         averages.update(values, batch_size_of(target))
     means = averages.means()

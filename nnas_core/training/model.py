@@ -11,7 +11,7 @@ import torch
 import torch.nn as nn
 
 from nnas_core.errors import NnasError, UsageError, UserCodeError
-from nnas_core.mutables.choices import Mutable
+from nnas_core.mutables.base import Mutable
 from nnas_core.plugins import loading
 from nnas_core.plugins.loading import UserModule
 

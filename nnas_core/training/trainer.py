@@ -18,6 +18,7 @@ from torch import Tensor
 from nnas_core import random_state
 from nnas_core.errors import NoResultError, UserCodeError
 from nnas_core.mutables.mutator import Mutator
+from nnas_core.mutables.nested import changed
 from nnas_core.training.data import Batches, batch_size_of, to_device, to_float64
 from nnas_core.training.memory_format import match_layouts
 from nnas_core.training.metrics import Averages, EpochRecord, mean_metrics
@@ -80,14 +81,14 @@ class Trainer:
         generators: every private generator that training draws from, by name; saved and restored.
         architecture_batches: shuffled held-out data, for algorithms that train the architecture; None: those of
             ``valid_batches``, in their order.
-        rebuild: builds the user's model once more, with other ``--model-arg`` than before, for algorithms that train
+        rebuild: builds the user's model once more, with other arguments than before, for algorithms that train
             several models; None where a program made the model.
         precision: ``"float32"`` or ``"float64"``, which must be the model's, or ``"bfloat16"`` (autocast).
         accelerate: (model, mutator) -> ``network``; see ``Acceleration``.
 
     Attributes:
         network: what forward passes call: the model, or what ``torch.compile`` made of it.
-        model_arguments: the ``--model-arg`` that ``rebuild`` gave to the model of now.
+        model_arguments: the arguments that ``rebuild`` gave to the model of now.
 
     Raises:
         NoResultError: the loss is not finite.
@@ -162,7 +163,7 @@ class Trainer:
                 self._epoch_start = random_state.capture()
                 self._call("on_epoch_begin")
             self.train_one_epoch(self.epoch)
-            self._before_validation = self._random_states()
+            self._before_validation = random_state.capture_all(self.generators)
             valid = self.validate_one_epoch(self.epoch)
             self._before_validation = None
             record = EpochRecord(self.epoch + 1, self._averages.means(), valid, self._samples, self._elapsed)
@@ -274,7 +275,7 @@ class Trainer:
         if not math.isfinite(number):
             raise NoResultError(
                 f"the {what} is not finite ({number}) at step {self.step + 1}, epoch {self.epoch + 1}",
-                hint="lower the learning rate, set --clip-grad, or look for bad input data",
+                hint="lower the learning rate, set `clip_grad`, or look for bad input data",
             )
 
     def update_weights(self) -> None:
@@ -305,7 +306,7 @@ class Trainer:
 
         batches = (self.to_device(batch) for batch in self.valid_batches.epoch(epoch))
         with self.autocast():
-            return mean_metrics(self.network, self.task, batches, self.device, before_batch)
+            return mean_metrics(self.network, self.task, batches, before_batch)
 
     def _call(self, hook: str) -> None:
         for callback in self.callbacks:
@@ -327,12 +328,8 @@ class Trainer:
                 "start": self._epoch_start,
             },
             "history": [vars(record) for record in self.history],
-            "random": self._before_validation or self._random_states(),
+            "random": self._before_validation or random_state.capture_all(self.generators),
         }
-
-    def _random_states(self) -> dict[str, Any]:
-        generators = {name: generator.get_state() for name, generator in self.generators.items()}
-        return {"global": random_state.capture(), "generators": generators}
 
     def prepare_for(self, state: Mapping[str, Any]) -> None:
         """Become able to load ``state``: an algorithm of several stages builds the model of its stage."""
@@ -352,9 +349,7 @@ class Trainer:
         self._samples, self._elapsed = state["epoch"]["samples"], state["epoch"]["elapsed"]
         self._epoch_start = state["epoch"]["start"]
         self.history = [EpochRecord(**record) for record in state["history"]]
-        for name, generator in self.generators.items():
-            generator.set_state(state["random"]["generators"][name])
-        random_state.restore(state["random"]["global"])
+        random_state.restore_all(state["random"], self.generators)
 
 
 @contextmanager
@@ -383,15 +378,9 @@ def optimizer_state(
     return {"optimizer": _without_numpy(optimizer.state_dict()), "scheduler": schedule}
 
 
-def _without_numpy(value: Any) -> Any:
+def _without_numpy(state: dict[str, Any]) -> dict[str, Any]:
     """Numbers of numpy, which a schedule may well compute, as Python's own: no checkpoint may hold the others."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, dict):
-        return {key: _without_numpy(entry) for key, entry in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_without_numpy(entry) for entry in value)
-    return value
+    return changed(state, lambda one: one.item() if isinstance(one, np.generic) else one)
 
 
 def _plain(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,6 @@ __all__ = [
     "VirtualStep",
     "frozen",
     "holding",
-    "own_buffers",
     "require_twice_differentiable",
     "require_unrollable",
     "trained_by",
@@ -221,35 +220,6 @@ def holding(weights: Sequence[Tensor], values: Sequence[Tensor]) -> Iterator[Non
         yield
     finally:
         torch._foreach_copy_(data, before)
-
-
-@contextmanager
-def own_buffers(model: nn.Module) -> Iterator[Callable[[], None]]:
-    """Inside, ``model`` has copies of its buffers; afterwards its own ones, which nothing has changed.
-
-    Yields:
-        A function that makes the copies anew: what ran before it then has no effect on what follows. Graphs keep the
-        copies that they were made with.
-    """
-    homes = [(module._buffers, dict(module._buffers)) for module in model.modules() if module._buffers]
-
-    def renew() -> None:
-        copies: dict[int, Tensor] = {}  # one tensor may be a buffer of several modules
-        for home, buffers in homes:
-            home.update(buffers)
-            for name, buffer in buffers.items():
-                if buffer is not None:
-                    if id(buffer) not in copies:
-                        copies[id(buffer)] = buffer.detach().clone()
-                    home[name] = copies[id(buffer)]
-
-    renew()
-    try:
-        yield renew
-    finally:
-        for home, buffers in homes:
-            home.clear()
-            home.update(buffers)
 
 
 @contextmanager

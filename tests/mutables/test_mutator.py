@@ -241,7 +241,7 @@ class TestForwardFetchesNothing:
 
     def test_soft_decisions(self):
         model = Everything()
-        weights = {key: torch.full((len(one),), 0.5) for key, one in Always(model)._choices.items()}
+        weights = {key: torch.full((len(one),), 0.5) for key, one in Always(model).binding.choices.items()}
         model.stem._mutator.unbind()
         decided(model, weights)
         with NoTruthTest():

@@ -225,8 +225,8 @@ def test_what_does_not_run_all_candidates_is_refused() -> None:
 class SquaredMixture(DartsMutator):
     """Goes on computing with the sum of a LayerChoice, and so saves it for the backward pass."""
 
-    def blend(self, mutable, row):
-        run = super().blend(mutable, row)
+    def blend(self, mixture, mutable, row):
+        run = super().blend(mixture, mutable, row)
         return lambda *args: run(*args).square()
 
 

@@ -178,7 +178,7 @@ def test_kl_adds_its_gradient_to_that_of_the_loss(regularizer: str) -> None:
     mutator = trainer.searching
     spread(mutator)
     twin = copy.deepcopy(mutator)
-    twin._generator = torch.Generator().manual_seed(3)
+    twin.generator = torch.Generator().manual_seed(3)
     trainer.generators["mutator"].manual_seed(3)
     x, y = next(iter(trainer.train_batches.epoch(0)))
     batch = (x.double(), y)

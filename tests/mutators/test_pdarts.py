@@ -190,7 +190,7 @@ def test_a_successor_has_the_options_and_the_generator_of_its_predecessor() -> N
     second = first.successor(model, first.survivors(1))
     assert isinstance(second, Mine)
     assert (second.learning_rate, second.drop, second.skips.limit, second.zero) == (0.5, [1, 0, 0], 7, False)
-    assert second._generator is generator
+    assert second.generator is generator
     generator.set_state(state)
     drawn = 1e-3 * torch.randn(2, 4, generator=generator, dtype=torch.float64)
     assert torch.equal(second.logits, drawn.float())

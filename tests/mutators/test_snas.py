@@ -133,8 +133,8 @@ def test_weights_and_logits_make_a_step_along_the_gradients_of_one_loss() -> Non
     batch = next(iter(trainer.train_batches.epoch(0)))
     run(trainer)
 
-    twin._generator = torch.Generator()
-    twin._generator.set_state(state)
+    twin.generator = torch.Generator()
+    twin.generator.set_state(state)
     twin.model.train()
     twin.reset()
     names, weights = zip(*twin.model.named_parameters(), strict=True)

@@ -52,7 +52,7 @@ class TestUnbounded:
         mutators = SposMutator(copy.deepcopy(model), seeded()), RandomMutator(model, seeded())
         for mutator in mutators:
             mutator.reset()
-        assert type(mutators[0].__dict__["_current"]) is type(mutators[1].__dict__["_current"])
+        assert type(mutators[0].binding.decision) is type(mutators[1].binding.decision)
         assert mutators[0].status() == mutators[1].status()
 
 
@@ -140,7 +140,7 @@ def test_a_space_that_is_too_large_to_list_keeps_its_bounds():
     places = Counter()
     for _ in range(800):
         mutator.reset()
-        cost = table.of(mutator.__dict__["_current"])
+        cost = table.of(mutator.binding.decision.decisions)
         assert 60 <= cost <= 140
         places[min((cost - 60) // 20, 3)] += 1
     assert is_distributed(places, dict.fromkeys(range(4), 0.25))
@@ -221,7 +221,7 @@ class TestImpossibleBounds:
         mutator = SposMutator(Long(), seeded(), params=[200, None], bins=1, tries=50_000)
         table = parameter_table(mutator.model)
         mutator.reset()
-        assert table.of(mutator.__dict__["_current"]) >= 200
+        assert table.of(mutator.binding.decision.decisions) >= 200
 
     def test_a_draw_ends_when_its_tries_do(self):
         class Drying(Population):

@@ -66,7 +66,7 @@ class TestMeasuring:
         mutator = SposMutator(model, seeded(), flops=[30, 300])
         mutator.measure_costs(long_sample())
         mutator.reset()
-        assert len(mutator.__dict__["_drawing"]._population._known) <= 4
+        assert len(mutator._bounded._population._known) <= 4
 
 
 # ---- training

@@ -75,7 +75,7 @@ def rehearsal_of(mutator: Mutator, task: Task | None = None, precision: str = "f
     task = task or task_of(train_dataset=images)
     train, valid = build_batches(task, DataSettings(batch_size=3))
     device = torch.device("cpu")
-    return Rehearsal(mutator, task, [train], [valid], device, precision, {"mutator": mutator._generator})
+    return Rehearsal(mutator, task, [train], [valid], device, precision, {"mutator": mutator.generator})
 
 
 def bound(make: Callable[..., Mutator] = DartsMutator, model: nn.Module | None = None) -> Mutator:
@@ -174,13 +174,13 @@ def test_a_rehearsal_leaves_no_trace() -> None:
     state = copy.deepcopy(mutator.model.state_dict())
     buffers = [id(buffer) for buffer in mutator.model.buffers()]
     randomness = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
-    private = mutator._generator.get_state()
+    private = mutator.generator.get_state()
     assert rehearsal.failure() is None
     assert rehearsal.shapes() == {((3, 2, 3, 3),), ((2, 2, 3, 3),)}
     assert all(torch.equal(value, state[name]) for name, value in mutator.model.state_dict().items())
     assert buffers == [id(buffer) for buffer in mutator.model.buffers()]
     assert torch.equal(torch.get_rng_state(), randomness[0])
-    assert torch.equal(mutator._generator.get_state(), private)
+    assert torch.equal(mutator.generator.get_state(), private)
     assert (random.getstate(), np.random.get_state()[1].tolist()) == randomness[1:]
     assert mutator.model.training
     assert not mutator.model.drop.training
@@ -193,7 +193,7 @@ def trainer_of(accelerate: Any = None, model: nn.Module | None = None, **options
     mutator = bound(model=model)
     return BilevelTrainer(
         mutator.model, task, train, valid, 2, mutator=mutator, accelerate=accelerate,
-        generators={"mutator": mutator._generator}, **options,
+        generators={"mutator": mutator.generator}, **options,
     )  # fmt: skip
 
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, RMSprop
 
 from nnas_core.errors import UserCodeError
-from nnas_core.training.unrolling import frozen, holding, own_buffers, require_unrollable, trained_by, virtual_step
+from nnas_core.mutables.untouched import own_buffers
+from nnas_core.training.unrolling import frozen, holding, require_unrollable, trained_by, virtual_step
 
 OPTIMIZERS: dict[str, Any] = {
     "sgd": lambda groups: SGD(groups, lr=0.1),

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnas_core.errors import BindingError
-from nnas_core.mutables.choices import InputChoice, LayerChoice, MutableScope
+from nnas_core.mutables.base import MutableScope
+from nnas_core.mutables.choices import InputChoice, LayerChoice
 from nnas_core.mutables.tree import MutableTree
+from nnas_core.mutators._serving import mutators_that
 from nnas_core.space.choice import Choice
 
 __all__ = ["MOST_SUBSETS", "Place", "Script"]
@@ -146,7 +148,8 @@ class Script:
                     f"{choice.key!r} can be decided in {choice.size:,} ways, at most {MOST_SUBSETS:,} subsets of a"
                     " fixed size can be learnt",
                     where=mutable.name,
-                    hint="leave n_chosen None, or use a mutator that draws uniformly: random, spos, fairnas",
+                    hint="leave n_chosen None, or use a mutator that draws uniformly: "
+                    + mutators_that(lambda mutator: mutator.draws_uniformly),
                 )
             anchors = tuple(self._anchors_of(mutable))
         self._pending = len(self.places)

@@ -1,0 +1,322 @@
+"""The connection of one mutator and one model: what there is to decide, and what is decided now.
+
+    mutator ==binding==> Binding <==_binding== every mutable
+                         |  tree, groups      what the model has
+                         |  calls, decision   what was decided last
+                         |  derived           what the mutator has made of all that, until candidates change
+
+A mutator hands ``decide`` a mapping key -> mask. One that it made itself (``Decided``) knows a quicker way into the
+model than mask by mask: whole numbers, or a list of calls that it keeps.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from nnas_core.errors import BindingError
+from nnas_core.mutables.base import Mutable
+from nnas_core.mutables.choices import AnyChoice, InputChoice, LayerChoice
+from nnas_core.mutables.direct_call import direct_call
+from nnas_core.mutables.plans import Plan, Run, as_masks, hard_mask, hard_plan, soft_plan
+from nnas_core.mutables.tree import parse
+from nnas_core.space.choice import Decision
+from nnas_core.space.search_space import SearchSpace
+
+if TYPE_CHECKING:
+    from nnas_core.mutables.mutator import BaseMutator, Mutator
+
+__all__ = ["Binding", "Decided", "HardDecisions", "Route", "derived"]
+
+M = TypeVar("M", bound="Mutator")
+T = TypeVar("T")
+
+Route = tuple[int, list[Run]]
+"""The slot of a LayerChoice, and what each of its candidates is called by: storing one there decides it."""
+
+
+class Binding:
+    """Everything that a mutator knows of its model; never copied, because a copy of a mutator has a model of its own.
+
+    Args:
+        mutator: decides.
+        model: it is read here; its mutables are bound by ``attach``.
+
+    Attributes:
+        tree: of all mutables.
+        groups: key -> the choices that share it, in the order of the tree.
+        choices: key -> the first of them.
+        calls: what each choice of the model calls, by its slot.
+        decision: what was decided last; empty before.
+
+    Raises:
+        SpaceError: the mutables make no search space; every problem is listed.
+        BindingError: the model is bound to another mutator.
+    """
+
+    def __init__(self, mutator: BaseMutator, model: nn.Module) -> None:
+        bound = [one._mutator for one in model.modules() if isinstance(one, Mutable) and one.is_bound]
+        if bound:
+            raise BindingError(
+                f"the model is bound to a {type(bound[0]).__name__} already; "
+                f"a second mutator ({type(mutator).__name__}) cannot be bound to it",
+                hint="call unbind() on the first one",
+            )
+        self.mutator = mutator
+        self.model = model
+        self.tree = parse(model)
+        self.groups: dict[str, list[AnyChoice]] = {}
+        for mutable in self.tree.traverse(deduplicate=False):
+            if isinstance(mutable, LayerChoice | InputChoice):
+                self.groups.setdefault(mutable.key, []).append(mutable)
+        self.choices = {key: group[0] for key, group in self.groups.items()}
+        self.calls: list[Run] = []
+        self.decision: Mapping[str, Tensor] = {}
+        self.derived: dict[object, Any] = {}
+        self._slots: dict[AnyChoice, int] = {}
+        self._plans: dict[AnyChoice, Plan] = {}
+        self._space: SearchSpace | None = None
+        self._routes: tuple[dict[str, list[Route]], dict[str, list[AnyChoice]]] | None = None
+
+    def attach(self) -> None:
+        """Bind every mutable; nothing is decided yet."""
+        for mutable in self.tree.traverse(deduplicate=False):
+            mutable.set_mutator(self.mutator)
+        for slot, choice in enumerate(itertools.chain(*self.groups.values())):
+            self._slots[choice] = slot
+            self.calls.append(self.mutator.call_of(choice))
+            choice.take_calls(self.calls, slot)
+
+    def detach(self) -> None:
+        """Free the model for another mutator."""
+        for mutable in self.tree.traverse(deduplicate=False):
+            mutable.release()
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space of the model."""
+        if self._space is None:
+            self._space = SearchSpace(choice.choice for choice in self.choices.values())
+        return self._space
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        for tensor in itertools.chain(self.model.parameters(), self.model.buffers()):
+            return tensor.device
+        return torch.device("cpu")
+
+    # ---- deciding
+
+    def decide(self, decided: Mapping[str, Any], source: Callable[[], str]) -> None:
+        """Make the model what was decided, until the next time.
+
+        Args:
+            decided: key -> mask, one entry a candidate, in any of the forms that ``as_masks`` takes.
+            source: names what decided, for errors.
+
+        Raises:
+            DecisionError: it does not fit the model; the old decision stays.
+        """
+        if isinstance(decided, Decided) and decided.edited is None and decided.install(self):
+            self.decision = decided
+        else:
+            self._decide_by_masks(decided, source())
+
+    def _decide_by_masks(self, decided: Mapping[str, Any], source: str) -> None:
+        masks, values = as_masks(decided, self.choices, source)
+        device = self.device
+        masks = {key: mask.to(device) for key, mask in masks.items()}
+        for key, mask in masks.items():
+            chosen = tuple(index for index, value in enumerate(values[key]) if value)
+            for choice in self.groups[key]:
+                if mask.dtype == torch.bool:
+                    self.install(choice, hard_plan(choice, chosen, mask))
+                else:
+                    self.install(choice, soft_plan(choice, values[key], mask))
+        self.decision = masks
+
+    def install(self, choice: AnyChoice, plan: Plan) -> None:
+        """Let one choice run ``plan``."""
+        mutator = self._deciding
+        plan = Plan(mutator.adapt(choice, plan.run), plan.mask)
+        self._plans[choice] = plan
+        if not mutator.takes_over(choice):
+            self.calls[self._slots[choice]] = plan.run_with_mask if choice.return_mask else plan.run
+
+    def plan_of(self, choice: AnyChoice) -> Plan:
+        """The plan that was installed last at one choice.
+
+        Raises:
+            BindingError: none was.
+        """
+        if choice not in self._plans:
+            raise choice._unready()
+        return self._plans[choice]
+
+    @property
+    def routes(self) -> tuple[dict[str, list[Route]], dict[str, list[AnyChoice]]]:
+        """For each key: where the call of one chosen candidate can be stored as it is, and where it takes a plan."""
+        if self._routes is None:
+            direct: dict[str, list[Route]] = {key: [] for key in self.groups}
+            indirect: dict[str, list[AnyChoice]] = {key: [] for key in self.groups}
+            for key, group in self.groups.items():
+                for choice in group:
+                    if isinstance(choice, LayerChoice) and self._takes_one_as_it_is(choice):
+                        adapt = self._deciding.adapt
+                        runs = [adapt(choice, direct_call(candidate)) for candidate in choice.candidates]
+                        direct[key].append((self._slots[choice], runs))
+                    else:
+                        indirect[key].append(choice)
+            self._routes = (direct, indirect)
+        return self._routes
+
+    def _takes_one_as_it_is(self, choice: LayerChoice) -> bool:
+        is_plain = not choice.return_mask and choice.reduction != "none" and None not in choice.candidates
+        return is_plain and not self._deciding.takes_over(choice)
+
+    @property
+    def _deciding(self) -> Mutator:
+        """The mutator, as one that decides by masks; no other asks for decisions."""
+        return self.mutator  # type: ignore[return-value]
+
+    @property
+    def is_taken_over(self) -> bool:
+        """True if the mutator's class must be called in forward passes, whatever is decided."""
+        return self._deciding.takes_over_forward
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Put back after the block what was decided before it."""
+        calls, plans, decision = list(self.calls), dict(self._plans), self.decision
+        try:
+            yield
+        finally:
+            self.calls[:] = calls
+            self._plans = plans
+            self.decision = decision
+
+    # ---- changes
+
+    def candidates_changed(self, choice: LayerChoice) -> None:
+        """Forget all that depends on the candidates; what the choice would run may be gone, so it is undecided."""
+        self._space = None
+        self._routes = None
+        self._plans.pop(choice, None)
+        self.derived.clear()
+        self.calls[self._slots[choice]] = self.mutator.call_of(choice)
+
+
+class derived(Generic[M, T]):
+    """Something that a mutator makes of the model it is bound to, when it is first asked for it.
+
+    It is kept in the binding until candidates change or ``forget``; a copy of the mutator makes its own.
+    """
+
+    def __init__(self, make: Callable[[M], T]) -> None:
+        self._make = make
+        self.__doc__ = make.__doc__
+
+    @overload
+    def __get__(self, mutator: None, owner: type[M]) -> derived[M, T]: ...
+
+    @overload
+    def __get__(self, mutator: M, owner: type[M]) -> T: ...
+
+    def __get__(self, mutator: M | None, owner: type[M]) -> T | derived[M, T]:
+        if mutator is None:
+            return self
+        made = mutator.binding.derived
+        try:
+            value: T = made[self]
+        except KeyError:
+            value = made[self] = self._make(mutator)
+        return value
+
+    def renew(self, mutator: M) -> T:
+        """Make it anew now."""
+        self.forget(mutator)
+        return self.__get__(mutator, type(mutator))
+
+    def forget(self, mutator: M) -> None:
+        """Make it anew the next time."""
+        mutator.binding.derived.pop(self, None)
+
+
+class Decided(MutableMapping[str, Tensor]):
+    """Masks by key that are made only if somebody looks, and a quicker way into the model.
+
+    Attributes:
+        edited: all masks, once one of them was changed: nothing else counts then. Else None.
+    """
+
+    edited: dict[str, Tensor] | None = None
+
+    def __init__(self, choices: Mapping[str, AnyChoice]) -> None:
+        self._choices = choices
+
+    @abstractmethod
+    def install(self, binding: Binding) -> bool:
+        """Make the model what was decided; false if only the masks can say it there."""
+
+    @abstractmethod
+    def mask(self, key: str) -> Tensor:
+        """The mask ``[n]`` of a key."""
+
+    def __getitem__(self, key: str) -> Tensor:
+        if self.edited is not None:
+            return self.edited[key]
+        if key not in self._choices:
+            raise KeyError(key)
+        return self.mask(key)
+
+    def __setitem__(self, key: str, mask: Any) -> None:
+        self._edit()[key] = mask
+
+    def __delitem__(self, key: str) -> None:
+        del self._edit()[key]
+
+    def _edit(self) -> dict[str, Tensor]:
+        if self.edited is None:
+            self.edited = dict(self)
+        return self.edited
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._choices if self.edited is None else self.edited)
+
+    def __len__(self) -> int:
+        return len(self._choices if self.edited is None else self.edited)
+
+
+class HardDecisions(Decided):
+    """The indices of the chosen candidates of each key."""
+
+    def __init__(self, choices: Mapping[str, AnyChoice], decisions: Mapping[str, Decision]) -> None:
+        super().__init__(choices)
+        self.decisions = decisions
+
+    def mask(self, key: str) -> Tensor:
+        return hard_mask(self.decisions[key], len(self._choices[key]), torch.device("cpu"))
+
+    def install(self, binding: Binding) -> bool:
+        direct, indirect = binding.routes
+        calls = binding.calls
+        for key, decision in self.decisions.items():
+            if len(decision) == 1:
+                index = decision[0]
+                for slot, runs in direct[key]:
+                    calls[slot] = runs[index]
+                rest = indirect[key]
+            else:
+                rest = binding.groups[key]
+            for choice in rest:
+                mask = hard_mask(decision, len(choice), binding.device)
+                binding.install(choice, hard_plan(choice, decision, mask))
+        return True

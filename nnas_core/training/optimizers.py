@@ -1,0 +1,75 @@
+"""The optimizer that a model's weights get where the user's module defines none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+from torch.optim.sgd import sgd
+
+__all__ = ["FusedSGD"]
+
+
+class FusedSGD(torch.optim.SGD):
+    """``torch.optim.SGD(..., fused=True)`` for supernets, of whose parameters most have no gradient in a step.
+
+    torch's refuses a group in which only some parameters have a momentum buffer, which is what a single path leads to.
+    A buffer of zeros is what plain SGD starts from (without dampening), so all are made beforehand. And it looks into
+    each parameter and its state, which takes longer than the update of a small network; here that is done for those
+    with a gradient alone.
+
+    Args:
+        parameters: strided floating-point tensors on the CPU or a GPU.
+        lr, momentum, weight_decay: as in ``torch.optim.SGD``.
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, *, momentum: float = 0.0, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
+        if momentum:
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients; with ``set_to_none`` false, set them to zero."""
+        if not set_to_none:
+            super().zero_grad(set_to_none=False)
+            return
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad = None
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]  # torch's has overloads
+        """Update the parameters that have a gradient; ``closure`` as in ``torch.optim.SGD``."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        state = self.state
+        for group in self.param_groups:
+            updated = [parameter for parameter in group["params"] if parameter.grad is not None]
+            buffers: list[Tensor | None] = (
+                [state[one]["momentum_buffer"] for one in updated] if group["momentum"] else []
+            )
+            sgd(
+                updated,
+                [parameter.grad for parameter in updated],
+                buffers,
+                has_sparse_grad=False,
+                foreach=False,
+                fused=True,
+                weight_decay=group["weight_decay"],
+                momentum=group["momentum"],
+                lr=group["lr"],
+                dampening=group["dampening"],
+                nesterov=group["nesterov"],
+                maximize=group["maximize"],
+            )
+        return loss

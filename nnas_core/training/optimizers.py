@@ -46,7 +46,7 @@ class FusedSGD(torch.optim.SGD):
                     parameter.grad = None
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]  # torch's has overloads
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters that have a gradient; ``closure`` as in ``torch.optim.SGD``."""
         loss = None
         if closure is not None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nnas_core import InputChoice, LayerChoice, Mutator
+from nnas_core import InputChoice, LayerChoice
 from nnas_core.errors import BindingError, UsageError, UserCodeError
 from nnas_core.mutators.darts import DartsMutator
 from nnas_core.mutators.pcdarts import PcdartsMutator, PcdartsTrainer, shuffle_channels
@@ -158,7 +158,7 @@ def test_a_hard_architecture_runs_on_its_part_of_the_channels_too() -> None:
 def test_nothing_chosen_gives_nothing() -> None:
     model = model_for()
     mutator = PcdartsMutator(model)
-    Mutator._apply_masks(mutator, {"a": [False] * 3, "b": [True] * 3, "pick": [True, True]}, "the test")
+    mutator.binding.decide({"a": [False] * 3, "b": [True] * 3, "pick": [True, True]}, lambda: "the test")
     assert model.a(torch.zeros(1, 8, 2, 2)) is None
 
 

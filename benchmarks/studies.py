@@ -25,6 +25,7 @@ from nnas_core.execution.engine import Engine, Evaluate, TrialResult
 from nnas_core.execution.factory import engine_of
 from nnas_core.execution.pool import WorkerPool
 from nnas_core.execution.ray.engine import RaySettings
+from nnas_core.execution.work import CommandTrials
 from nnas_core.plugins import registry
 from nnas_core.study.coordinator import run_study
 from nnas_core.study.opening import create_study, create_tuner
@@ -211,7 +212,7 @@ def row_24(rounds: int) -> Iterator[Line]:
         for _ in range(min(3, rounds)):
             for name, cluster in (("local", None), ("ray", RaySettings(cpus=2))):
                 local = LocalSettings(folder / "trials")
-                engine = engine_of({"command": command}, layers(KEYS), local, cluster)
+                engine = engine_of(CommandTrials(command), layers(KEYS), local, cluster)
                 ends = no_ops(store, next(names), engine, 22, concurrency=2)
                 # the cluster has started when the first two have ended
                 seconds[name].append((ends[-1] - ends[1]) / 10)

@@ -7,7 +7,7 @@ import selectors
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from nnas_core.errors import EnvironmentFailure, UsageError
@@ -24,7 +24,7 @@ _FILES = ("parameters.json", "result.json", "intermediate.jsonl", "log.txt")
 
 
 def split_command(text: str) -> list[str]:
-    """The words of a command line, as a shell reads them; nothing is expanded and no shell runs.
+    """Splits a command line into words, as a shell does; nothing is expanded and no shell runs.
 
     Raises:
         UsageError: a quote is open, or there is no word.
@@ -32,15 +32,15 @@ def split_command(text: str) -> list[str]:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise UsageError(f"--trial-command {text!r}: {str(error).lower()}", hint="close the quotes") from error
+        raise UsageError(f"`trial_command` {text!r}: {str(error).lower()}", hint="close the quotes") from error
     if not words:
-        raise UsageError("--trial-command is empty", hint="give a program and its arguments")
+        raise UsageError("`trial_command` is empty", hint="give a program and its arguments")
     return words
 
 
 @dataclass(frozen=True)
 class LocalSettings:
-    """How trials run on this machine.
+    """Describes how trials run on this machine.
 
     Attributes:
         folder: for logs and files of trials; made when it is needed.
@@ -71,7 +71,7 @@ class _Trial:
     begin: float
     reported: Reported
     sequence: int = 0
-    ended_as: str | None = field(default=None)  # why it is being ended, if it is
+    ended_as: str | None = None  # why it is being ended, if it is
 
     def report(self, message: str, lost: bool = False) -> Failed:
         return Failed(self.job.number, self.job.attempt, message, time.monotonic() - self.begin, lost)
@@ -211,11 +211,11 @@ def _is_late(job: Job, begin: float) -> bool:
 
 
 def timed_out(job: Job) -> str:
-    """What is said of a trial that took too long."""
+    """Says of a trial that it took too long."""
     return f"timed out after {job.timeout_s:g} s"
 
 
 def threads_for(concurrency: int) -> int:
-    """The share of the cores that each of so many trials has; at least 1."""
+    """Returns the share of the cores that each of so many trials has; at least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // concurrency)

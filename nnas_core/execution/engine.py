@@ -1,4 +1,4 @@
-"""What runs trials, in three calls: submit a job, poll for reports, cancel.
+"""An engine runs trials, in three calls: submit a job, poll for reports, cancel.
 
 An engine stores nothing and retries nothing. The coordinator does both, and refuses reports of attempts that it has
 given up.
@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from nnas_core.errors import UserCodeError
+from nnas_core.errors import NnasError, UserCodeError
 from nnas_core.space.architecture import Architecture
 
 __all__ = [
@@ -45,7 +45,7 @@ class TrialFailed(Exception):
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What an evaluation returns.
+    """The result of an evaluation.
 
     Attributes:
         value: *the* metric; a trial whose value is not a finite number fails.
@@ -107,7 +107,8 @@ class Failed:
         message: why, one line.
         seconds: how long it took.
         lost: its process died, which another attempt may survive.
-        error: what the user's code did, where that may be the fault of all trials.
+        error: ended the evaluation, where that may be the fault of all trials. Engines report only errors of the
+            user's code; others come out of ``poll``.
     """
 
     number: int
@@ -115,7 +116,7 @@ class Failed:
     message: str
     seconds: float
     lost: bool = False
-    error: UserCodeError | None = None
+    error: NnasError | None = None
 
 
 Report = Intermediate | Finished | Failed
@@ -134,7 +135,7 @@ class Engine(ABC):
     @property
     @abstractmethod
     def slots(self) -> int:
-        """The most jobs that it takes at once."""
+        """Holds the most jobs that it takes at once."""
 
     @abstractmethod
     def submit(self, job: Job) -> None:
@@ -142,7 +143,7 @@ class Engine(ABC):
 
     @abstractmethod
     def poll(self, timeout_s: float) -> list[Report]:
-        """What was reported since the last call, in the order of arrival; waits for a first report at most so long.
+        """Returns what was reported since the last call, in the order of arrival; waits at most so long for a report.
 
         Each job is reported once as ``Finished`` or ``Failed``, when nothing of it runs any more.
         """

@@ -19,11 +19,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TypedDict
 
-__all__ = ["TAIL_BYTES", "descendants", "main"]
+__all__ = ["TAIL_BYTES", "Order", "descendants", "main"]
 
 TAIL_BYTES = 4096
 """How much of the end of a log is kept that grew too long."""
@@ -31,6 +32,16 @@ TAIL_BYTES = 4096
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _GIVE_UP_S = 10.0  # on processes that not even SIGKILL ends, in a system call that does not return
+
+
+class Order(TypedDict):
+    """The argument of this script."""
+
+    command: list[str]
+    log: str
+    log_bytes: int
+    grace_s: float
+    fds: list[int]
 
 
 class _Log:
@@ -64,9 +75,9 @@ class _Log:
 
 
 class _Supervisor:
-    def __init__(self, config: dict[str, Any]) -> None:
-        self._grace_s: float = config["grace_s"]
-        self._log = _Log(config["log"], config["log_bytes"])
+    def __init__(self, order: Order) -> None:
+        self._grace_s = order["grace_s"]
+        self._log = _Log(order["log"], order["log_bytes"])
         self._stop = False
         self._ended: int | None = None
         wake_read, self._wake = os.pipe()
@@ -79,15 +90,15 @@ class _Supervisor:
         output, theirs = os.pipe()
         os.set_blocking(output, False)
         self._process = subprocess.Popen(
-            config["command"],
+            order["command"],
             stdin=subprocess.DEVNULL,
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
-            pass_fds=config["fds"],
+            pass_fds=order["fds"],
             preexec_fn=_die_with_parent,
         )
-        for descriptor in (theirs, *config["fds"]):
+        for descriptor in (theirs, *order["fds"]):
             os.close(descriptor)
         self._output = output
         self._selector = selectors.DefaultSelector()
@@ -174,7 +185,7 @@ class _Supervisor:
 
 
 def descendants(root: int) -> list[int]:
-    """All processes below ``root`` that are no zombies."""
+    """Returns all processes below ``root`` that are no zombies."""
     children: dict[int, list[int]] = {}
     dead = set()
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
@@ -212,7 +223,7 @@ def _die_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _say(record: dict[str, Any]) -> None:
+def _say(record: Mapping[str, object]) -> None:
     with contextlib.suppress(OSError):  # nobody listens any more
         os.write(1, json.dumps(record).encode() + b"\n")
 

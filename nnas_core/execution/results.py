@@ -1,4 +1,4 @@
-"""What a trial's program says about its result: a JSON file, which may be of any hand."""
+"""A trial's program says its result in a JSON file, which may be of any hand."""
 
 from __future__ import annotations
 

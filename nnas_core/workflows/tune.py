@@ -16,7 +16,8 @@ from nnas_core.execution.commands import LocalSettings
 from nnas_core.execution.engine import Engine, Evaluate, TrialFailed, TrialResult
 from nnas_core.execution.factory import engine_of
 from nnas_core.execution.ray.engine import RaySettings
-from nnas_core.execution.worker import Evaluation as ServedEvaluation
+from nnas_core.execution.work import WorkerTrials
+from nnas_core.execution.worker import EvaluateInSteps
 from nnas_core.mutables.extraction import extract
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.plugins.loading import as_user_error, load
@@ -196,13 +197,13 @@ def tune(
             engine = _trial_of(setting, settings).in_this_process(should_stop)
         else:
             worker = {"settings": asdict(settings), "random": random_state.to_json(begin), "weights": setting.weights}
-            work = {"module": "nnas_core.workflows.tune_worker", "setting": worker}
-            engine = stack.enter_context(contextlib.closing(engine_of(work, setting.space, local, cluster)))
+            kind = WorkerTrials("nnas_core.workflows.tune_worker", worker)
+            engine = stack.enter_context(contextlib.closing(engine_of(kind, setting.space, local, cluster)))
         assessor = settings.assessor, settings.assessor_arg
         return run_described(store, study_settings, engine, *assessor, should_stop=should_stop, **run)
 
 
-def prepare_worker(document: Mapping[str, Any]) -> ServedEvaluation:
+def prepare_worker(document: Mapping[str, Any]) -> EvaluateInSteps:
     """Load in a worker process what ``tune`` has loaded, from the same random state.
 
     Args:

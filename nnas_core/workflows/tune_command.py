@@ -13,6 +13,7 @@ from nnas_core.errors import EnvironmentFailure
 from nnas_core.execution.commands import LocalSettings, split_command
 from nnas_core.execution.factory import engine_of
 from nnas_core.execution.ray.engine import RaySettings
+from nnas_core.execution.work import CommandTrials
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.study.cooperation import JoinedResult
 from nnas_core.study.coordinator import StudyResult
@@ -95,5 +96,5 @@ def tune_command(
         optimize_mode=settings.optimize_mode,
         config=settings.config(),
     )
-    with contextlib.closing(engine_of({"command": command}, settings.space, local, cluster)) as engine:
+    with contextlib.closing(engine_of(CommandTrials(command), settings.space, local, cluster)) as engine:
         return run_described(store, study_settings, engine, settings.assessor, settings.assessor_arg, **run)

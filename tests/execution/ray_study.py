@@ -11,6 +11,7 @@ from pathlib import Path
 from nnas_core.errors import InputError
 from nnas_core.execution.commands import LocalSettings
 from nnas_core.execution.ray.engine import RayEngine, RaySettings
+from nnas_core.execution.work import CommandTrials
 from nnas_core.study.coordinator import run_study
 from nnas_core.study.opening import create_study
 from nnas_core.study.storage.records import StudySettings
@@ -27,7 +28,7 @@ def main(url: str, folder: str, address: str) -> None:
         except InputError:
             study = create_study(store, StudySettings("study", SPACE, "random"))
         engine = RayEngine(
-            {"command": command(Path(folder))},
+            CommandTrials(command(Path(folder))),
             SPACE,
             LocalSettings(Path(folder, "logs")),
             RaySettings(address=address or None, cpus=2),

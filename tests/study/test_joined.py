@@ -19,7 +19,7 @@ from nnas_core.study.limits import TrialRules
 from nnas_core.study.opening import join_study
 from nnas_core.study.storage.records import StudyRecord
 from nnas_core.study.storage.store import StudyStore
-from tests.study import child, made
+from tests.study import known_studies, study_programs
 from tests.study.program_fork_server import until
 from tests.study.simulated_joiners import change, check_calls, during, join, leave_after, lose_contact
 from tests.study.trial_objective import additive, evaluate
@@ -27,7 +27,7 @@ from tests.study.trial_objective import additive, evaluate
 
 @pytest.fixture
 def study(store: StudyStore) -> StudyRecord:
-    return join_study(store, child.settings())
+    return join_study(store, study_programs.settings())
 
 
 # ---- together
@@ -37,7 +37,7 @@ def test_one_alone_has_the_study_that_a_coordinator_has(
     store: StudyStore, study: StudyRecord, undisturbed: list[tuple[Any, ...]]
 ) -> None:
     result = join(store, study, trials=60)
-    assert child.history(store) == undisturbed[:60]
+    assert study_programs.history(store) == undisturbed[:60]
     assert (result.evaluated, result.others, result.reason) == (60, 0, "trials")
     assert result.whole is not None
     assert (result.whole.finished, result.whole.best) == (60, store.best(study))
@@ -89,20 +89,20 @@ def test_limits_that_are_changed_meanwhile_are_heeded(store: StudyStore, study: 
 
 
 def test_a_space_is_tried_once_by_all_together(store: StudyStore) -> None:
-    study = join_study(store, replace(child.settings("random"), space=made.SPACE))
+    study = join_study(store, replace(study_programs.settings("random"), space=known_studies.SPACE))
 
     def small(architecture: Architecture) -> TrialResult:
         return TrialResult(additive(architecture))
 
     def beside(architecture: Architecture) -> TrialResult:
-        seen.append(run_joined(store, study, child.tuner_of(study), small, trials=None))
+        seen.append(run_joined(store, study, study_programs.tuner_of(study), small, trials=None))
         return small(architecture)
 
     seen: list[JoinedResult] = []
-    result = run_joined(store, study, child.tuner_of(study), beside)
+    result = run_joined(store, study, study_programs.tuner_of(study), beside)
     assert (result.reason, result.evaluated, seen[0].reason, seen[0].evaluated) == ("exhausted", 1, "exhausted", 11)
     assert sorted(trial.architecture.canonical for trial in store.trials(study)) == sorted(
-        made.SPACE.at(place).canonical for place in range(12)
+        known_studies.SPACE.at(place).canonical for place in range(12)
     )
 
 
@@ -147,9 +147,9 @@ def test_a_study_that_is_asked_to_stop_is_left_by_all(store: StudyStore, study: 
 
 
 def test_who_comes_later_finds_the_study_of_the_same_settings(store: StudyStore, study: StudyRecord) -> None:
-    assert join_study(store, child.settings()).id == study.id
+    assert join_study(store, study_programs.settings()).id == study.id
     with pytest.raises(InputError, match="study 'study' was made with other settings") as caught:
-        join_study(store, child.settings(seed=1, config={"epochs": 2}))
+        join_study(store, study_programs.settings(seed=1, config={"epochs": 2}))
     assert list(caught.value.problems) == ["seed: 0 before, 1 now", "epochs: 1 before, 2 now"]
 
 
@@ -184,9 +184,9 @@ def test_a_coordinator_goes_on_where_joiners_ended(
     store: StudyStore, study: StudyRecord, undisturbed: list[tuple[Any, ...]]
 ) -> None:
     join(store, study, trials=20)
-    child.run_study(store, study, child.tuner_of(study), evaluate, trials=40)
+    study_programs.run_study(store, study, study_programs.tuner_of(study), evaluate, trials=40)
     join(store, study, trials=60)
-    assert child.history(store) == undisturbed[:60]
+    assert study_programs.history(store) == undisturbed[:60]
 
 
 def test_a_study_that_was_deleted_cannot_be_joined(store: StudyStore, study: StudyRecord) -> None:

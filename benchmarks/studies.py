@@ -28,6 +28,7 @@ from nnas_core.execution.ray.engine import RaySettings
 from nnas_core.execution.work import CommandTrials
 from nnas_core.plugins import registry
 from nnas_core.study.coordinator import run_study
+from nnas_core.study.limits import Limits, RunSettings
 from nnas_core.study.opening import create_study, create_tuner
 from nnas_core.study.storage.records import StudySettings, TrialRecord
 from nnas_core.study.storage.store import StudyStore
@@ -71,7 +72,9 @@ def no_ops(store: StudyStore, name: str, engine: Engine | Evaluate, trials: int,
     """Run a new study of random architectures."""
     ends = Ends()
     study = create_study(store, StudySettings(name, layers(KEYS), "random"))
-    run_study(store, study, tuner_of("random"), engine, trials=trials, concurrency=concurrency, on_trial=ends)
+    run_study(
+        store, study, tuner_of("random"), engine, RunSettings(Limits(trials, concurrency=concurrency), on_trial=ends)
+    )
     return ends
 
 

@@ -172,7 +172,7 @@ def _error_of(
 ) -> NnasError:
     """Returns an error as the process has it that hears of it: that of the user's code, or the machine's fault."""
     if not of_user:
-        return EnvironmentFailure(message, where=where, hint=hint)
+        return EnvironmentFailure(message, where=where, hint=hint, problems=problems)
     return UserCodeError(message, where=where, hint=hint, problems=problems, user_traceback=user_traceback)
 
 

@@ -19,7 +19,7 @@ __all__ = ["Proposer"]
 
 @dataclass
 class Proposer:
-    """A tuner with its calls counted and its proposals checked.
+    """Asks and tells a tuner; counts its calls and checks its proposals.
 
     Attributes:
         tuner: fresh, and given its search space.
@@ -43,7 +43,7 @@ class Proposer:
         self._also = tuple(name for name in ("metrics", "cost") if takes_any or name in named)
 
     def propose(self) -> tuple[int, dict[str, Any], Architecture]:
-        """The id of the next proposal, its parameters, and its architecture.
+        """Returns the id of the next proposal, its parameters, and its architecture.
 
         Raises:
             NoMoreTrials: there is none.
@@ -54,7 +54,7 @@ class Proposer:
         self._next_id += 1
         return parameter_id, parameters, self._checked(parameters)
 
-    def _checked(self, parameters: Any) -> Architecture:
+    def _checked(self, parameters: object) -> Architecture:
         try:
             architecture = self.space.parse(parameters)
             self.space.validate(architecture)
@@ -77,12 +77,12 @@ class Proposer:
         )
 
     def tell(self, trial: Stored) -> None:
-        """Let the tuner know how a trial ended; metrics and costs too, if its ``receive_trial_result`` takes them."""
+        """Lets the tuner know how a trial ended; metrics and costs too, if its ``receive_trial_result`` takes them."""
         self._tell(*self.untold.pop(trial.number), trial)
         self._ended.add(trial.number)
 
     def tell_again(self, trial: Stored, parameter_id: int, parameters: dict[str, Any]) -> None:
-        """Let the tuner know how a trial ended whose architecture it proposed again.
+        """Lets the tuner know how a trial ended whose architecture it proposed again.
 
         One that has not ended counts as failed: the tuner shall propose something else, and learns of its result later.
         """
@@ -99,7 +99,7 @@ class Proposer:
     def replay(
         self, events: list[Event], trials: dict[int, Stored], architecture: Callable[[int], Architecture]
     ) -> None:
-        """Repeat the calls of an earlier run, or those that others have made since the last time.
+        """Repeats the calls of an earlier run, or those that others have made since the last time.
 
         A tuner that now proposes something else is told the results of what was tried, under the old ids. Imported
         trials go to ``import_data``, where they came in the order of the calls.
@@ -151,7 +151,7 @@ class Proposer:
         return {"parameter": architecture.parameters(), "value": trial.value, **also}
 
     def _import(self, imported: list[dict[str, Any]]) -> None:
-        """Hand over the trials of elsewhere that came in a row, and forget them."""
+        """Hands over the trials of elsewhere that came in a row, and forgets them."""
         if not imported:
             return
         if type(self.tuner).import_data is Tuner.import_data:

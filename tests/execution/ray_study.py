@@ -18,6 +18,7 @@ from nnas_core.study.storage.records import StudySettings
 from nnas_core.study.storage.store import StudyStore
 from nnas_core.tuners.random import RandomTuner
 from tests.execution.ray_engine_trials import SPACE, command
+from tests.study.study_programs import run_settings
 
 
 def main(url: str, folder: str, address: str) -> None:
@@ -34,7 +35,7 @@ def main(url: str, folder: str, address: str) -> None:
             RaySettings(address=address or None, cpus=2),
         )
         tuner = RandomTuner(study.settings.seed, study.settings.optimize_mode)
-        result = run_study(store, study, tuner, engine, trials=8, concurrency=2)
+        result = run_study(store, study, tuner, engine, run_settings(trials=8, concurrency=2))
         print(result.finished, result.failed, result.recovered)
 
 

@@ -301,9 +301,9 @@ def test_a_command_is_split_as_by_a_shell_that_expands_nothing(text: str, words:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"^--trial-command is empty$"),
-        ("  ", r"^--trial-command is empty$"),
-        ("python 'x", r"^--trial-command \"python 'x\": no closing quotation$"),
+        ("", r"^`trial_command` is empty$"),
+        ("  ", r"^`trial_command` is empty$"),
+        ("python 'x", r"^`trial_command` \"python 'x\": no closing quotation$"),
     ],
 )
 def test_a_command_without_words_is_refused(text: str, message: str) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nnas_core.errors import EnvironmentFailure, InputError, NnasError, UserCodeError
@@ -93,7 +93,7 @@ def test_what_is_no_message_is_refused(document: dict[str, Any]) -> None:
 
 def test_a_job_is_that_of_its_space() -> None:
     space = space_of_all_kinds()
-    job = Job(4, 1, space.sample(random.Random(0)), 2.5)
+    job = Job(4, 1, space.sample(np.random.default_rng(0)), 2.5)
     assert SentJob.of(job).job(space.choices) == job
 
 

@@ -252,18 +252,18 @@ def test_what_is_no_cluster_is_not_waited_for(tmp_path: Path, monkeypatch: pytes
 
 
 def test_an_address_of_a_client_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--ray-address 'ray://head:10001' is not that of a node"):
+    with pytest.raises(UsageError, match="`ray_address` 'ray://head:10001' is not that of a node"):
         RayEngine(CommandTrials(["true"]), SPACE, LocalSettings(tmp_path), RaySettings("ray://head:10001"))
 
 
 def test_without_ray_the_message_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UsageError, match="--engine ray needs the package ray") as caught:
+    with pytest.raises(UsageError, match="`engine` ray needs the package ray") as caught:
         RayEngine(CommandTrials(["true"]), SPACE, LocalSettings(tmp_path), RaySettings())
     assert caught.value.hint == "pip install 'nnas[ray]'"
 
 
 def test_a_ray_that_is_too_old_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.9.3")
-    with pytest.raises(UsageError, match=r"--engine ray needs ray 2\.59 or newer, not 2\.9\.3"):
+    with pytest.raises(UsageError, match=r"`engine` ray needs ray 2\.59 or newer, not 2\.9\.3"):
         RayEngine(CommandTrials(["true"]), SPACE, LocalSettings(tmp_path), RaySettings())

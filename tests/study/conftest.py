@@ -64,7 +64,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...
     """The history of a study of ``study_programs.LONGEST`` trials; those of a shorter one are its first."""
     with StudyStore.open(f"sqlite:///{tmp_path_factory.mktemp('undisturbed')}/nnas.db") as store:
         study = store.create_study(study_programs.settings())
-        run_study(store, study, study_programs.tuner_of(study), study_programs.evaluate, trials=study_programs.LONGEST)
+        run_study(
+            store,
+            study,
+            study_programs.tuner_of(study),
+            study_programs.evaluate,
+            study_programs.run_settings(trials=study_programs.LONGEST),
+        )
         return study_programs.history(store)
 
 

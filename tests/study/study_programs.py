@@ -26,10 +26,11 @@ from nnas_core.execution.commands import CommandEngine, LocalSettings
 from nnas_core.execution.engine import Engine, Evaluate, TrialFailed, TrialResult
 from nnas_core.execution.pool import WorkerPool
 from nnas_core.space.architecture import Architecture
-from nnas_core.study.cooperation import run_joined
+from nnas_core.study.cooperation import run_shared
 from nnas_core.study.coordinator import run_study
-from nnas_core.study.limits import TrialRules
+from nnas_core.study.limits import Limits, RunSettings, TrialRules
 from nnas_core.study.opening import create_study, create_tuner, join_study
+from nnas_core.study.storage.database import HowToOpen
 from nnas_core.study.storage.postgresql import open_database
 from nnas_core.study.storage.records import StudyRecord, StudySettings, TrialRecord
 from nnas_core.study.storage.store import StudyStore
@@ -62,6 +63,13 @@ def tuner_of(study: StudyRecord) -> Tuner:
         seed=made.seed,
         optimize_mode=made.optimize_mode,
     )
+
+
+def run_settings(
+    trials: int | None = None, duration_s: float | None = None, concurrency: int = 1, **more: Any
+) -> RunSettings:
+    """How a process works on a study, in one call."""
+    return RunSettings(Limits(trials, duration_s, concurrency), **more)
 
 
 def history(store: StudyStore) -> list[tuple[Any, ...]]:
@@ -112,7 +120,7 @@ def _go_on(url: str, log: Log, engine: Engine | Evaluate, **how: Any) -> list[Ar
             log.write("again", trial.number, why)
 
         tuner = tuner_of(study)
-        run_study(store, study, tuner, engine, on_trial=partial(_acknowledge, log), on_retry=again, **how)
+        run_study(store, study, tuner, engine, run_settings(on_trial=partial(_acknowledge, log), on_retry=again, **how))
         return next_proposals(tuner, study)
 
 
@@ -136,15 +144,17 @@ def join(url: str, log_path: str, trials: str, trial_s: str = "0") -> None:
 
     with StudyStore.open(url, busy_timeout_s=600) as store:
         study = join_study(store, settings())
-        result = run_joined(
+        result = run_shared(
             store,
             study,
             tuner_of(study),
             slowly,
-            trials=int(trials),
-            rules=TrialRules(attempts=1000),
-            should_stop=lambda: signals[0] if signals else None,
-            on_trial=acknowledge,
+            run_settings(
+                trials=int(trials),
+                rules=TrialRules(attempts=1000),
+                should_stop=lambda: signals[0] if signals else None,
+                on_trial=acknowledge,
+            ),
         )
     log.write("left", result.evaluated, result.others, result.reason)
 
@@ -188,7 +198,13 @@ def limited(url: str, bytes_more: str) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         limit = Path(path).stat().st_size + int(bytes_more)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        run_study(store, study, tuner_of(study), evaluate, on_trial=lambda trial: print(trial.number, flush=True))
+        run_study(
+            store,
+            study,
+            tuner_of(study),
+            evaluate,
+            run_settings(on_trial=lambda trial: print(trial.number, flush=True)),
+        )
 
 
 def unprivileged(url: str) -> None:
@@ -214,7 +230,9 @@ def full_disk(url: str, ballast: str) -> None:
             unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(ballast), unlimited[1]))
         try:
-            run_study(store, study, tuner_of(study), evaluate, on_trial=lambda trial: done.append(trial.number))
+            run_study(
+                store, study, tuner_of(study), evaluate, run_settings(on_trial=lambda trial: done.append(trial.number))
+            )
         except EnvironmentFailure as error:
             said = str(error)
         stored = [trial.number for trial in store.trials(study) if trial.finished is not None]
@@ -222,13 +240,13 @@ def full_disk(url: str, ballast: str) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
         else:
             Path(ballast).unlink()
-        run_study(store, study, tuner_of(study), evaluate, trials=LONGEST)
+        run_study(store, study, tuner_of(study), evaluate, run_settings(trials=LONGEST))
         print(json.dumps({"said": said, "done": done, "stored": stored, "history": history(store)}))
 
 
 def stay_in_write(url: str) -> None:
     """Write to the database and never end the transaction; says so when it is there."""
-    database = open_database(make_url(url), create=False, busy_timeout_s=1)
+    database = open_database(make_url(url), HowToOpen(False, 1))
     with database.write() as connection:
         connection.execute(studies.update().values(name="half"))
         print("writing", flush=True)

@@ -56,7 +56,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "cli/test_signals.py::test_two_tunes_of_one_study",
     ),
     "16: the owner is dead, its number is that of another process, the machine was started again": (
-        "study/test_owner.py::test_a_dead_owner_is_replaced_and_its_trials_wait_again",
+        "study/test_exclusive_session.py::test_a_dead_owner_is_replaced_and_its_trials_wait_again",
         "cli/test_tune_workers.py::test_no_worker_outlives_a_killed_command_and_the_study_goes_on",
     ),
     "17: the owner is dead, and processes live that have its open files": (
@@ -107,7 +107,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     ),
     "39: what runs the trials, or keeps the study, is lost or cannot be reached": (
         (
-            "study/test_joined_processes.py::"
+            "study/test_shared_processes.py::"
             "test_a_study_of_five_of_which_20_are_killed_loses_no_trial_and_counts_none_twice"
         ),
         "execution/test_ray_engine.py::test_a_killed_worker_of_ray_loses_its_trial_and_nothing_of_it_runs_on",

@@ -98,7 +98,7 @@ def test_a_second_coordinator_is_refused_until_the_first_is_dead(store: StudySto
     first = spawn("hang", url)
     assert first.stdout is not None
     assert first.stdout.readline() == "evaluating\n"
-    assert (store.owner(study) or "").startswith(f"process {first.pid} on ")
+    assert (store.in_use_by(study) or "").startswith(f"process {first.pid} on ")
 
     second = spawn("hang", url)
     _, stderr = second.communicate(timeout=60)
@@ -112,13 +112,13 @@ def test_a_second_coordinator_is_refused_until_the_first_is_dead(store: StudySto
     first.kill()
     # not waited for: a zombie is as dead as can be
     deadline = time.monotonic() + 10
-    while store.owner(study) is not None:
+    while store.in_use_by(study) is not None:
         assert time.monotonic() < deadline, "the dead process still counts as the owner"
         time.sleep(0.001)
-    owned = store.acquire(study)
-    assert owned.recovered == 1
+    session = store.acquire(study)
+    assert session.recovered == 1
     assert [(trial.state, trial.attempt) for trial in store.trials(study)] == [("waiting", 2)]
-    owned.release("interrupted")
+    session.release("interrupted")
 
 
 @pytest.mark.kill
@@ -131,10 +131,10 @@ def test_a_dead_coordinator_whose_children_live_holds_nobody_up(store: StudyStor
     processes = [os.pidfd_open(pid) for pid in children]
     first.kill()
     try:
-        with store.acquire(study) as owned:
-            assert owned.recovered == 1
-            trial = owned.restart(store.trials(study, state="waiting")[0])
-            owned.succeed(trial, 1.0, {}, {}, 0.0)
+        with store.acquire(study) as session:
+            assert session.recovered == 1
+            trial = session.trials.restart(store.trials(study, state="waiting")[0])
+            session.trials.succeed(trial, 1.0, {}, {}, 0.0)
         assert [trial.value for trial in store.trials(study)] == [1.0]
     finally:
         for process in processes:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url
 
+from nnas_core.study.storage.database import HowToOpen
 from nnas_core.study.storage.postgresql import open_database
 from nnas_core.study.storage.store import StudyStore
 from tests.study import kill_campaigns, study_programs
@@ -74,13 +75,13 @@ def test_the_lock_of_a_writer_killed_in_mid_write_is_free_and_its_write_is_not_t
         process = spawn("stay_in_write", postgres_url)
         assert process.stdout is not None
         assert process.stdout.readline() == "writing\n"
-        database = open_database(make_url(postgres_url), create=False, busy_timeout_s=0)
+        database = open_database(make_url(postgres_url), HowToOpen(False, 0))
         with pytest.raises(Exception, match=f"locked for 0 s by process {process.pid} on "), database.write():
             pass
         database.close()
         process.kill()
         process.wait()
-        with store.acquire(study) as owned:  # waits no longer than the server needs to see it
-            owned.start(study.settings.space.at(0))
+        with store.acquire(study) as session:  # waits no longer than the server needs to see it
+            session.trials.start(study.settings.space.at(0))
         assert store.study("study").settings == study.settings
         assert [one.name for one in store.studies()] == ["study"]

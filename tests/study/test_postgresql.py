@@ -16,7 +16,7 @@ from sqlalchemy import make_url
 from nnas_core.errors import EnvironmentFailure, ExitCode, InputError, NnasWarning, UsageError
 from nnas_core.study.coordinator import run_study
 from nnas_core.study.storage import leases, tables
-from nnas_core.study.storage.database import without_password
+from nnas_core.study.storage.database import HowToOpen, without_password
 from nnas_core.study.storage.postgresql import LOCK, open_database
 from nnas_core.study.storage.records import StudyRecord
 from nnas_core.study.storage.store import StudyStore
@@ -64,15 +64,27 @@ def change_owner(server: Server, schema: str, **values: Any) -> None:
 
 def test_a_study_has_the_history_of_the_one_in_a_file(store: StudyStore, study: StudyRecord, tmp_path: Path) -> None:
     for trials in (7, 40):  # the second goes on with the first
-        run_study(store, study, study_programs.tuner_of(study), study_programs.evaluate, trials=trials)
+        run_study(
+            store,
+            study,
+            study_programs.tuner_of(study),
+            study_programs.evaluate,
+            study_programs.run_settings(trials=trials),
+        )
     with StudyStore.open(f"sqlite:///{tmp_path}/nnas.db") as other:
         whole = other.create_study(study_programs.settings())
-        run_study(other, whole, study_programs.tuner_of(whole), study_programs.evaluate, trials=40)
+        run_study(
+            other,
+            whole,
+            study_programs.tuner_of(whole),
+            study_programs.evaluate,
+            study_programs.run_settings(trials=40),
+        )
         assert study_programs.history(store) == study_programs.history(other)
         assert [trial.number for trial in store.top(study, 12)] == [trial.number for trial in other.top(whole, 12)]
         assert store.top(study, 1) == [store.best(study)]
         with store.acquire(study) as here, other.acquire(whole) as there:
-            assert here.calls() == there.calls()
+            assert here.news(None) == there.news(None)
 
 
 def test_everything_comes_back_as_it_was_stored(store: StudyStore) -> None:
@@ -80,10 +92,10 @@ def test_everything_comes_back_as_it_was_stored(store: StudyStore) -> None:
     made = store.create_study(
         study_programs.settings(config={"text": text, "list": [1, 0.1, None, True], "large": 2**60})
     )
-    with store.acquire(made) as owned:
-        first = owned.start(made.settings.space.at(0))
-        owned.succeed(first, 0.1 + 0.2, {"tiny": 5e-324, "huge": 1.7976931348623157e308}, {"x": -0.0}, 1e-9)
-        owned.fail(owned.start(made.settings.space.at(1)), text, 2.0)
+    with store.acquire(made) as session:
+        first = session.trials.start(made.settings.space.at(0))
+        session.trials.succeed(first, 0.1 + 0.2, {"tiny": 5e-324, "huge": 1.7976931348623157e308}, {"x": -0.0}, 1e-9)
+        session.trials.fail(session.trials.start(made.settings.space.at(1)), text, 2.0)
     assert store.study("study").settings == made.settings
     value, error = (store.trial(made, number) for number in (0, 1))
     assert (value.value, value.seconds) == (0.1 + 0.2, 1e-9)
@@ -115,18 +127,18 @@ def test_a_replaced_owner_stores_nothing_any_more(
     store: StudyStore, study: StudyRecord, postgres_server: Server, schema: str
 ) -> None:
     lost = store.acquire(study)
-    trial = lost.start(study.settings.space.at(0))
+    trial = lost.trials.start(study.settings.space.at(0))
     with pytest.raises(EnvironmentFailure, match="'study' is in use by process"):
         store.acquire(study)
     change_owner(postgres_server, schema, claim="0" * 16)
-    owned = store.acquire(study)
-    assert owned.recovered == 1
+    session = store.acquire(study)
+    assert session.recovered == 1
     with pytest.raises(EnvironmentFailure, match="'study' was taken over by process"):
-        lost.succeed(trial, 1.0, {}, {}, 0.0)
+        lost.trials.succeed(trial, 1.0, {}, {}, 0.0)
     with pytest.raises(EnvironmentFailure, match="attempt 1 of trial 0 comes too late"):
-        owned.succeed(trial, 1.0, {}, {}, 0.0)
+        session.trials.succeed(trial, 1.0, {}, {}, 0.0)
     assert [one.value for one in store.trials(study)] == [None]
-    owned.release("interrupted")
+    session.release("interrupted")
 
 
 def test_the_lease_of_an_owner_elsewhere_ends_by_the_clock_of_the_server(
@@ -138,17 +150,17 @@ def test_the_lease_of_an_owner_elsewhere_ends_by_the_clock_of_the_server(
 ) -> None:
     wrong = datetime.now(timezone.utc) + timedelta(days=3)
     monkeypatch.setattr(leases, "now", lambda: wrong)  # this machine's clock: its lease would be over, or never
-    owned = store.acquire(study)
+    session = store.acquire(study)
     ((expires,),) = rows(postgres_server, schema, "SELECT expires FROM owners")
     left = datetime.fromisoformat(expires) - datetime.now(timezone.utc)
-    assert timedelta(minutes=14) < left <= leases.LEASE
+    assert timedelta(minutes=14) < left <= leases.EXCLUSIVE_TERM
     change_owner(postgres_server, schema, host="elsewhere")
     with pytest.raises(EnvironmentFailure, match="'study' is in use by process"):
         store.acquire(study)
-    assert store.owner(study) is not None
+    assert store.in_use_by(study) is not None
     change_owner(postgres_server, schema, expires="2020-01-01T00:00:00+00:00")
-    assert store.owner(study) is None
-    owned.renew()
+    assert store.in_use_by(study) is None
+    session.renew()
     with pytest.raises(EnvironmentFailure, match="'study' is in use by process"):
         store.acquire(study)
 
@@ -157,7 +169,7 @@ def test_the_lease_of_an_owner_elsewhere_ends_by_the_clock_of_the_server(
 
 
 def test_a_reader_sees_one_state_while_others_write(store: StudyStore, study: StudyRecord, url: str) -> None:
-    reader = open_database(make_url(url), create=False, busy_timeout_s=1)
+    reader = open_database(make_url(url), HowToOpen(False, 1))
     query = tables.studies.select()
     with reader.read() as connection:
         assert len(connection.execute(query).all()) == 1
@@ -169,14 +181,14 @@ def test_a_reader_sees_one_state_while_others_write(store: StudyStore, study: St
 
 
 def test_a_reader_cannot_write(url: str, store: StudyStore) -> None:
-    database = open_database(make_url(url), create=False, busy_timeout_s=1)
+    database = open_database(make_url(url), HowToOpen(False, 1))
     with pytest.raises(EnvironmentFailure, match="cannot write: the database is read-only"), database.read() as reader:
         reader.execute(tables.studies.delete())
     database.close()
 
 
 def test_a_transaction_that_fails_leaves_nothing(store: StudyStore, study: StudyRecord, url: str) -> None:
-    database = open_database(make_url(url), create=False, busy_timeout_s=1)
+    database = open_database(make_url(url), HowToOpen(False, 1))
 
     def fail_after_a_write() -> None:
         with database.write() as connection:
@@ -191,8 +203,8 @@ def test_a_transaction_that_fails_leaves_nothing(store: StudyStore, study: Study
 
 def test_writers_of_another_schema_are_not_waited_for(postgres_server: Server, url: str, store: StudyStore) -> None:
     with postgres_server.schema() as other:
-        there = open_database(make_url(postgres_server.url(other)), create=True, busy_timeout_s=0)
-        here = open_database(make_url(url), create=False, busy_timeout_s=0)
+        there = open_database(make_url(postgres_server.url(other)), HowToOpen(True, 0))
+        here = open_database(make_url(url), HowToOpen(False, 0))
         with there.write(), here.write():
             pass
         here.close()
@@ -201,7 +213,7 @@ def test_writers_of_another_schema_are_not_waited_for(postgres_server: Server, u
 
 def test_a_commit_waits_for_the_disk_even_where_that_is_switched_off(url: str, store: StudyStore) -> None:
     lazy = make_url(url + "%20-csynchronous_commit%3Doff")
-    database = open_database(lazy, create=False, busy_timeout_s=1)
+    database = open_database(lazy, HowToOpen(False, 1))
     with database.write() as connection:
         assert connection.exec_driver_sql("SHOW synchronous_commit").scalar_one() == "on"
     database.close()
@@ -256,23 +268,27 @@ def test_tables_of_an_older_version_are_brought_to_this_one(
         StudyStore.open(url) as store,
     ):
         run_study(
-            store, study := store.study("study"), study_programs.tuner_of(study), study_programs.evaluate, trials=3
+            store,
+            study := store.study("study"),
+            study_programs.tuner_of(study),
+            study_programs.evaluate,
+            study_programs.run_settings(trials=3),
         )
     assert columns(postgres_server, schema) == old
 
 
 @pytest.mark.usefixtures("old")
 def test_tables_that_an_older_nnas_works_on_are_left_to_it(url: str, postgres_server: Server, schema: str) -> None:
-    claim = leases.new_claim()
+    lease = leases.new_lease()
     with closing(postgres_server.connect(schema)) as connection:
-        row = {"study_id": 1, "token": 1, **vars(claim)}
+        row = {"study_id": 1, "token": 1, **lease.row()}
         names = sql.SQL(", ").join(map(sql.Identifier, row))
         values = sql.SQL(", ").join(map(sql.Literal, row.values()))
         connection.execute(sql.SQL("INSERT INTO owners ({}) VALUES ({})").format(names, values))
     with pytest.raises(EnvironmentFailure, match=r"an older nnas works on it, process \d+ on "):
         StudyStore.open(url)
     assert rows(postgres_server, schema, "SELECT version FROM nnas_version") == [(1,)]
-    leases.release(claim)
+    leases.release(lease)
 
 
 # ---- passwords
@@ -280,7 +296,9 @@ def test_tables_that_an_older_nnas_works_on_are_left_to_it(url: str, postgres_se
 
 def test_the_password_is_nowhere_in_the_store(store: StudyStore, postgres_server: Server, schema: str) -> None:
     study = store.create_study(study_programs.settings())
-    run_study(store, study, study_programs.tuner_of(study), study_programs.evaluate, trials=3)
+    run_study(
+        store, study, study_programs.tuner_of(study), study_programs.evaluate, study_programs.run_settings(trials=3)
+    )
     names = [*tables.metadata.tables, "nnas_version"]
     stored = [rows(postgres_server, schema, f"SELECT row_to_json(t)::text FROM {name} t") for name in names]
     assert "study" in json.dumps(stored)

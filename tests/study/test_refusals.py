@@ -54,15 +54,20 @@ def test_a_full_disk_loses_nothing_and_the_study_goes_on_after_it(url: str, undi
             study,
             study_programs.tuner_of(study),
             study_programs.evaluate,
-            trials=study_programs.LONGEST,
-            on_trial=done.append,
+            study_programs.run_settings(trials=study_programs.LONGEST, on_trial=done.append),
         )
     assert len(done) > 10
     assert integrity(url.removeprefix("sqlite:///")) == "ok"
     with StudyStore.open(url) as store:
         finished = [trial for trial in store.trials(study) if trial.finished is not None]
         assert finished == done
-        run_study(store, study, study_programs.tuner_of(study), study_programs.evaluate, trials=study_programs.LONGEST)
+        run_study(
+            store,
+            study,
+            study_programs.tuner_of(study),
+            study_programs.evaluate,
+            study_programs.run_settings(trials=study_programs.LONGEST),
+        )
         assert study_programs.history(store) == undisturbed
 
 
@@ -127,7 +132,13 @@ def test_a_file_that_may_not_grow_loses_nothing_either(
     with StudyStore.open(url) as store:
         finished = [str(trial.number) for trial in store.trials(study) if trial.finished is not None]
         assert finished == stdout.split()
-        run_study(store, study, study_programs.tuner_of(study), study_programs.evaluate, trials=study_programs.LONGEST)
+        run_study(
+            store,
+            study,
+            study_programs.tuner_of(study),
+            study_programs.evaluate,
+            study_programs.run_settings(trials=study_programs.LONGEST),
+        )
         assert study_programs.history(store) == undisturbed
 
 
@@ -209,7 +220,7 @@ def test_a_study_that_another_program_locks_for_70_s_ends_after_60_and_goes_on_t
     with StudyStore.open(url) as store:
         assert sorted(study.name for study in store.studies()) == ["other", "study"]
         study = store.study("study")
-        assert (study.state, store.owner(study)) == ("interrupted", None)
+        assert (study.state, store.in_use_by(study)) == ("interrupted", None)
         after = study_programs.history(store)
         assert [trial for trial in after if trial[1] != "waiting"] == [
             trial for trial in before if trial[1] != "running"

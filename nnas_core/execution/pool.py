@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from nnas_core.errors import EnvironmentFailure, UserCodeError
 from nnas_core.execution.commands import LocalSettings, timed_out
@@ -82,7 +81,7 @@ class WorkerPool(Engine):
         settings: where and how.
     """
 
-    def __init__(self, module: str, setting: Mapping[str, Any], settings: LocalSettings) -> None:
+    def __init__(self, module: str, setting: Mapping[str, object], settings: LocalSettings) -> None:
         super().__init__()
         self._module = module
         self._setting = dict(setting)

@@ -1,10 +1,9 @@
-"""What the trials of a study are: runs of a command, or evaluations in worker processes."""
+"""Trials are of two kinds: runs of a command, or evaluations in worker processes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 __all__ = ["CommandTrials", "TrialKind", "WorkerTrials"]
 
@@ -30,7 +29,7 @@ class WorkerTrials:
     """
 
     module: str
-    setting: Mapping[str, Any]
+    setting: Mapping[str, object]
 
 
 TrialKind = CommandTrials | WorkerTrials

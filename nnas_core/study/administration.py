@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import delete, func, select, update
 
@@ -66,7 +65,7 @@ class StudyStatus:
             return None
         return max(0, wanted - self.finished) * self.trial_s / at_once
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Returns everything but what the study was made with."""
         return {
             "name": self.study.name,

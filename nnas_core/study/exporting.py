@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -37,7 +37,9 @@ _Name = str | int | bool  # what Optuna calls a candidate
 # ---- as NNI's
 
 
-def results_json(trials: Sequence[TrialRecord], intermediates: Mapping[int, Sequence[float]]) -> list[dict[str, Any]]:
+def results_json(
+    trials: Sequence[TrialRecord], intermediates: Mapping[int, Sequence[float]]
+) -> list[dict[str, object]]:
     """Returns a document of the schema ``results``: value as a JSON text, number as a text, and what was reported.
 
     Args:

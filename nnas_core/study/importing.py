@@ -181,9 +181,9 @@ def import_results(database: Database, study: StudyRecord, results: list[GivenRe
 
 def _rows(
     study: StudyRecord, results: list[GivenResult], known: set[str], number: int, order: int
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    rows: list[dict[str, Any]] = []
-    steps: list[dict[str, Any]] = []
+) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+    rows: list[dict[str, object]] = []
+    steps: list[dict[str, object]] = []
     time = timestamp()
     for result in results:
         canonical = result.architecture.canonical

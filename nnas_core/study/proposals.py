@@ -16,6 +16,9 @@ from nnas_core.tuners.base import NoMoreTrials, Tuner
 
 __all__ = ["Proposer"]
 
+_Parameters = dict[str, Any]  # as ``Tuner.generate_parameters`` returns them
+_Asked = tuple[int, _Parameters]  # with the id of the proposal
+
 
 @dataclass
 class Proposer:
@@ -31,7 +34,7 @@ class Proposer:
     tuner: Tuner
     name: str
     space: SearchSpace
-    untold: dict[int, tuple[int, dict[str, Any]]] = field(default_factory=dict)
+    untold: dict[int, _Asked] = field(default_factory=dict)
     _next_id: int = 0
     _ended: set[int] = field(default_factory=set)
     _also: tuple[str, ...] = ()
@@ -42,7 +45,7 @@ class Proposer:
         named = {one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
         self._also = tuple(name for name in ("metrics", "cost") if takes_any or name in named)
 
-    def propose(self) -> tuple[int, dict[str, Any], Architecture]:
+    def propose(self) -> tuple[int, _Parameters, Architecture]:
         """Returns the id of the next proposal, its parameters, and its architecture.
 
         Raises:
@@ -81,14 +84,14 @@ class Proposer:
         self._tell(*self.untold.pop(trial.number), trial)
         self._ended.add(trial.number)
 
-    def tell_again(self, trial: Stored, parameter_id: int, parameters: dict[str, Any]) -> None:
+    def tell_again(self, trial: Stored, parameter_id: int, parameters: _Parameters) -> None:
         """Lets the tuner know how a trial ended whose architecture it proposed again.
 
         One that has not ended counts as failed: the tuner shall propose something else, and learns of its result later.
         """
         self._tell(parameter_id, parameters, trial)
 
-    def _tell(self, parameter_id: int, parameters: dict[str, Any], trial: Stored) -> None:
+    def _tell(self, parameter_id: int, parameters: _Parameters, trial: Stored) -> None:
         succeeded = trial.state == "succeeded"
         if trial.value is not None and succeeded:
             given: dict[str, Mapping[str, float]] = {"metrics": trial.metrics, "cost": trial.cost}
@@ -110,8 +113,8 @@ class Proposer:
             architecture: looks up the architecture of a trial.
         """
         strayed = []
-        again: dict[int, tuple[int, dict[str, Any]]] = {}  # a repeat is told right after its proposal
-        imported: list[dict[str, Any]] = []
+        again: dict[int, _Asked] = {}  # a repeat is told right after its proposal
+        imported: list[dict[str, object]] = []
         for event in events:
             trial = trials[event.number]
             if event.kind == "imported":
@@ -145,12 +148,12 @@ class Proposer:
                 stacklevel=3,
             )
 
-    def _imported(self, trial: Stored, architecture: Architecture) -> dict[str, Any]:
+    def _imported(self, trial: Stored, architecture: Architecture) -> dict[str, object]:
         given = {"metrics": trial.metrics, "cost": trial.cost}
         also = {name: dict(given[name]) for name in self._also}
         return {"parameter": architecture.parameters(), "value": trial.value, **also}
 
-    def _import(self, imported: list[dict[str, Any]]) -> None:
+    def _import(self, imported: list[dict[str, object]]) -> None:
         """Hands over the trials of elsewhere that came in a row, and forgets them."""
         if not imported:
             return
@@ -163,7 +166,7 @@ class Proposer:
         self.tuner.import_data(imported[:])
         imported.clear()
 
-    def _repeat(self, trial: Stored) -> dict[str, Any] | None:
+    def _repeat(self, trial: Stored) -> _Parameters | None:
         try:
             _, parameters, architecture = self.propose()
         except (NoMoreTrials, UserCodeError):

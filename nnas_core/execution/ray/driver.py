@@ -11,10 +11,6 @@ import json
 import os
 import queue
 import select
-import shutil
-import signal
-import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -24,7 +20,6 @@ from typing import Any
 
 from nnas_core.errors import EnvironmentFailure, NnasError
 from nnas_core.execution.engine import Failed, Finished, Intermediate
-from nnas_core.execution.process_supervisor import descendants
 from nnas_core.execution.protocol import (
     Cancel,
     Channel,
@@ -38,13 +33,11 @@ from nnas_core.execution.protocol import (
     decode,
     encode,
 )
+from nnas_core.execution.ray.connection import abandon, connect, first_line, given_up_with, leave
 from nnas_core.execution.ray.host import Host
 from nnas_core.execution.ray.settings import DriverSettings
 
 __all__ = ["main"]
-
-_PROBE_S = 5.0
-"""How long a cluster may take to accept a connection."""
 
 _TICK_S = 5.0
 """How often, at least, it is looked for actors that nobody needs, or that no node can ever hold."""
@@ -54,8 +47,6 @@ _MOST_STILLBORN = 3
 
 _END_S = 3.0
 """How long an engine may take to end, beyond the grace of its trials."""
-
-_OBJECT_STORE_BYTES = 80 * 2**20  # the least that Ray takes; what crosses is small
 
 
 @dataclass(eq=False)
@@ -82,98 +73,13 @@ def main(jobs: int, reports: int) -> None:
     try:
         with contextlib.suppress(OSError):  # nobody listens any more
             try:
-                with _given_up_with(channel, settings):
-                    _connect(settings)
+                with given_up_with(channel, settings):
+                    connect(settings)
                 _Driver(settings, channel).work(waiting)
             except NnasError as error:
                 channel.send(Unable(error))
     finally:
-        _leave(settings)
-
-
-@contextlib.contextmanager
-def _given_up_with(channel: Channel, settings: DriverSettings) -> Iterator[None]:
-    """Ends this process when the other side closes meanwhile: Ray cannot be told to give up, nor be interrupted."""
-    done = threading.Event()
-
-    def watch() -> None:
-        poll = select.poll()
-        poll.register(channel.incoming.fileno(), 0)  # its end alone
-        while not done.is_set():
-            if poll.poll(100):
-                _abandon(settings)
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join()
-
-
-def _connect(settings: DriverSettings) -> None:
-    import ray
-
-    address = settings.address
-    options: dict[str, Any] = {"log_to_driver": False, "namespace": "nnas"}
-    if address is None:
-        options |= {
-            "address": "local",
-            "num_cpus": settings.cpus,
-            "num_gpus": settings.gpus,
-            "include_dashboard": False,
-            "object_store_memory": _OBJECT_STORE_BYTES,
-            "_node_ip_address": "127.0.0.1",
-            "_temp_dir": os.path.join(settings.temporary or "", "ray"),  # Ray lets everybody write there
-        }
-    else:
-        options["address"] = address
-    try:
-        host, _, port = str(address).rpartition(":")
-        if address is not None and port.isdigit():
-            socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_S).close()
-        ray.init(**options)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        what = "start Ray" if address is None else f"reach the Ray cluster at {address}"
-        raise EnvironmentFailure(
-            f"cannot {what}: {_first_line(error)}",
-            hint=None if address is None else "give HOST:PORT of its head node, or auto on a node of it",
-        ) from error
-    # Ray's handler would end the process at once; it ends by itself, in order, when the pipe closes
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def _leave(settings: DriverSettings) -> None:
-    """Leaves the cluster, or ends it in order if it is our own."""
-    import ray
-
-    ray.shutdown()
-    _remove_temporary(settings)
-
-
-def _remove_temporary(settings: DriverSettings) -> None:
-    if settings.temporary is not None:
-        shutil.rmtree(settings.temporary, ignore_errors=True)
-
-
-def _abandon(settings: DriverSettings) -> None:
-    """Ends at once, with a cluster of our own: nobody wants it, and its parts may be ending already, in no order."""
-    end = time.monotonic() + _END_S
-    while (found := descendants(os.getpid())) and time.monotonic() < end:
-        for pid in found:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        time.sleep(0.01)
-    _remove_temporary(settings)
-    os.kill(os.getpid(), signal.SIGKILL)  # Ray's way out asks the cluster
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+        leave(settings)
 
 
 class _Driver:
@@ -223,7 +129,7 @@ class _Driver:
                 if time.monotonic() - self._looked >= self._tick_s:
                     self._look()
             if self._settings.address is None:
-                _abandon(self._settings)
+                abandon(self._settings)
         finally:
             self._end_all()
 
@@ -328,7 +234,7 @@ class _Driver:
             self._stillborn += 1
             if self._stillborn == _MOST_STILLBORN:
                 raise EnvironmentFailure(
-                    f"no actor begins on the Ray cluster: {_first_line(error)}",
+                    f"no actor begins on the Ray cluster: {first_line(error)}",
                     hint="install nnas on every node, in the same version",
                 )
 

@@ -1,4 +1,4 @@
-"""What runs on a node of a Ray cluster: an actor that hands messages to an engine in a process below it, and back.
+"""On a node of a Ray cluster runs an actor that hands messages to an engine in a process below it, and back.
 
 The engine is in a process of its own because Ray kills the direct children of a worker that it ends. The pipes of this
 one close then, and it ends what it has started in its own way, with all that those have started.

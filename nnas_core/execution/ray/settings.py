@@ -43,7 +43,7 @@ class NodeSettings:
             return self
         return replace(self, local=replace(self.local, folder=self.local.folder / f"ray-{number}"))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Returns the settings as a JSON object."""
         document = asdict(self)
         document["local"]["folder"] = str(self.local.folder)
@@ -83,7 +83,7 @@ class DriverSettings:
     temporary: str | None
     node: NodeSettings
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Returns the settings as a JSON object."""
         return {**vars(self), "node": self.node.to_json()}
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import TypedDict
 
 import sqlalchemy
 from sqlalchemy import URL, Connection, make_url
@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from nnas_core.errors import NnasError, UsageError
 
-__all__ = ["SAFE", "URLS", "Database", "HowToOpen", "json_options", "parse_url", "without_password"]
+__all__ = ["SAFE", "URLS", "Database", "HowToOpen", "JsonOptions", "json_options", "parse_url", "without_password"]
 
 URLS = "sqlite:///PATH or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
 """The forms of a database URL, for hints."""
@@ -126,7 +126,14 @@ def without_password(url: str) -> str:
     return url if hidden is parsed and parsed.password is None else hidden.render_as_string(hide_password=True)
 
 
-def json_options() -> dict[str, Any]:
+class JsonOptions(TypedDict):
+    """Options of ``create_engine`` that all databases have."""
+
+    json_serializer: Callable[[object], str]
+    hide_parameters: bool
+
+
+def json_options() -> JsonOptions:
     """Returns options for ``create_engine``: JSON columns in one compact form, no values of statements in errors."""
     return {"json_serializer": _compact, "hide_parameters": True}
 

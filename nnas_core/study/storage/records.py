@@ -142,7 +142,7 @@ class StudyRecord:
         """Returns the same study in another state."""
         return replace(self, state=state)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Returns the study document (schema ``study``)."""
         return {
             "name": self.name,
@@ -188,7 +188,7 @@ class TrialRecord:
     started: str | None = None
     finished: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Returns the trial document (schema ``trial``), the architecture as masks."""
         return {
             "number": self.number,

@@ -1,4 +1,4 @@
-"""What is written of trials: every write proves that its trial is still the writer's.
+"""Trials as they are written: every write proves that its trial is still the writer's.
 
 A running trial belongs to the process with the exclusive lease of the study, or to the one with a shared lease that the
 trial names. The statement that changes it finds only this attempt with this lease, so each result counts once.

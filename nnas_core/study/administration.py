@@ -21,7 +21,7 @@ from nnas_core.study.storage.records import (
     TrialRecord,
     limits_of,
 )
-from nnas_core.study.storage.tables import intermediates, joiners, owners, repeats, studies, trials
+from nnas_core.study.storage.tables import exclusive_leases, intermediates, repeats, shared_leases, studies, trials
 
 __all__ = ["StudyStatus", "delete_study", "read_status", "request_stop", "update_limits"]
 
@@ -176,6 +176,6 @@ def delete_study(database: Database, study: StudyRecord) -> None:
         who = in_use_by(database, connection, study)
         if who is not None:
             raise in_use(database, study, who)
-        for table in (intermediates, repeats, trials, owners, joiners):
+        for table in (intermediates, repeats, trials, exclusive_leases, shared_leases):
             connection.execute(delete(table).where(table.c.study_id == study.id))
         connection.execute(delete(studies).where(studies.c.id == study.id))

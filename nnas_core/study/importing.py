@@ -21,7 +21,7 @@ from nnas_core.space.search_space import SearchSpace
 from nnas_core.study.storage.database import Database
 from nnas_core.study.storage.leases import in_use, in_use_by
 from nnas_core.study.storage.records import StudyRecord
-from nnas_core.study.storage.tables import intermediates, owners, trials
+from nnas_core.study.storage.tables import exclusive_leases, intermediates, trials
 from nnas_core.study.storage.trial_writer import timestamp
 from nnas_core.study.storage.tuner_log import digest_of, next_numbers
 
@@ -169,7 +169,11 @@ def import_results(database: Database, study: StudyRecord, results: list[GivenRe
         if who is not None:
             raise in_use(database, study, who)
         # a process that only seems dead must not write on from the numbers that it knows
-        connection.execute(update(owners).where(owners.c.study_id == study.id).values(token=owners.c.token + 1))
+        connection.execute(
+            update(exclusive_leases)
+            .where(exclusive_leases.c.study_id == study.id)
+            .values(token=exclusive_leases.c.token + 1)
+        )
         known = set(connection.execute(select(trials.c.digest).where(mine)).scalars())
         rows, steps = _rows(study, results, known, *next_numbers(connection, study.id))
         if rows:

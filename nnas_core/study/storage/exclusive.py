@@ -17,7 +17,7 @@ from nnas_core.study.storage.database import Database
 from nnas_core.study.storage.leases import Lease
 from nnas_core.study.storage.records import LimitsDocument, StudyRecord, TrialRecord, trial_of
 from nnas_core.study.storage.session import BEGUN, REQUEUE, StudySession, WaitingTrial
-from nnas_core.study.storage.tables import joiners, owners, studies, trials
+from nnas_core.study.storage.tables import exclusive_leases, shared_leases, studies, trials
 from nnas_core.study.storage.trial_writer import Counters
 from nnas_core.study.storage.tuner_log import Event, Stored, next_numbers, read_calls
 
@@ -25,8 +25,8 @@ __all__ = ["ExclusiveSession", "acquire"]
 
 # a statement that is built once: each write begins with it
 _RENEW = (
-    update(owners)
-    .where(owners.c.study_id == bindparam("of_study"), owners.c.token == bindparam("of_token"))
+    update(exclusive_leases)
+    .where(exclusive_leases.c.study_id == bindparam("of_study"), exclusive_leases.c.token == bindparam("of_token"))
     .values(expires=bindparam("new_expires"))
 )
 
@@ -42,7 +42,7 @@ def acquire(database: Database, study: StudyRecord) -> ExclusiveSession:
             raise leases.in_use(database, study, who, "choose another `study` name")
         lease = leases.new_lease(database.now(connection))
         token = _give(connection, study, lease)
-        connection.execute(delete(joiners).where(joiners.c.study_id == study.id))
+        connection.execute(delete(shared_leases).where(shared_leases.c.study_id == study.id))
         recovered = connection.execute(REQUEUE, of_study).rowcount
         connection.execute(_RUNNING.where(studies.c.id == study.id))
         begun = int(connection.execute(BEGUN, of_study).scalar_one())
@@ -54,12 +54,12 @@ def acquire(database: Database, study: StudyRecord) -> ExclusiveSession:
 
 def _give(connection: Connection, study: StudyRecord, lease: Lease) -> int:
     """Writes an exclusive lease, and returns its token."""
-    mine = owners.c.study_id == study.id
-    token = connection.execute(select(owners.c.token).where(mine)).scalar()
+    mine = exclusive_leases.c.study_id == study.id
+    token = connection.execute(select(exclusive_leases.c.token).where(mine)).scalar()
     if token is None:
-        connection.execute(insert(owners).values(study_id=study.id, token=1, **lease.row()))
+        connection.execute(insert(exclusive_leases).values(study_id=study.id, token=1, **lease.row()))
         return 1
-    connection.execute(update(owners).where(mine).values(token=token + 1, **lease.row()))
+    connection.execute(update(exclusive_leases).where(mine).values(token=token + 1, **lease.row()))
     return int(token) + 1
 
 
@@ -108,7 +108,7 @@ class ExclusiveSession(StudySession):
         return contextlib.nullcontext()
 
     def _lost(self, connection: Connection) -> EnvironmentFailure:
-        row = connection.execute(select(owners).where(owners.c.study_id == self.study.id)).first()
+        row = connection.execute(select(exclusive_leases).where(exclusive_leases.c.study_id == self.study.id)).first()
         other = None if row is None else leases.lease_in(row)
         who = other or leases.in_use_by(self.database, connection, self.study) or "another process"
         return EnvironmentFailure(
@@ -163,9 +163,11 @@ class ExclusiveSession(StudySession):
         """Gives the study back, in ``state``; what was running waits again."""
         self._released = True
         leases.release(self.lease)
-        mine = owners.c.study_id == self.study.id
+        mine = exclusive_leases.c.study_id == self.study.id
         with self.writing() as connection:
             connection.execute(REQUEUE, {"of_study": self.study.id})
             connection.execute(update(studies).where(studies.c.id == self.study.id).values(state=state))
-            connection.execute(update(owners).where(mine).values(claim=None, token=owners.c.token + 1))
+            connection.execute(
+                update(exclusive_leases).where(mine).values(claim=None, token=exclusive_leases.c.token + 1)
+            )
         return 0

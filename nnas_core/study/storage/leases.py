@@ -20,7 +20,7 @@ from sqlalchemy import Connection, select
 from nnas_core.errors import EnvironmentFailure
 from nnas_core.study.storage.database import Database
 from nnas_core.study.storage.records import StudyRecord
-from nnas_core.study.storage.tables import joiners, owners
+from nnas_core.study.storage.tables import exclusive_leases, shared_leases
 
 __all__ = [
     "EXCLUSIVE_TERM",
@@ -32,10 +32,10 @@ __all__ = [
     "in_use_by",
     "is_alive",
     "lease_in",
+    "living_and_dead",
     "new_lease",
     "now",
     "release",
-    "shared_leases",
 ]
 
 EXCLUSIVE_TERM = timedelta(minutes=15)
@@ -173,14 +173,18 @@ def _signalled(pid: int) -> str | None:
 
 def exclusive_lease(connection: Connection, study: StudyRecord, time: datetime) -> Lease | None:
     """Returns the exclusive lease of a study, if its process lives; ``time`` is ``Database.now``."""
-    row = connection.execute(select(owners).where(owners.c.study_id == study.id)).first()
+    row = connection.execute(select(exclusive_leases).where(exclusive_leases.c.study_id == study.id)).first()
     lease = None if row is None else lease_in(row)
     return lease if lease is not None and is_alive(lease, time) else None
 
 
-def shared_leases(connection: Connection, study: StudyRecord, time: datetime) -> tuple[list[Lease], list[Lease]]:
+def living_and_dead(connection: Connection, study: StudyRecord, time: datetime) -> tuple[list[Lease], list[Lease]]:
     """Returns the shared leases of a study, the earliest first: those of living processes, and those of dead ones."""
-    query = select(joiners).where(joiners.c.study_id == study.id).order_by(joiners.c.since, joiners.c.claim)
+    query = (
+        select(shared_leases)
+        .where(shared_leases.c.study_id == study.id)
+        .order_by(shared_leases.c.since, shared_leases.c.claim)
+    )
     found: tuple[list[Lease], list[Lease]] = [], []
     for row in connection.execute(query):
         lease = lease_in(row)
@@ -195,7 +199,7 @@ def in_use_by(database: Database, connection: Connection, study: StudyRecord) ->
     exclusive = exclusive_lease(connection, study, time)
     if exclusive is not None:
         return str(exclusive)
-    living, _ = shared_leases(connection, study, time)
+    living, _ = living_and_dead(connection, study, time)
     if len(living) < 2:
         return str(living[0]) if living else None
     return f"{living[0]} and {len(living) - 1} more {'process' if len(living) == 2 else 'processes'}"

@@ -20,7 +20,7 @@ from nnas_core.study.storage.database import Database
 from nnas_core.study.storage.leases import Lease
 from nnas_core.study.storage.records import LimitsDocument, StudyRecord, TrialRecord, limits_of, trial_of
 from nnas_core.study.storage.session import BEGUN, REQUEUE, StudySession, WaitingTrial
-from nnas_core.study.storage.tables import joiners, owners, studies, trials
+from nnas_core.study.storage.tables import exclusive_leases, shared_leases, studies, trials
 from nnas_core.study.storage.trial_writer import Counters, timestamp
 from nnas_core.study.storage.tuner_log import Event, Stored, next_numbers, read_calls
 
@@ -29,8 +29,8 @@ __all__ = ["SharedSession"]
 _BEATS = 5  # how often a lease is renewed in its term
 
 _RENEW = (
-    update(joiners)
-    .where(joiners.c.study_id == bindparam("of_study"), joiners.c.claim == bindparam("of_lease"))
+    update(shared_leases)
+    .where(shared_leases.c.study_id == bindparam("of_study"), shared_leases.c.claim == bindparam("of_lease"))
     .values(expires=bindparam("new_expires"))
 )
 
@@ -119,7 +119,7 @@ class SharedSession(StudySession):
         exclusive = leases.exclusive_lease(connection, self.study, time)
         if exclusive is not None:
             raise leases.in_use(self.database, self.study, str(exclusive), "choose another `study` name")
-        living, _ = leases.shared_leases(connection, self.study, time)
+        living, _ = leases.living_and_dead(connection, self.study, time)
         if not living:
             connection.execute(
                 update(studies).where(this).values(state="running", stop_requested=0, limits=self._limits)
@@ -128,12 +128,14 @@ class SharedSession(StudySession):
         if self._lease is not None:
             leases.release(self._lease)
         self._lease = leases.new_lease(time, self._term)
-        connection.execute(insert(joiners).values(study_id=self.study.id, **self._lease.row()))
+        connection.execute(insert(shared_leases).values(study_id=self.study.id, **self._lease.row()))
 
     def _take_over(self, connection: Connection) -> None:
         """Lets what a dead process alone has left running wait; it writes nothing more if it only seemed dead."""
-        of_study = owners.c.study_id == self.study.id
-        connection.execute(update(owners).where(of_study).values(claim=None, token=owners.c.token + 1))
+        of_study = exclusive_leases.c.study_id == self.study.id
+        connection.execute(
+            update(exclusive_leases).where(of_study).values(claim=None, token=exclusive_leases.c.token + 1)
+        )
         left = REQUEUE.where(trials.c.lease_token.is_(None))
         self.recovered += connection.execute(left, {"of_study": self.study.id}).rowcount
 
@@ -158,7 +160,7 @@ class SharedSession(StudySession):
 
     def _bury(self, connection: Connection, attempts: int) -> None:
         """Takes the trials of those who died: they wait again, or have failed by so many deaths."""
-        _, dead = leases.shared_leases(connection, self.study, self.database.now(connection))
+        _, dead = leases.living_and_dead(connection, self.study, self.database.now(connection))
         for lease in dead:
             theirs = (trials.c.study_id == self.study.id, trials.c.lease_token == lease.key)
             rows = connection.execute(
@@ -166,7 +168,11 @@ class SharedSession(StudySession):
             ).all()
             for number, losses in rows:
                 self._lose(connection, number, losses + 1, attempts)
-            connection.execute(delete(joiners).where(joiners.c.study_id == self.study.id, joiners.c.claim == lease.key))
+            connection.execute(
+                delete(shared_leases).where(
+                    shared_leases.c.study_id == self.study.id, shared_leases.c.claim == lease.key
+                )
+            )
             self.recovered += len(rows)
 
     def _lose(self, connection: Connection, number: int, losses: int, attempts: int) -> None:
@@ -224,14 +230,14 @@ class SharedSession(StudySession):
             return 0
         leases.release(lease)
         of_study = {"of_study": self.study.id}
-        mine = (joiners.c.study_id == self.study.id, joiners.c.claim == lease.key)
+        mine = (shared_leases.c.study_id == self.study.id, shared_leases.c.claim == lease.key)
         with self.database.write() as connection:
             time = self.database.now(connection)
-            there = connection.execute(delete(joiners).where(*mine)).rowcount
+            there = connection.execute(delete(shared_leases).where(*mine)).rowcount
             connection.execute(REQUEUE.where(trials.c.lease_token == lease.key), of_study)
-            living, _ = leases.shared_leases(connection, self.study, time)
+            living, _ = leases.living_and_dead(connection, self.study, time)
             if there and not living:
-                connection.execute(delete(joiners).where(joiners.c.study_id == self.study.id))
+                connection.execute(delete(shared_leases).where(shared_leases.c.study_id == self.study.id))
                 if connection.execute(REQUEUE, of_study).rowcount:
                     state = "interrupted"
                 connection.execute(update(studies).where(studies.c.id == self.study.id).values(state=state))

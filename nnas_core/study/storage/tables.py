@@ -16,7 +16,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ["VERSION", "intermediates", "joiners", "metadata", "owners", "repeats", "studies", "trials"]
+__all__ = ["VERSION", "exclusive_leases", "intermediates", "metadata", "repeats", "shared_leases", "studies", "trials"]
 
 VERSION = 2
 """Grows with every change below, each a step of ``migrations.STEPS``; a database says which it has."""
@@ -57,7 +57,7 @@ studies = Table(
 )
 
 # exclusive leases. ``token`` is the fence: it grows with every lease, and every write under one must find its own
-owners = Table(
+exclusive_leases = Table(
     "owners",
     metadata,
     Column("study_id", Integer, ForeignKey("studies.id"), primary_key=True),
@@ -67,7 +67,7 @@ owners = Table(
 )
 
 # shared leases; nobody else writes to a study while the process of one of them lives
-joiners = Table(
+shared_leases = Table(
     "joiners",
     metadata,
     Column("study_id", Integer, ForeignKey("studies.id"), primary_key=True),

@@ -112,7 +112,7 @@ class Proposer:
             trials: those of the events by their number, as they are stored now.
             architecture: looks up the architecture of a trial.
         """
-        strayed = []
+        strayed: list[int] = []
         again: dict[int, _Asked] = {}  # a repeat is told right after its proposal
         imported: list[dict[str, object]] = []
         for event in events:
@@ -123,22 +123,9 @@ class Proposer:
                 continue
             self._import(imported)
             if event.kind == "told":
-                if event.number in again:
-                    known = trial if event.number in self._ended else replace(trial, state="running", value=None)
-                    self.tell_again(known, *again.pop(event.number))
-                else:
-                    self.tell(trial)
-                continue
-            parameter_id = self._next_id
-            parameters = self._repeat(trial)
-            if parameters is None:
+                self._tell_as_before(trial, again)
+            elif not self._propose_as_before(trial, again, architecture):
                 strayed.append(event.number)
-                parameters = architecture(event.number).parameters()
-            if event.number in self.untold or event.number in self._ended:
-                again[event.number] = parameter_id, parameters
-            else:
-                self.untold[event.number] = parameter_id, parameters
-            self._next_id = parameter_id + 1
         self._import(imported)
         if strayed:
             warnings.warn(
@@ -147,6 +134,25 @@ class Proposer:
                 NnasWarning,
                 stacklevel=3,
             )
+
+    def _propose_as_before(
+        self, trial: Stored, again: dict[int, _Asked], architecture: Callable[[int], Architecture]
+    ) -> bool:
+        """Asks for the proposal that was made then; returns false if the tuner makes another one now."""
+        parameter_id = self._next_id
+        parameters = self._repeat(trial)
+        known = trial.number in self.untold or trial.number in self._ended
+        asked = again if known else self.untold
+        asked[trial.number] = parameter_id, parameters or architecture(trial.number).parameters()
+        self._next_id = parameter_id + 1
+        return parameters is not None
+
+    def _tell_as_before(self, trial: Stored, again: dict[int, _Asked]) -> None:
+        if trial.number not in again:
+            self.tell(trial)
+            return
+        known = trial if trial.number in self._ended else replace(trial, state="running", value=None)
+        self.tell_again(known, *again.pop(trial.number))
 
     def _imported(self, trial: Stored, architecture: Architecture) -> dict[str, object]:
         given = {"metrics": trial.metrics, "cost": trial.cost}

@@ -96,51 +96,52 @@ class RayEngine(Engine):
         super().__init__()
         require_ray()
         address = cluster.address
-        if address is not None and "://" in address:
-            raise UsageError(
-                f"`ray_address` {address!r} is not that of a node",
-                hint="run on a node of the cluster, with HOST:PORT of its head, or auto",
-            )
+        _check_address(address)
         self._log = prepare_folder(settings.folder) / "ray.log"
         self._grace_s = settings.grace_s + _END_S
         self._temporary = None if address else _temporary_folder()
         self._reached = "the Ray cluster" if address is None else f"the Ray cluster at {address}"
         self._found: list[Report] = []
-        self._ready = False
-        node = NodeSettings(kind, space.to_json(), settings, os.getcwd(), sys.path)
+        self._ready = self._closed = False
         self._channel, theirs = open_channel()
+        self._process = self._start(theirs, settings.log_bytes, _environment(cluster))
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._channel.incoming, selectors.EVENT_READ)
+        self._selector.register(self._process, selectors.EVENT_READ)
         try:
-            self._process = Supervised(
-                served_by("nnas_core.execution.ray.driver", *theirs),
+            driver = self._driver(NodeSettings(kind, space.to_json(), settings, os.getcwd(), sys.path), cluster)
+            self._channel.try_to_send(Prepare(driver.to_json()))
+            self._wait_until_ready(_START_S if address is None else _CONNECT_S)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, pipes: tuple[int, int], log_bytes: int, env: dict[str, str]) -> Supervised:
+        """Starts the process that connects to the cluster."""
+        try:
+            return Supervised(
+                served_by("nnas_core.execution.ray.driver", *pipes),
                 log=self._log,
-                log_bytes=settings.log_bytes,
-                env=_environment(cluster),
-                fds=theirs,
+                log_bytes=log_bytes,
+                env=env,
+                fds=pipes,
                 grace_s=self._grace_s,
             )
         except OSError as error:
             self._channel.close()
             self._remove_temporary()
             raise environment_failure(error, sys.executable, "start") from error
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._channel.incoming, selectors.EVENT_READ)
-        self._selector.register(self._process, selectors.EVENT_READ)
-        self._closed = False
-        try:
-            driver = DriverSettings(
-                address=address,
-                cpus=cluster.cpus,
-                gpus=len(cluster.gpus),
-                gpu_each=cluster.gpu_each,
-                idle_s=cluster.idle_s,
-                temporary=self._temporary,
-                node=node,
-            )
-            self._channel.try_to_send(Prepare(driver.to_json()))
-            self._wait_until_ready(_START_S if address is None else _CONNECT_S)
-        except BaseException:
-            self.close()
-            raise
+
+    def _driver(self, node: NodeSettings, cluster: RaySettings) -> DriverSettings:
+        return DriverSettings(
+            address=cluster.address,
+            cpus=cluster.cpus,
+            gpus=len(cluster.gpus),
+            gpu_each=cluster.gpu_each,
+            idle_s=cluster.idle_s,
+            temporary=self._temporary,
+            node=node,
+        )
 
     def _wait_until_ready(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -219,6 +220,14 @@ class RayEngine(Engine):
     def _remove_temporary(self) -> None:
         if self._temporary is not None:  # the connected process does that too, in case that this one is killed
             shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def _check_address(address: str | None) -> None:
+    if address is not None and "://" in address:
+        raise UsageError(
+            f"`ray_address` {address!r} is not that of a node",
+            hint="run on a node of the cluster, with HOST:PORT of its head, or auto",
+        )
 
 
 def _temporary_folder() -> str:

@@ -13,12 +13,12 @@ from nnas_core.execution.commands import LocalSettings
 from nnas_core.execution.ray.engine import RayEngine, RaySettings
 from nnas_core.execution.work import CommandTrials
 from nnas_core.study.coordinator import run_study
+from nnas_core.study.limits import Limits, RunSettings
 from nnas_core.study.opening import create_study
 from nnas_core.study.storage.records import StudySettings
 from nnas_core.study.storage.store import StudyStore
 from nnas_core.tuners.random import RandomTuner
 from tests.execution.ray_engine_trials import SPACE, command
-from tests.study.study_programs import run_settings
 
 
 def main(url: str, folder: str, address: str) -> None:
@@ -35,7 +35,7 @@ def main(url: str, folder: str, address: str) -> None:
             RaySettings(address=address or None, cpus=2),
         )
         tuner = RandomTuner(study.settings.seed, study.settings.optimize_mode)
-        result = run_study(store, study, tuner, engine, run_settings(trials=8, concurrency=2))
+        result = run_study(store, study, tuner, engine, RunSettings(Limits(8, concurrency=2)))
         print(result.finished, result.failed, result.recovered)
 
 

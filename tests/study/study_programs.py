@@ -80,7 +80,7 @@ def history(store: StudyStore) -> list[tuple[Any, ...]]:
     ]
 
 
-def run(url: str, log_path: str, trials: str) -> None:
+def run(url: str, log_path: str, trials: str, busy_timeout_s: str = "60") -> None:
     """Run or go on with a study, and log each evaluation and each finished trial."""
     log = Log(log_path)
 
@@ -89,7 +89,7 @@ def run(url: str, log_path: str, trials: str) -> None:
         time.sleep(0.004)
         return evaluate(architecture)
 
-    _go_on(url, log, slowly, trials=int(trials))
+    _go_on(url, log, slowly, float(busy_timeout_s), trials=int(trials))
 
 
 def run_workers(url: str, log_path: str, trials: str, kind: str, folder: str) -> None:
@@ -109,8 +109,8 @@ def _acknowledge(log: Log, trial: TrialRecord) -> None:
     log.write("done", trial.number, trial.architecture.canonical, trial.value)
 
 
-def _go_on(url: str, log: Log, engine: Engine | Evaluate, **how: Any) -> list[Architecture]:
-    with StudyStore.open(url) as store:
+def _go_on(url: str, log: Log, engine: Engine | Evaluate, busy_timeout_s: float = 60, **how: Any) -> list[Architecture]:
+    with StudyStore.open(url, busy_timeout_s=busy_timeout_s) as store:
         try:
             study = store.study("study")
         except InputError:
@@ -181,12 +181,12 @@ def hang(url: str, children: str = "0") -> None:
         run_study(store, study, tuner_of(study), never)
 
 
-def create(url: str, name: str, gate: str = "") -> None:
+def create(url: str, name: str, gate: str = "", busy_timeout_s: str = "60") -> None:
     """Open the store and create a study, at the same moment as others that wait for the named pipe to be opened."""
     if gate:
         print("ready", flush=True)
         os.close(os.open(gate, os.O_RDONLY))
-    with StudyStore.open(url) as store:
+    with StudyStore.open(url, busy_timeout_s=float(busy_timeout_s)) as store:
         create_study(store, StudySettings(name, space_of_all_kinds(), "random"))
 
 

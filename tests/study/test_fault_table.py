@@ -68,7 +68,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "study/test_postgresql.py::test_eight_processes_create_one_study_at_once_and_seven_are_told",
     ),
     "19: another program locks the store for 70 s": (
-        "study/test_refusals.py::test_a_study_that_another_program_locks_for_70_s_ends_after_60_and_goes_on_then",
+        "study/test_refusals.py::test_a_study_that_another_program_locks_for_too_long_ends_and_goes_on_then",
         "cli/test_study_faults.py::test_a_database_that_another_program_locks_is_an_error_that_names_it",
         "study/test_postgresql_refusals.py::test_a_lock_that_stays_is_a_failure_that_names_its_holder",
     ),

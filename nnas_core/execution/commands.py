@@ -58,7 +58,7 @@ class LocalSettings:
 
     @property
     def slots(self) -> int:
-        """The most trials at once."""
+        """Holds the most trials at once."""
         return len(self.gpus) or MOST_SLOTS
 
 
@@ -99,11 +99,11 @@ class CommandEngine(Engine):
 
     @property
     def slots(self) -> int:
-        """One for each GPU, else as many as anybody may want."""
+        """Holds one for each GPU, else as many as anybody may want."""
         return self._settings.slots
 
     def submit(self, job: Job) -> None:
-        """Start the command.
+        """Starts the command.
 
         Raises:
             EnvironmentFailure: the files of the trial cannot be written, or no process can be started.
@@ -139,7 +139,7 @@ class CommandEngine(Engine):
         self._selector.register(process, selectors.EVENT_READ, trial)
 
     def poll(self, timeout_s: float) -> list[Report]:
-        """Look for ends, time-outs and new intermediate results."""
+        """Looks for ends, time-outs and new intermediate results."""
         reports: list[Report] = []
         now = time.monotonic()
         until = [
@@ -190,14 +190,14 @@ class CommandEngine(Engine):
         return trial.report(f"no result (exit {end.exit})" + (f": {said}" if said else ""))
 
     def cancel(self, number: int, attempt: int, reason: str) -> None:
-        """End the processes of a trial."""
+        """Ends the processes of a trial."""
         trial = self._trials.get(number)
         if trial is not None and trial.job.attempt == attempt and trial.ended_as is None:
             trial.ended_as = reason
             trial.process.stop()
 
     def close(self) -> None:
-        """End all processes; returns when they are gone."""
+        """Ends all processes; returns when they are gone."""
         for trial in self._trials.values():
             trial.process.stop()
         for trial in self._trials.values():

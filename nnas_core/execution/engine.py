@@ -139,7 +139,7 @@ class Engine(ABC):
 
     @abstractmethod
     def submit(self, job: Job) -> None:
-        """Begin a job, or queue it; no more than ``slots`` are ever given."""
+        """Begins a job, or queues it; no more than ``slots`` are ever given."""
 
     @abstractmethod
     def poll(self, timeout_s: float) -> list[Report]:
@@ -150,10 +150,10 @@ class Engine(ABC):
 
     @abstractmethod
     def cancel(self, number: int, attempt: int, reason: str) -> None:
-        """End a job; it is reported as ``Failed`` with ``reason``, unless its result came first."""
+        """Ends a job; it is reported as ``Failed`` with ``reason``, unless its result came first."""
 
     def close(self) -> None:
-        """End all jobs without reports, and leave no process behind; may be called twice."""
+        """Ends all jobs without reports, and leaves no process behind; may be called twice."""
 
 
 class InProcessEngine(Engine):
@@ -172,15 +172,15 @@ class InProcessEngine(Engine):
 
     @property
     def slots(self) -> int:
-        """One."""
+        """Holds one."""
         return 1
 
     def submit(self, job: Job) -> None:
-        """Keep the job for the next ``poll``; it cannot be timed out."""
+        """Keeps the job for the next ``poll``; it cannot be timed out."""
         self._jobs.append(job)
 
     def poll(self, timeout_s: float) -> list[Report]:
-        """Evaluate one job to its end, however long that takes."""
+        """Evaluates one job to its end, however long that takes."""
         reports, self._cancelled = self._cancelled, []
         if self._jobs:
             reports.append(self._run(self._jobs.popleft()))
@@ -197,7 +197,7 @@ class InProcessEngine(Engine):
         return Finished(job.number, job.attempt, result, time.monotonic() - begin)
 
     def cancel(self, number: int, attempt: int, reason: str) -> None:
-        """End a job that has not begun."""
+        """Ends a job that has not begun."""
         for job in list(self._jobs):
             if (job.number, job.attempt) == (number, attempt):
                 self._jobs.remove(job)

@@ -94,11 +94,11 @@ class WorkerPool(Engine):
 
     @property
     def slots(self) -> int:
-        """One for each GPU, else as many as anybody may want."""
+        """Holds one for each GPU, else as many as anybody may want."""
         return self._settings.slots
 
     def submit(self, job: Job) -> None:
-        """Give the job to a free worker, or to a new one.
+        """Gives the job to a free worker, or to a new one.
 
         Raises:
             EnvironmentFailure: no process can be started.
@@ -141,7 +141,7 @@ class WorkerPool(Engine):
         return worker
 
     def _take_gpu(self) -> str | None:
-        """One for a new worker; the last one may still be that of a worker that is ending."""
+        """Returns one for a new worker; the last one may still be that of a worker that is ending."""
         for worker in [one for one in self._workers if not one.able]:
             if self._settings.gpus and not self._free_gpus:
                 worker.process.wait(self._settings.grace_s + GRACE_S)
@@ -149,7 +149,7 @@ class WorkerPool(Engine):
         return self._free_gpus.pop() if self._free_gpus else None
 
     def poll(self, timeout_s: float) -> list[Report]:
-        """Look for answers, dead workers and time-outs.
+        """Looks for answers, dead workers and time-outs.
 
         Raises:
             UserCodeError: a worker cannot load what it shall evaluate.
@@ -209,7 +209,7 @@ class WorkerPool(Engine):
             worker.reported(message)
 
     def cancel(self, number: int, attempt: int, reason: str) -> None:
-        """Ask the worker to end the job at its next step; it is ended itself if that does not come soon."""
+        """Asks the worker to end the job at its next step; it is ended itself if that does not come soon."""
         for worker in self._workers:
             job = worker.job
             if job is None or (job.number, job.attempt) != (number, attempt) or worker.ended_as is not None:
@@ -224,7 +224,7 @@ class WorkerPool(Engine):
             worker.channel.try_to_send(Cancel(number, attempt, reason))
 
     def close(self) -> None:
-        """End all workers; returns when they are gone."""
+        """Ends all workers; returns when they are gone."""
         for worker in self._workers:
             worker.process.stop()
         for worker in self._workers[:]:

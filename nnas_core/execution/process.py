@@ -26,7 +26,7 @@ _BOOTSTRAP = "import sys; sys.path[:] = sys.argv[3:]; from {} import main; main(
 
 @dataclass(frozen=True)
 class End:
-    """How a command ended.
+    """Says how a command ended.
 
     Attributes:
         exit: its exit status, or None.
@@ -111,7 +111,7 @@ class Supervised:
         return self._status.fileno()
 
     def look(self) -> None:
-        """Read what the supervisor said; sets ``end``."""
+        """Reads what the supervisor said; sets ``end``."""
         if self.end is not None:
             return
         for said in self._status.receive():
@@ -135,12 +135,12 @@ class Supervised:
         self._process.wait()
 
     def stop(self) -> None:
-        """Ask for the end; it comes within the grace and a moment."""
+        """Asks for the end; it comes within the grace and a moment."""
         with contextlib.suppress(OSError, ValueError):
             self._leash.close()
 
     def wait(self, seconds: float) -> None:
-        """Wait for the end that was asked for; the last means when it does not come."""
+        """Waits for the end that was asked for; the last means when it does not come."""
         deadline = time.monotonic() + seconds
         while self.end is None:
             if not self._status.wait(deadline - time.monotonic()):

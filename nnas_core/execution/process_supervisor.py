@@ -110,7 +110,7 @@ class _Supervisor:
         self._stop = True
 
     def run(self) -> dict[str, int]:
-        """Wait for the end of the command, or bring it about."""
+        """Waits for the end of the command, or brings it about."""
         _say({"pid": self._process.pid})
         deadline: float | None = None
         while self._ended is None:
@@ -143,7 +143,7 @@ class _Supervisor:
             self._selector.unregister(descriptor)
 
     def _drain(self) -> bool:
-        """Log what the command has written; False if there is nothing more for now, or ever."""
+        """Logs what the command has written; false if there is nothing more for now, or ever."""
         try:
             data = os.read(self._output, 1 << 16)
         except BlockingIOError:
@@ -165,7 +165,7 @@ class _Supervisor:
                 self._ended = os.waitstatus_to_exitcode(status)
 
     def _send(self, number: int) -> bool:
-        """Signal all that the command started; False if there is nothing left."""
+        """Signals all that the command started; false if there is nothing left."""
         found = descendants(os.getpid())
         for pid in found:
             with contextlib.suppress(OSError):
@@ -176,7 +176,7 @@ class _Supervisor:
         return bool(found) or self._ended is None
 
     def _sweep(self) -> None:
-        """Kill until nothing is left: what is killed may just have started something."""
+        """Kills until nothing is left: what is killed may just have started something."""
         end = time.monotonic() + _GIVE_UP_S
         while self._send(signal.SIGKILL) and time.monotonic() < end:
             self._drain()
@@ -229,7 +229,7 @@ def _say(record: Mapping[str, object]) -> None:
 
 
 def main(text: str) -> None:
-    """Run the command that a JSON object describes."""
+    """Runs the command that a JSON object describes."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
         supervisor = _Supervisor(json.loads(text))

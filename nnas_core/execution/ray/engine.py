@@ -62,7 +62,7 @@ class RaySettings:
 
 
 def require_ray() -> None:
-    """Refuse to go on without the extra.
+    """Refuses to go on without the extra.
 
     Raises:
         UsageError: Ray is not there, or too old.
@@ -159,11 +159,11 @@ class RayEngine(Engine):
         return MOST_SLOTS
 
     def submit(self, job: Job) -> None:
-        """Hand the job on."""
+        """Hands the job on."""
         self._channel.try_to_send(SentJob.of(job))
 
     def poll(self, timeout_s: float) -> list[Report]:
-        """Look for reports.
+        """Looks for reports.
 
         Raises:
             EnvironmentFailure: the cluster is lost, a node cannot run trials, or none has what they need any more.
@@ -173,7 +173,7 @@ class RayEngine(Engine):
         return found
 
     def cancel(self, number: int, attempt: int, reason: str) -> None:
-        """Ask for the end of the job, wherever it is."""
+        """Asks for the end of the job, wherever it is."""
         self._channel.try_to_send(Cancel(number, attempt, reason))
 
     def _look(self, timeout_s: float) -> None:
@@ -195,7 +195,7 @@ class RayEngine(Engine):
             raise EnvironmentFailure(what + (f": {said}" if said else ""), hint=f"{hint}; {self._log} may say more")
 
     def _end(self, patience_s: float) -> None:
-        """Wait for the end of the process, and bring it about when that does not come."""
+        """Waits for the end of the process, and brings it about when that does not come."""
         deadline = time.monotonic() + patience_s
         while self._process.end is None and time.monotonic() < deadline:
             self._selector.select(0.05)
@@ -206,7 +206,7 @@ class RayEngine(Engine):
             self._process.wait(self._grace_s + GRACE_S)
 
     def close(self) -> None:
-        """End all trials, leave the cluster, end it if it is our own; returns when that is done."""
+        """Ends all trials, leaves the cluster, ends it if it is our own; returns when that is done."""
         if self._closed:
             return
         self._closed = True

@@ -16,7 +16,7 @@ __all__ = ["DriverSettings", "NodeSettings"]
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """How an engine on a node works.
+    """Says how an engine on a node works.
 
     Attributes:
         kind: what a trial is.
@@ -64,7 +64,7 @@ class NodeSettings:
 
 @dataclass(frozen=True)
 class DriverSettings:
-    """How the process that is connected to a cluster works.
+    """Says how the process that is connected to a cluster works.
 
     Attributes:
         address: of the cluster; None: it starts one.

@@ -58,7 +58,7 @@ def limits_of(stored: Mapping[str, Any]) -> LimitsDocument:
 
 @dataclass(frozen=True)
 class StudySettings:
-    """Everything that decides which trials a study makes; a resumed study must have the same.
+    """Holds everything that decides which trials a study makes; a resumed study must have the same.
 
     Attributes:
         name: letters, digits, ``.``, ``_`` and ``-``; at most 100.

@@ -57,7 +57,7 @@ _INSERT_INTERMEDIATE = insert(intermediates)
 
 @dataclass
 class Counters:
-    """How far a study is, as its session knows.
+    """Counts how far a study is, as its session knows.
 
     Attributes:
         number: of the next trial.

@@ -23,7 +23,7 @@ from tests.execution.process_checks import lives, until_gone
 from tests.execution.ray_engine_trials import SPACE, Trials, command
 from tests.study.program_fork_server import until
 
-pytestmark = [pytest.mark.ray, pytest.mark.kill, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.kill, pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 
 def below(root: int) -> dict[int, str]:

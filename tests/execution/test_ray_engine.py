@@ -31,7 +31,7 @@ from tests.execution.ray_engine_trials import SPACE, Trials, command
 from tests.study.program_fork_server import until
 from tests.study.trial_objective import evaluate, space_of_all_kinds
 
-pytestmark = [pytest.mark.ray, pytest.mark.kill]
+pytestmark = [pytest.mark.ray, pytest.mark.kill, pytest.mark.xdist_group("ray")]
 
 
 @pytest.fixture

@@ -96,10 +96,14 @@ class RunSettings:
 
     limits: Limits = field(default_factory=Limits)
     rules: TrialRules = field(default_factory=TrialRules)
-    should_stop: Callable[[], int | None] = lambda: None
-    on_start: Callable[[int, int], None] = lambda finished, recovered: None
-    on_trial: Callable[[TrialRecord], None] = lambda trial: None
-    on_retry: Callable[[TrialRecord, str], None] = lambda trial, why: None
+    should_stop: Callable[[], int | None] = field(default_factory=lambda: _ignored)
+    on_start: Callable[[int, int], None] = field(default_factory=lambda: _ignored)
+    on_trial: Callable[[TrialRecord], None] = field(default_factory=lambda: _ignored)
+    on_retry: Callable[[TrialRecord, str], None] = field(default_factory=lambda: _ignored)
+
+
+def _ignored(*_told: object) -> None:
+    """Stands for a callback that nobody has given."""
 
 
 class LimitWatch:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nnas_core.execution.engine import TrialResult
-from nnas_core.execution.worker import Evaluation, serve
+from nnas_core.execution.worker import EvaluateInSteps, serve
 
 __all__ = ["main"]
 
@@ -16,7 +16,7 @@ def main(jobs: int, reports: int) -> None:
     serve(jobs, reports, prepare)
 
 
-def prepare(document: Mapping[str, Any]) -> Evaluation:
+def prepare(document: Mapping[str, Any]) -> EvaluateInSteps:
     """There is nothing to load."""
 
     def evaluate(canonical: str, poll: Callable[[], None], report: Callable[[float], None]) -> TrialResult:

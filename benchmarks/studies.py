@@ -25,8 +25,10 @@ from nnas_core.execution.engine import Engine, Evaluate, TrialResult
 from nnas_core.execution.factory import engine_of
 from nnas_core.execution.pool import WorkerPool
 from nnas_core.execution.ray.engine import RaySettings
+from nnas_core.execution.work import CommandTrials
 from nnas_core.plugins import registry
 from nnas_core.study.coordinator import run_study
+from nnas_core.study.limits import Limits, RunSettings
 from nnas_core.study.opening import create_study, create_tuner
 from nnas_core.study.storage.records import StudySettings, TrialRecord
 from nnas_core.study.storage.store import StudyStore
@@ -70,7 +72,9 @@ def no_ops(store: StudyStore, name: str, engine: Engine | Evaluate, trials: int,
     """Run a new study of random architectures."""
     ends = Ends()
     study = create_study(store, StudySettings(name, layers(KEYS), "random"))
-    run_study(store, study, tuner_of("random"), engine, trials=trials, concurrency=concurrency, on_trial=ends)
+    run_study(
+        store, study, tuner_of("random"), engine, RunSettings(Limits(trials, concurrency=concurrency), on_trial=ends)
+    )
     return ends
 
 
@@ -211,7 +215,7 @@ def row_24(rounds: int) -> Iterator[Line]:
         for _ in range(min(3, rounds)):
             for name, cluster in (("local", None), ("ray", RaySettings(cpus=2))):
                 local = LocalSettings(folder / "trials")
-                engine = engine_of({"command": command}, layers(KEYS), local, cluster)
+                engine = engine_of(CommandTrials(command), layers(KEYS), local, cluster)
                 ends = no_ops(store, next(names), engine, 22, concurrency=2)
                 # the cluster has started when the first two have ended
                 seconds[name].append((ends[-1] - ends[1]) / 10)

@@ -18,6 +18,7 @@ from nnas_core.execution.engine import TrialResult
 from nnas_core.plugins import registry
 from nnas_core.space.choice import Choice
 from nnas_core.study.coordinator import run_study
+from nnas_core.study.limits import Limits, RunSettings
 from nnas_core.study.opening import create_study, create_tuner
 from nnas_core.study.storage.records import StudySettings, TrialRecord
 from nnas_core.study.storage.store import StudyStore
@@ -50,7 +51,7 @@ def trial_times(keys: int, seed: int, finished: int) -> list[float]:
 
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder, StudyStore.open(f"sqlite:///{folder}/study.db") as store:
         study = create_study(store, settings)
-        run_study(store, study, tuner, evaluate, trials=finished + MEASURED, on_trial=ended)
+        run_study(store, study, tuner, evaluate, RunSettings(Limits(finished + MEASURED), on_trial=ended))
     return ends
 
 

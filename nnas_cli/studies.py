@@ -67,7 +67,7 @@ def opened(url: str) -> Iterator[StudyStore]:
     """The store at ``url``, which must be there."""
     from nnas_core.study.storage.store import StudyStore  # late: help needs no SQLAlchemy
 
-    with StudyStore.open(url, create=False) as store:
+    with StudyStore.open(url, create=False, go_on=None) as store:
         yield store
 
 

@@ -26,7 +26,7 @@ __all__ = ["get_parameters", "report_final", "report_intermediate"]
 
 
 def get_parameters() -> dict[str, Any]:
-    """What this trial shall try: key -> ``{"_value": name, "_idx": index}``, as NNI's ``get_next_parameter``.
+    """Returns what this trial shall try: key -> ``{"_value": name, "_idx": index}``, as NNI's ``get_next_parameter``.
 
     Raises:
         UsageError: ``NNAS_PARAMETERS`` does not name a file of parameters.
@@ -44,8 +44,8 @@ def get_parameters() -> dict[str, Any]:
     return parameters
 
 
-def report_intermediate(value: Any) -> None:
-    """Report how well the trial does so far, for example after each epoch.
+def report_intermediate(value: object) -> None:
+    """Reports how well the trial does so far, for example after each epoch.
 
     Args:
         value: a number, or a dict with one under ``"default"``. What is no finite number is not recorded. Without
@@ -57,8 +57,8 @@ def report_intermediate(value: Any) -> None:
         append_json_line(path, {"value": number})
 
 
-def report_final(value: Any) -> None:
-    """Report the result of the trial, once; without it the trial fails, whatever its exit status.
+def report_final(value: object) -> None:
+    """Reports the result of the trial, once; without it the trial fails, whatever its exit status.
 
     Args:
         value: a number, or a dict with one under ``"default"``; its other numbers are kept as metrics. What is no

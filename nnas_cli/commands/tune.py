@@ -19,7 +19,7 @@ from nnas_core.errors import UsageError
 from nnas_core.files import check_writable, dump_json
 
 if TYPE_CHECKING:
-    from nnas_core.study.cooperation import JoinedResult
+    from nnas_core.study.cooperation import SharedResult
     from nnas_core.study.coordinator import StudyResult
     from nnas_core.study.storage.records import TrialRecord
 
@@ -112,15 +112,17 @@ def command(
     with without_collection():
         from nnas_cli.bars import StudyProgress
         from nnas_cli.signals import StopRequest
-        from nnas_core.study.cooperation import JoinedResult
-        from nnas_core.study.coordinator import REASONS
+        from nnas_core.study.cooperation import SharedResult
+        from nnas_core.study.limits import Limits, RunSettings
         from nnas_core.study.storage.store import StudyStore
+        from nnas_core.study.trial_loop import REASONS
 
     data, how = measured(values)
     shown = studies.number if values["trial_command"] else "{:.4f}".format
     run = _study(model, study, running, values)
 
-    with StopRequest() as stop, StudyStore.open(storage, busy_timeout_s=_TURNS_S if join else 60) as store:
+    timeout_s, go_on = (_TURNS_S, "join") if join else (60.0, "resume")
+    with StopRequest() as stop, StudyStore.open(storage, busy_timeout_s=timeout_s, go_on=go_on) as store:
         progress = StudyProgress(out, study, trials, shown)
 
         def on_start(finished: int, recovered: int) -> None:
@@ -129,24 +131,20 @@ def command(
             progress.started(finished, recovered)
 
         try:
-            ended = run(
-                store,
-                trials=trials,
-                duration_s=duration,
-                concurrency=running.concurrency,
+            settings = RunSettings(
+                limits=Limits(trials, duration, running.concurrency),
                 rules=running.rules,
-                resume=resume,
-                join=join,
                 should_stop=stop,
                 on_start=on_start,
                 on_trial=progress.ended,
                 on_retry=progress.begun_again,
             )
+            ended = run(store, run=settings, resume=resume, join=join)
         finally:
             progress.close()
         best_trials = store.top(ended.study, top)
         stopped = len(store.trials(ended.study, state="stopped"))
-    if not isinstance(ended, JoinedResult):
+    if not isinstance(ended, SharedResult):
         result = ended
     elif ended.whole is not None:
         result = ended.whole
@@ -183,7 +181,7 @@ def command(
 
 def _study(
     model: str, study: str, running: Running, values: Mapping[str, Any]
-) -> Callable[..., StudyResult | JoinedResult]:
+) -> Callable[..., StudyResult | SharedResult]:
     """What runs the study in a store, within limits."""
     with without_collection():
         from nnas_cli.seeding import seed_globals
@@ -221,7 +219,7 @@ def _tell(out: Output, study: str, storage: str, process: int, log: Path) -> Non
     out.note(f"stop it by `nnas study stop {study}{at}`")
 
 
-def _leave(out: Output, joined: JoinedResult, reason: str, document: dict[str, Any]) -> None:
+def _leave(out: Output, joined: SharedResult, reason: str, document: dict[str, Any]) -> None:
     """Say how this process ended; the last one says how the study did."""
     ended = "1 trial" if joined.evaluated == 1 else f"{joined.evaluated} trials"
     others = "1 other process goes" if joined.others == 1 else f"{joined.others} other processes go"

@@ -7,7 +7,7 @@ import selectors
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from nnas_core.errors import EnvironmentFailure, UsageError
@@ -24,7 +24,7 @@ _FILES = ("parameters.json", "result.json", "intermediate.jsonl", "log.txt")
 
 
 def split_command(text: str) -> list[str]:
-    """The words of a command line, as a shell reads them; nothing is expanded and no shell runs.
+    """Splits a command line into words, as a shell does; nothing is expanded and no shell runs.
 
     Raises:
         UsageError: a quote is open, or there is no word.
@@ -32,15 +32,15 @@ def split_command(text: str) -> list[str]:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise UsageError(f"--trial-command {text!r}: {str(error).lower()}", hint="close the quotes") from error
+        raise UsageError(f"`trial_command` {text!r}: {str(error).lower()}", hint="close the quotes") from error
     if not words:
-        raise UsageError("--trial-command is empty", hint="give a program and its arguments")
+        raise UsageError("`trial_command` is empty", hint="give a program and its arguments")
     return words
 
 
 @dataclass(frozen=True)
 class LocalSettings:
-    """How trials run on this machine.
+    """Describes how trials run on this machine.
 
     Attributes:
         folder: for logs and files of trials; made when it is needed.
@@ -58,7 +58,7 @@ class LocalSettings:
 
     @property
     def slots(self) -> int:
-        """The most trials at once."""
+        """Holds the most trials at once."""
         return len(self.gpus) or MOST_SLOTS
 
 
@@ -71,7 +71,7 @@ class _Trial:
     begin: float
     reported: Reported
     sequence: int = 0
-    ended_as: str | None = field(default=None)  # why it is being ended, if it is
+    ended_as: str | None = None  # why it is being ended, if it is
 
     def report(self, message: str, lost: bool = False) -> Failed:
         return Failed(self.job.number, self.job.attempt, message, time.monotonic() - self.begin, lost)
@@ -99,11 +99,11 @@ class CommandEngine(Engine):
 
     @property
     def slots(self) -> int:
-        """One for each GPU, else as many as anybody may want."""
+        """Holds one for each GPU, else as many as anybody may want."""
         return self._settings.slots
 
     def submit(self, job: Job) -> None:
-        """Start the command.
+        """Starts the command.
 
         Raises:
             EnvironmentFailure: the files of the trial cannot be written, or no process can be started.
@@ -139,7 +139,7 @@ class CommandEngine(Engine):
         self._selector.register(process, selectors.EVENT_READ, trial)
 
     def poll(self, timeout_s: float) -> list[Report]:
-        """Look for ends, time-outs and new intermediate results."""
+        """Looks for ends, time-outs and new intermediate results."""
         reports: list[Report] = []
         now = time.monotonic()
         until = [
@@ -190,14 +190,14 @@ class CommandEngine(Engine):
         return trial.report(f"no result (exit {end.exit})" + (f": {said}" if said else ""))
 
     def cancel(self, number: int, attempt: int, reason: str) -> None:
-        """End the processes of a trial."""
+        """Ends the processes of a trial."""
         trial = self._trials.get(number)
         if trial is not None and trial.job.attempt == attempt and trial.ended_as is None:
             trial.ended_as = reason
             trial.process.stop()
 
     def close(self) -> None:
-        """End all processes; returns when they are gone."""
+        """Ends all processes; returns when they are gone."""
         for trial in self._trials.values():
             trial.process.stop()
         for trial in self._trials.values():
@@ -211,11 +211,11 @@ def _is_late(job: Job, begin: float) -> bool:
 
 
 def timed_out(job: Job) -> str:
-    """What is said of a trial that took too long."""
+    """Says of a trial that it took too long."""
     return f"timed out after {job.timeout_s:g} s"
 
 
 def threads_for(concurrency: int) -> int:
-    """The share of the cores that each of so many trials has; at least 1."""
+    """Returns the share of the cores that each of so many trials has; at least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // concurrency)

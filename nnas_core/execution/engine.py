@@ -1,4 +1,4 @@
-"""What runs trials, in three calls: submit a job, poll for reports, cancel.
+"""An engine runs trials, in three calls: submit a job, poll for reports, cancel.
 
 An engine stores nothing and retries nothing. The coordinator does both, and refuses reports of attempts that it has
 given up.
@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from nnas_core.errors import UserCodeError
+from nnas_core.errors import NnasError, UserCodeError
 from nnas_core.space.architecture import Architecture
 
 __all__ = [
@@ -45,7 +45,7 @@ class TrialFailed(Exception):
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What an evaluation returns.
+    """The result of an evaluation.
 
     Attributes:
         value: *the* metric; a trial whose value is not a finite number fails.
@@ -107,7 +107,8 @@ class Failed:
         message: why, one line.
         seconds: how long it took.
         lost: its process died, which another attempt may survive.
-        error: what the user's code did, where that may be the fault of all trials.
+        error: ended the evaluation, where that may be the fault of all trials. Engines report only errors of the
+            user's code; others come out of ``poll``.
     """
 
     number: int
@@ -115,7 +116,7 @@ class Failed:
     message: str
     seconds: float
     lost: bool = False
-    error: UserCodeError | None = None
+    error: NnasError | None = None
 
 
 Report = Intermediate | Finished | Failed
@@ -134,25 +135,25 @@ class Engine(ABC):
     @property
     @abstractmethod
     def slots(self) -> int:
-        """The most jobs that it takes at once."""
+        """Holds the most jobs that it takes at once."""
 
     @abstractmethod
     def submit(self, job: Job) -> None:
-        """Begin a job, or queue it; no more than ``slots`` are ever given."""
+        """Begins a job, or queues it; no more than ``slots`` are ever given."""
 
     @abstractmethod
     def poll(self, timeout_s: float) -> list[Report]:
-        """What was reported since the last call, in the order of arrival; waits for a first report at most so long.
+        """Returns what was reported since the last call, in the order of arrival; waits at most so long for a report.
 
         Each job is reported once as ``Finished`` or ``Failed``, when nothing of it runs any more.
         """
 
     @abstractmethod
     def cancel(self, number: int, attempt: int, reason: str) -> None:
-        """End a job; it is reported as ``Failed`` with ``reason``, unless its result came first."""
+        """Ends a job; it is reported as ``Failed`` with ``reason``, unless its result came first."""
 
     def close(self) -> None:
-        """End all jobs without reports, and leave no process behind; may be called twice."""
+        """Ends all jobs without reports, and leaves no process behind; may be called twice."""
 
 
 class InProcessEngine(Engine):
@@ -171,15 +172,15 @@ class InProcessEngine(Engine):
 
     @property
     def slots(self) -> int:
-        """One."""
+        """Holds one."""
         return 1
 
     def submit(self, job: Job) -> None:
-        """Keep the job for the next ``poll``; it cannot be timed out."""
+        """Keeps the job for the next ``poll``; it cannot be timed out."""
         self._jobs.append(job)
 
     def poll(self, timeout_s: float) -> list[Report]:
-        """Evaluate one job to its end, however long that takes."""
+        """Evaluates one job to its end, however long that takes."""
         reports, self._cancelled = self._cancelled, []
         if self._jobs:
             reports.append(self._run(self._jobs.popleft()))
@@ -196,7 +197,7 @@ class InProcessEngine(Engine):
         return Finished(job.number, job.attempt, result, time.monotonic() - begin)
 
     def cancel(self, number: int, attempt: int, reason: str) -> None:
-        """End a job that has not begun."""
+        """Ends a job that has not begun."""
         for job in list(self._jobs):
             if (job.number, job.attempt) == (number, attempt):
                 self._jobs.remove(job)

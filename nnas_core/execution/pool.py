@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import selectors
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from nnas_core.errors import EnvironmentFailure, NnasError, UserCodeError
+from nnas_core.errors import EnvironmentFailure, UserCodeError
 from nnas_core.execution.commands import LocalSettings, timed_out
-from nnas_core.execution.engine import Engine, Failed, Finished, Intermediate, Job, Report, TrialResult
-from nnas_core.execution.messages import Receiver, send
+from nnas_core.execution.engine import Engine, Failed, Finished, Intermediate, Job, Report
 from nnas_core.execution.process import GRACE_S, Supervised, environment, last_line, served_by
-from nnas_core.execution.wire import error_from_json
+from nnas_core.execution.protocol import Cancel, Channel, Message, Prepare, Ready, SentJob, Unable, open_channel
 from nnas_core.files import environment_failure, prepare_folder
 
 __all__ = ["WorkerPool"]
@@ -27,34 +24,50 @@ _CANCEL_S = 10.0
 
 
 @dataclass
-class _Worker:
+class _WorkerProcess:
     process: Supervised
-    jobs: int
-    reports: Receiver
+    channel: Channel
     gpu: str | None
     log: Path
     job: Job | None = None
     able: bool = True  # to take another job: it is not being ended
     ready: bool = False
-    sequence: int = 0
     begin: float = 0.0
     ended_as: str | None = None  # why its job is being ended, if it is
     deadline: float | None = None  # when the worker is ended too
     found: list[Report] = field(default_factory=list)
 
     def failed(self, message: str, lost: bool = False) -> None:
-        """Report the job as failed."""
+        """Reports the job as failed."""
         if self.job is not None:
             seconds = max(0.0, time.monotonic() - self.begin) if self.begin else 0.0
             self.end(Failed(self.job.number, self.job.attempt, message, seconds, lost))
 
     def stop(self) -> None:
-        """End the worker."""
+        """Ends the worker."""
         self.able = False
         self.process.stop()
 
+    def reported(self, report: Report) -> None:
+        """Hands on a report, unless it is of a job that was given up.
+
+        Raises:
+            EnvironmentFailure: it is of an error that is not the user's.
+        """
+        job = self.job
+        if job is None or (report.number, report.attempt) != (job.number, job.attempt):
+            return
+        if isinstance(report, Intermediate):
+            self.found.append(report)
+        elif isinstance(report, Failed) and self.ended_as is not None:
+            self.failed(self.ended_as)
+        elif isinstance(report, Failed) and report.error is not None and not isinstance(report.error, UserCodeError):
+            raise report.error
+        else:
+            self.end(report)
+
     def end(self, report: Report) -> None:
-        """Report the end of the job; the worker is free."""
+        """Reports the end of the job; the worker is free."""
         self.found.append(report)
         self.job, self.ended_as, self.deadline, self.begin = None, None, None, 0.0
 
@@ -68,12 +81,12 @@ class WorkerPool(Engine):
         settings: where and how.
     """
 
-    def __init__(self, module: str, setting: Mapping[str, Any], settings: LocalSettings) -> None:
+    def __init__(self, module: str, setting: Mapping[str, object], settings: LocalSettings) -> None:
         super().__init__()
         self._module = module
         self._setting = dict(setting)
         self._settings = settings
-        self._workers: list[_Worker] = []
+        self._workers: list[_WorkerProcess] = []
         self._free_gpus = list(settings.gpus)[::-1]
         self._started = 0
         self._selector = selectors.DefaultSelector()
@@ -81,11 +94,11 @@ class WorkerPool(Engine):
 
     @property
     def slots(self) -> int:
-        """One for each GPU, else as many as anybody may want."""
+        """Holds one for each GPU, else as many as anybody may want."""
         return self._settings.slots
 
     def submit(self, job: Job) -> None:
-        """Give the job to a free worker, or to a new one.
+        """Gives the job to a free worker, or to a new one.
 
         Raises:
             EnvironmentFailure: no process can be started.
@@ -96,43 +109,39 @@ class WorkerPool(Engine):
         if worker.ready:
             self._give(worker, job)
 
-    def _give(self, worker: _Worker, job: Job) -> None:
-        worker.begin, worker.sequence = time.monotonic(), 0
+    def _give(self, worker: _WorkerProcess, job: Job) -> None:
+        worker.begin = time.monotonic()
         if job.timeout_s is not None:
             worker.deadline = worker.begin + job.timeout_s
-        message = {"number": job.number, "attempt": job.attempt, "architecture": job.architecture.canonical}
-        with contextlib.suppress(OSError):  # the worker has died, which ``look`` will find
-            send(worker.jobs, message)
+        worker.channel.try_to_send(SentJob.of(job))
 
-    def _start(self) -> _Worker:
+    def _start(self) -> _WorkerProcess:
         folder = prepare_folder(self._settings.folder)
         log = folder / f"worker-{self._started}.log"
         gpu = self._take_gpu()
-        their_jobs, jobs, reports, their_reports = _two_pipes()
+        channel, theirs = open_channel()
         try:
             process = Supervised(
-                served_by(self._module, their_jobs, their_reports),
+                served_by(self._module, *theirs),
                 log=log,
                 log_bytes=self._settings.log_bytes,
                 env=environment(self._settings.threads, gpu),
-                fds=(their_jobs, their_reports),
+                fds=theirs,
                 grace_s=self._settings.grace_s,
             )
         except OSError as error:
-            os.close(jobs)
-            os.close(reports)
+            channel.close()
             raise environment_failure(error, sys.executable, "start") from error
         self._started += 1
-        worker = _Worker(process, jobs, Receiver(reports), gpu, log)
+        worker = _WorkerProcess(process, channel, gpu, log)
         self._workers.append(worker)
-        self._selector.register(reports, selectors.EVENT_READ, worker)
+        self._selector.register(channel.incoming, selectors.EVENT_READ, worker)
         self._selector.register(process, selectors.EVENT_READ, worker)
-        with contextlib.suppress(OSError):
-            send(jobs, self._setting)
+        channel.try_to_send(Prepare(self._setting))
         return worker
 
     def _take_gpu(self) -> str | None:
-        """One for a new worker; the last one may still be that of a worker that is ending."""
+        """Returns one for a new worker; the last one may still be that of a worker that is ending."""
         for worker in [one for one in self._workers if not one.able]:
             if self._settings.gpus and not self._free_gpus:
                 worker.process.wait(self._settings.grace_s + GRACE_S)
@@ -140,7 +149,7 @@ class WorkerPool(Engine):
         return self._free_gpus.pop() if self._free_gpus else None
 
     def poll(self, timeout_s: float) -> list[Report]:
-        """Look for answers, dead workers and time-outs.
+        """Looks for answers, dead workers and time-outs.
 
         Raises:
             UserCodeError: a worker cannot load what it shall evaluate.
@@ -159,9 +168,9 @@ class WorkerPool(Engine):
         found, self._found = self._found, []
         return found
 
-    def _look(self, worker: _Worker) -> None:
+    def _look(self, worker: _WorkerProcess) -> None:
         worker.process.look()
-        for message in worker.reports.receive():
+        for message in worker.channel.incoming.receive():
             self._heard(worker, message)
         end = worker.process.end
         if end is not None:
@@ -173,49 +182,34 @@ class WorkerPool(Engine):
                 why = f"worker {end}" + (f": {said}" if said else "")
             worker.failed(why, lost=worker.ended_as is None)
             self._forget(worker)
-        elif worker.reports.closed:
+        elif worker.channel.incoming.closed:
             with contextlib.suppress(KeyError, ValueError):  # its end is near, or it closed what it needs
-                self._selector.unregister(worker.reports)
+                self._selector.unregister(worker.channel.incoming)
             worker.stop()
         if worker.able or end is not None:  # until then it has its GPU, which the next job may need
             self._found += worker.found
             worker.found.clear()
 
-    def _forget(self, worker: _Worker) -> None:
+    def _forget(self, worker: _WorkerProcess) -> None:
         self._workers.remove(worker)
         for key in [key for key in self._selector.get_map().values() if key.data is worker]:
             self._selector.unregister(key.fd)
-        os.close(worker.jobs)
-        os.close(worker.reports.fileno())
+        worker.channel.close()
         if worker.gpu is not None:
             self._free_gpus.append(worker.gpu)
 
-    def _heard(self, worker: _Worker, message: dict[str, Any]) -> None:
-        job = worker.job
-        if "unable" in message:
-            raise _error_of(message["unable"])  # which is no architecture's fault
-        if "ready" in message:
+    def _heard(self, worker: _WorkerProcess, message: Message) -> None:
+        if isinstance(message, Unable):
+            raise message.error
+        if isinstance(message, Ready):
             worker.ready = True
-            if job is not None:
-                self._give(worker, job)
-        elif job is None or (message["number"], message["attempt"]) != (job.number, job.attempt):
-            return
-        elif "intermediate" in message:
-            worker.found.append(Intermediate(job.number, job.attempt, worker.sequence, message["intermediate"]))
-            worker.sequence += 1
-        elif worker.ended_as is not None and "failed" in message:
-            worker.failed(worker.ended_as)
-        elif "failed" in message:
-            error = _error_of(message["error"]) if "error" in message else None
-            if error is not None and not isinstance(error, UserCodeError):
-                raise error
-            worker.end(Failed(job.number, job.attempt, message["failed"], message["seconds"], error=error))
-        else:
-            result = TrialResult(message["value"], message["metrics"], message["cost"])
-            worker.end(Finished(job.number, job.attempt, result, message["seconds"]))
+            if worker.job is not None:
+                self._give(worker, worker.job)
+        elif isinstance(message, (Intermediate, Finished, Failed)):
+            worker.reported(message)
 
     def cancel(self, number: int, attempt: int, reason: str) -> None:
-        """Ask the worker to end the job at its next step; it is ended itself if that does not come soon."""
+        """Asks the worker to end the job at its next step; it is ended itself if that does not come soon."""
         for worker in self._workers:
             job = worker.job
             if job is None or (job.number, job.attempt) != (number, attempt) or worker.ended_as is not None:
@@ -227,38 +221,13 @@ class WorkerPool(Engine):
                 return
             worker.ended_as = reason
             worker.deadline = min(worker.deadline or float("inf"), time.monotonic() + _CANCEL_S)
-            with contextlib.suppress(OSError):
-                send(worker.jobs, {"cancel": {"number": number, "attempt": attempt}})
+            worker.channel.try_to_send(Cancel(number, attempt, reason))
 
     def close(self) -> None:
-        """End all workers; returns when they are gone."""
+        """Ends all workers; returns when they are gone."""
         for worker in self._workers:
             worker.process.stop()
         for worker in self._workers[:]:
             worker.process.wait(self._settings.grace_s + GRACE_S)
             self._forget(worker)
         self._selector.close()
-
-
-def _error_of(described: dict[str, Any]) -> NnasError:
-    return error_from_json(described) or EnvironmentFailure(
-        described["message"], where=described["where"], hint=described["hint"]
-    )
-
-
-def _two_pipes() -> tuple[int, int, int, int]:
-    """The ends of two pipes.
-
-    Raises:
-        EnvironmentFailure: too many files are open.
-    """
-    try:
-        one = os.pipe()
-        try:
-            return *one, *os.pipe()
-        except OSError:
-            for descriptor in one:
-                os.close(descriptor)
-            raise
-    except OSError as error:
-        raise environment_failure(error, "a pipe", "open") from error

@@ -12,10 +12,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nnas_core.execution import process_supervisor
-from nnas_core.execution.messages import Receiver
+from nnas_core.execution.pipes import Receiver
 
 __all__ = ["GRACE_S", "End", "Supervised", "environment", "last_line", "served_by"]
 
@@ -27,7 +26,7 @@ _BOOTSTRAP = "import sys; sys.path[:] = sys.argv[3:]; from {} import main; main(
 
 @dataclass(frozen=True)
 class End:
-    """How a command ended.
+    """Says how a command ended.
 
     Attributes:
         exit: its exit status, or None.
@@ -82,7 +81,7 @@ class Supervised:
     ) -> None:
         self.end: End | None = None
         self._pid: int | None = None
-        config = {
+        order: process_supervisor.Order = {
             "command": list(command),
             "log": str(log),
             "log_bytes": log_bytes,
@@ -91,7 +90,7 @@ class Supervised:
         }
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(Path(process_supervisor.__file__)), json.dumps(config)],
+                [sys.executable, "-I", "-S", str(Path(process_supervisor.__file__)), json.dumps(order)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -105,20 +104,21 @@ class Supervised:
         if self._process.stdin is None or self._process.stdout is None:
             raise OSError("no pipes")
         self._leash = self._process.stdin
-        self._status = Receiver(self._process.stdout.fileno())
+        self._status: Receiver[int | End] = Receiver(self._process.stdout.fileno(), _said)
 
     def fileno(self) -> int:
-        """What can be read from when ``look`` has something to do."""
+        """Returns the pipe that can be read from when ``look`` has something to do."""
         return self._status.fileno()
 
     def look(self) -> None:
-        """Read what the supervisor said; sets ``end``."""
+        """Reads what the supervisor said; sets ``end``."""
         if self.end is not None:
             return
-        for record in self._status.receive():
-            self._pid = record.get("pid", self._pid)
-            if "pid" not in record:
-                self._ended(End(record.get("exit"), record.get("signal"), record.get("error")))
+        for said in self._status.receive():
+            if isinstance(said, End):
+                self._ended(said)
+            else:
+                self._pid = said
         if self._status.closed and self.end is None:
             # the supervisor was killed: its child died with it, what that had started may live
             if self._pid is not None:
@@ -135,12 +135,12 @@ class Supervised:
         self._process.wait()
 
     def stop(self) -> None:
-        """Ask for the end; it comes within the grace and a moment."""
+        """Asks for the end; it comes within the grace and a moment."""
         with contextlib.suppress(OSError, ValueError):
             self._leash.close()
 
     def wait(self, seconds: float) -> None:
-        """Wait for the end that was asked for; the last means when it does not come."""
+        """Waits for the end that was asked for; the last means when it does not come."""
         deadline = time.monotonic() + seconds
         while self.end is None:
             if not self._status.wait(deadline - time.monotonic()):
@@ -149,8 +149,20 @@ class Supervised:
             self.look()
 
 
+def _said(record: Mapping[str, object]) -> int | End:
+    """Returns what a supervisor says: the number of its child, or how that ended."""
+    pid, code, number, error = (record.get(name) for name in ("pid", "exit", "signal", "error"))
+    if isinstance(pid, int):
+        return pid
+    return End(
+        code if isinstance(code, int) else None,
+        number if isinstance(number, int) else None,
+        None if error is None else str(error),
+    )
+
+
 def served_by(module: str, jobs: int, reports: int, path: Sequence[str] = ()) -> list[str]:
-    """The command that calls ``main(jobs, reports)`` of a module, with two pipes.
+    """Returns the command that calls ``main(jobs, reports)`` of a module, with two pipes.
 
     Args:
         module: found as it is found here.
@@ -162,7 +174,7 @@ def served_by(module: str, jobs: int, reports: int, path: Sequence[str] = ()) ->
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that says something, shortened; empty if there is none."""
+    """Returns the last line of a log that says something, shortened; empty if there is none."""
     with contextlib.suppress(OSError):
         with open(log, "rb") as stream:
             stream.seek(max(0, stream.seek(0, os.SEEK_END) - process_supervisor.TAIL_BYTES))
@@ -172,8 +184,8 @@ def last_line(log: Path) -> str:
     return ""
 
 
-def environment(threads: int, gpu: str | None, **more: Any) -> dict[str, str]:
-    """The environment of a trial: ours, with as many threads as its share of the cores, and at most one GPU.
+def environment(threads: int, gpu: str | None, **more: object) -> dict[str, str]:
+    """Returns the environment of a trial: ours, with as many threads as its share of the cores, and at most one GPU.
 
     Args:
         threads: for OpenMP and the like; fewer stay as they are.

@@ -19,11 +19,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TypedDict
 
-__all__ = ["TAIL_BYTES", "descendants", "main"]
+__all__ = ["TAIL_BYTES", "Order", "descendants", "main"]
 
 TAIL_BYTES = 4096
 """How much of the end of a log is kept that grew too long."""
@@ -31,6 +32,16 @@ TAIL_BYTES = 4096
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _GIVE_UP_S = 10.0  # on processes that not even SIGKILL ends, in a system call that does not return
+
+
+class Order(TypedDict):
+    """The argument of this script."""
+
+    command: list[str]
+    log: str
+    log_bytes: int
+    grace_s: float
+    fds: list[int]
 
 
 class _Log:
@@ -64,9 +75,9 @@ class _Log:
 
 
 class _Supervisor:
-    def __init__(self, config: dict[str, Any]) -> None:
-        self._grace_s: float = config["grace_s"]
-        self._log = _Log(config["log"], config["log_bytes"])
+    def __init__(self, order: Order) -> None:
+        self._grace_s = order["grace_s"]
+        self._log = _Log(order["log"], order["log_bytes"])
         self._stop = False
         self._ended: int | None = None
         wake_read, self._wake = os.pipe()
@@ -79,15 +90,15 @@ class _Supervisor:
         output, theirs = os.pipe()
         os.set_blocking(output, False)
         self._process = subprocess.Popen(
-            config["command"],
+            order["command"],
             stdin=subprocess.DEVNULL,
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
-            pass_fds=config["fds"],
+            pass_fds=order["fds"],
             preexec_fn=_die_with_parent,
         )
-        for descriptor in (theirs, *config["fds"]):
+        for descriptor in (theirs, *order["fds"]):
             os.close(descriptor)
         self._output = output
         self._selector = selectors.DefaultSelector()
@@ -99,7 +110,7 @@ class _Supervisor:
         self._stop = True
 
     def run(self) -> dict[str, int]:
-        """Wait for the end of the command, or bring it about."""
+        """Waits for the end of the command, or brings it about."""
         _say({"pid": self._process.pid})
         deadline: float | None = None
         while self._ended is None:
@@ -132,7 +143,7 @@ class _Supervisor:
             self._selector.unregister(descriptor)
 
     def _drain(self) -> bool:
-        """Log what the command has written; False if there is nothing more for now, or ever."""
+        """Logs what the command has written; false if there is nothing more for now, or ever."""
         try:
             data = os.read(self._output, 1 << 16)
         except BlockingIOError:
@@ -154,7 +165,7 @@ class _Supervisor:
                 self._ended = os.waitstatus_to_exitcode(status)
 
     def _send(self, number: int) -> bool:
-        """Signal all that the command started; False if there is nothing left."""
+        """Signals all that the command started; false if there is nothing left."""
         found = descendants(os.getpid())
         for pid in found:
             with contextlib.suppress(OSError):
@@ -165,7 +176,7 @@ class _Supervisor:
         return bool(found) or self._ended is None
 
     def _sweep(self) -> None:
-        """Kill until nothing is left: what is killed may just have started something."""
+        """Kills until nothing is left: what is killed may just have started something."""
         end = time.monotonic() + _GIVE_UP_S
         while self._send(signal.SIGKILL) and time.monotonic() < end:
             self._drain()
@@ -174,7 +185,7 @@ class _Supervisor:
 
 
 def descendants(root: int) -> list[int]:
-    """All processes below ``root`` that are no zombies."""
+    """Returns all processes below ``root`` that are no zombies."""
     children: dict[int, list[int]] = {}
     dead = set()
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
@@ -212,13 +223,13 @@ def _die_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _say(record: dict[str, Any]) -> None:
+def _say(record: Mapping[str, object]) -> None:
     with contextlib.suppress(OSError):  # nobody listens any more
         os.write(1, json.dumps(record).encode() + b"\n")
 
 
 def main(text: str) -> None:
-    """Run the command that a JSON object describes."""
+    """Runs the command that a JSON object describes."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
         supervisor = _Supervisor(json.loads(text))

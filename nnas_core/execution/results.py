@@ -1,4 +1,4 @@
-"""What a trial's program says about its result: a JSON file, which may be of any hand."""
+"""A trial's program says its result in a JSON file, which may be of any hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_REPORTS = 100_000
 
 
 def read_result(path: Path, trial: int, attempt: int) -> TrialResult | None:
-    """Read a result file.
+    """Reads a result file.
 
     It is a finite number; or an object with one under ``value``, and with objects of numbers under ``metrics`` and
     ``cost``; or, as NNI's programs report it, an object with one under ``default``, the other numbers being metrics.
@@ -63,7 +63,7 @@ def read_result(path: Path, trial: int, attempt: int) -> TrialResult | None:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """Open a file; a named pipe in its place has no writer, and must not hold up the study."""
+    """Opens a file; a named pipe in its place has no writer, and must not hold up the study."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
@@ -83,7 +83,7 @@ def _result(document: dict[str, Any]) -> TrialResult:
 
 
 class Reported:
-    """The intermediate values in a file that grows, a JSON object with ``value`` a line.
+    """Reads the intermediate values in a file that grows, a JSON object with ``value`` a line.
 
     Args:
         path: of the file, which may not be there yet.
@@ -96,7 +96,7 @@ class Reported:
         self._cut = False  # inside a line that is too long: its end is no line
 
     def new(self, to_the_end: bool = False) -> list[float]:
-        """The values that came since the last call; what is no finite number is passed over.
+        """Returns the values that came since the last call; what is no finite number is passed over.
 
         Args:
             to_the_end: all of them; otherwise some may come with the next call, so that no trial holds up the others.

@@ -6,107 +6,114 @@ number of intermediate values, and one end. When nobody sends any more, the work
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from nnas_core.errors import NnasError
-from nnas_core.execution.engine import TrialFailed, TrialResult
-from nnas_core.execution.messages import Receiver, send
-from nnas_core.execution.wire import error_to_json
+from nnas_core.execution.engine import Failed, Finished, Intermediate, Report, TrialFailed, TrialResult
+from nnas_core.execution.protocol import Cancel, Channel, Message, Ready, SentJob, Unable, begin_to_serve
 from nnas_core.files import finite, finite_only, not_finite
 
-__all__ = ["Cancelled", "Evaluation", "serve"]
+__all__ = ["Cancelled", "EvaluateInSteps", "serve"]
 
 
 class Cancelled(Exception):
     """Raised between the steps of an evaluation that nobody wants any more."""
 
 
-Evaluation = Callable[[str, Callable[[], None], Callable[[float], None]], TrialResult]
-"""Measures the architecture that a canonical text is: calls its second argument between steps (which may raise), and
-its third with intermediate values."""
+class EvaluateInSteps(Protocol):
+    """Measures the architecture that a canonical text is."""
+
+    def __call__(self, canonical: str, poll: Callable[[], None], report: Callable[[float], None], /) -> TrialResult:
+        """Returns what was measured; calls ``poll``, which may raise, between steps, ``report`` with values so far."""
 
 
-def serve(jobs: int, reports: int, prepare: Callable[[dict[str, Any]], Evaluation]) -> None:
-    """Work until the other side is gone.
+def serve(jobs: int, reports: int, prepare: Callable[[dict[str, Any]], EvaluateInSteps]) -> None:
+    """Works until the other side is gone.
 
     Args:
         jobs: the pipe to read from.
         reports: the pipe to write to.
         prepare: makes the evaluation of what the first message holds.
     """
-    for descriptor in (jobs, reports):
-        os.set_inheritable(descriptor, False)
-    _Worker(Receiver(jobs), reports).work(prepare)
+    channel, first, waiting = begin_to_serve(jobs, reports)
+    if first is None:
+        return
+    try:
+        evaluate = prepare(dict(first.setting))
+    except NnasError as error:
+        channel.try_to_send(Unable(error))
+        return
+    _JobLoop(channel, waiting, evaluate).run()
 
 
-class _Worker:
-    def __init__(self, jobs: Receiver, reports: int) -> None:
-        self._jobs = jobs
-        self._reports = reports
-        self._waiting: list[dict[str, Any]] = []
+class _JobLoop:
+    def __init__(self, channel: Channel, waiting: list[Message], evaluate: EvaluateInSteps) -> None:
+        self._channel = channel
+        self._waiting = waiting
+        self._evaluate = evaluate
 
-    def work(self, prepare: Callable[[dict[str, Any]], Evaluation]) -> None:
-        first = self._next()
-        if first is None:
-            return
-        try:
-            evaluation = prepare(first)
-        except NnasError as error:
-            self._send({"unable": error_to_json(error)})
-            return
-        self._send({"ready": True})
+    def run(self) -> None:
+        self._send(Ready())
         while True:
-            job = self._next()
-            if job is None:
+            message = self._next()
+            if message is None:
                 return
-            if "architecture" in job:  # a word to cancel what has ended says nothing
-                self._send(self._run(job, evaluation))
+            if isinstance(message, SentJob):  # a word to cancel what has ended says nothing
+                self._send(self._ended(message))
 
-    def _next(self) -> dict[str, Any] | None:
+    def _next(self) -> Message | None:
         while not self._waiting:
-            if self._jobs.closed:
+            if self._channel.incoming.closed:
                 return None
-            self._jobs.wait(None)
-            self._waiting += self._jobs.receive()
+            self._channel.incoming.wait(None)
+            self._waiting += self._channel.incoming.receive()
         return self._waiting.pop(0)
 
-    def _run(self, job: dict[str, Any], evaluation: Evaluation) -> dict[str, Any]:
-        of = {"number": job["number"], "attempt": job["attempt"]}
+    def _ended(self, job: SentJob) -> Report:
+        """Evaluates, and returns how that ended."""
         begin = time.monotonic()
-
-        def poll() -> None:
-            self._waiting += self._jobs.receive()
-            if self._jobs.closed or any(message == {"cancel": of} for message in self._waiting):
-                raise Cancelled
-
-        def report(value: float) -> None:
-            number = finite(value)
-            if number is not None:
-                self._send({**of, "intermediate": number})
-
+        error: NnasError | None = None
         try:
-            result = evaluation(job["architecture"], poll, report)
-            answer = self._finished(result)
+            result = self._evaluate(job.architecture, lambda: self._poll(job), _Reporter(job, self._send))
+            value = finite(result.value)
+            if value is not None:
+                kept = TrialResult(value, finite_only(result.metrics), finite_only(result.cost))
+                return Finished(job.number, job.attempt, kept, time.monotonic() - begin)
+            why = not_finite(result.value)
         except Cancelled:
-            answer = {"failed": "cancelled"}
+            why = "cancelled"
         except TrialFailed as failure:
-            answer = {"failed": failure.message}
-        except NnasError as error:
-            answer = {"failed": error.message, "error": error_to_json(error)}
-        return {**of, **answer, "seconds": time.monotonic() - begin}
+            why = failure.message
+        except NnasError as failure:
+            why, error = failure.message, failure
+        return Failed(job.number, job.attempt, why, time.monotonic() - begin, error=error)
 
-    @staticmethod
-    def _finished(result: TrialResult) -> dict[str, Any]:
-        value = finite(result.value)
-        if value is None:
-            return {"failed": not_finite(result.value)}
-        return {"value": value, "metrics": finite_only(result.metrics), "cost": finite_only(result.cost)}
+    def _poll(self, job: SentJob) -> None:
+        incoming = self._channel.incoming
+        self._waiting += incoming.receive()
+        cancelled = {(one.number, one.attempt) for one in self._waiting if isinstance(one, Cancel)}
+        if incoming.closed or (job.number, job.attempt) in cancelled:
+            raise Cancelled
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, message: Message) -> None:
         try:
-            send(self._reports, message)
+            self._channel.send(message)
         except OSError:  # nobody listens any more
-            self._jobs.closed = True
+            self._channel.incoming.closed = True
+
+
+class _Reporter:
+    """Sends the values that an evaluation has on its way, numbered."""
+
+    def __init__(self, job: SentJob, send: Callable[[Message], None]) -> None:
+        self._job = job
+        self._send = send
+        self._sequence = 0
+
+    def __call__(self, value: float) -> None:
+        number = finite(value)
+        if number is not None:
+            self._send(Intermediate(self._job.number, self._job.attempt, self._sequence, number))
+            self._sequence += 1

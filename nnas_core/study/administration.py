@@ -1,21 +1,27 @@
-"""What is done with studies from outside, while or after somebody runs them: followed, stopped, changed, deleted.
+"""Studies from outside, while or after somebody runs them: they are followed, stopped, changed, deleted.
 
-Nothing here makes its caller the owner. What a running study is asked, those who run it read in the store.
+Nothing here begins a session. What a running study is asked, those who run it read in the store.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import delete, func, select, update
 
 from nnas_core.errors import UsageError
 from nnas_core.study.storage.database import Database
-from nnas_core.study.storage.holders import gone, holder_of, in_use
-from nnas_core.study.storage.records import ENDED_STATES, TRIAL_STATES, StudyRecord, TrialRecord
-from nnas_core.study.storage.tables import intermediates, joiners, owners, repeats, studies, trials
+from nnas_core.study.storage.leases import gone, in_use, in_use_by
+from nnas_core.study.storage.records import (
+    ENDED_STATES,
+    TRIAL_STATES,
+    LimitsDocument,
+    StudyRecord,
+    TrialRecord,
+    limits_of,
+)
+from nnas_core.study.storage.tables import exclusive_leases, intermediates, repeats, shared_leases, studies, trials
 
 __all__ = ["StudyStatus", "delete_study", "read_status", "request_stop", "update_limits"]
 
@@ -25,46 +31,46 @@ _LATEST = 20
 
 @dataclass(frozen=True)
 class StudyStatus:
-    """How far a study is.
+    """Says how far a study is.
 
     Attributes:
-        study: which; its ``state`` is the true one: ``interrupted`` where the owner died without a word.
-        owner: who works on it (``process P on HOST since T``, and how many others that joined), or None.
+        study: which; its ``state`` is the true one: ``interrupted`` where its process died without a word.
+        in_use_by: who works on it (``process P on HOST since T``, and how many others), or None.
         counts: how many trials are in each of ``TRIAL_STATES``.
         limits: those of the run that works on it, or of the last one: ``trials``, ``duration_s`` and ``concurrency``.
-        stop_requested: the owner was asked to stop, and has not done so yet.
+        stop_requested: it was asked to stop, and has not done so yet.
         best: the best trial; None while none succeeded.
         trial_s: the mean time of the latest trials; None while there are none.
     """
 
     study: StudyRecord
-    owner: str | None
+    in_use_by: str | None
     counts: Mapping[str, int]
-    limits: Mapping[str, Any]
+    limits: LimitsDocument
     stop_requested: bool
     best: TrialRecord | None
     trial_s: float | None
 
     @property
     def finished(self) -> int:
-        """The trials that ended, with a result or without."""
+        """Holds how many trials ended, with a result or without."""
         return sum(self.counts[state] for state in ENDED_STATES)
 
     @property
     def left_s(self) -> float | None:
-        """About how long a running study takes to its number of trials; None where that cannot be told."""
-        wanted: int | None = self.limits["trials"]
+        """Holds about how long a running study takes to its number of trials; None where that cannot be told."""
+        wanted = self.limits["trials"]
         at_once = max(self.limits["concurrency"] or 1, self.counts["running"])  # each of many processes has so many
-        if self.owner is None or wanted is None or self.trial_s is None:
+        if self.in_use_by is None or wanted is None or self.trial_s is None:
             return None
         return max(0, wanted - self.finished) * self.trial_s / at_once
 
-    def to_json(self) -> dict[str, Any]:
-        """Everything but what the study was made with."""
+    def to_json(self) -> dict[str, object]:
+        """Returns everything but what the study was made with."""
         return {
             "name": self.study.name,
             "state": self.study.state,
-            "owner": self.owner,
+            "owner": self.in_use_by,
             "tuner": self.study.settings.tuner,
             "optimize_mode": self.study.settings.optimize_mode,
             "created": self.study.created,
@@ -77,7 +83,7 @@ class StudyStatus:
 
 
 def read_status(database: Database, study: StudyRecord, best: TrialRecord | None) -> StudyStatus:
-    """How far ``study`` is; its ``state`` is not looked at, that of the database is."""
+    """Returns how far ``study`` is; its ``state`` is not looked at, that of the database is."""
     latest = (
         select(trials.c.seconds)
         .where(trials.c.study_id == study.id, trials.c.state.in_(ENDED_STATES), trials.c.seconds.is_not(None))
@@ -91,7 +97,7 @@ def read_status(database: Database, study: StudyRecord, best: TrialRecord | None
         ).first()
         if row is None:
             raise gone(database, study)
-        holder = holder_of(database, connection, study)
+        who = in_use_by(database, connection, study)
         counted = connection.execute(
             select(trials.c.state, func.count().label("number"))
             .where(trials.c.study_id == study.id)
@@ -100,32 +106,32 @@ def read_status(database: Database, study: StudyRecord, best: TrialRecord | None
         trial_s = connection.execute(select(func.avg(latest.c.seconds))).scalar()
     counts = dict.fromkeys(TRIAL_STATES, 0)
     counts.update((one.state, one.number) for one in counted)
-    state = "interrupted" if row.state == "running" and holder is None else row.state
-    if holder is None:  # what a dead owner left running waits, as it will be found
+    state = "interrupted" if row.state == "running" and who is None else row.state
+    if who is None:  # what a dead process left running waits, as it will be found
         counts["waiting"] += counts["running"]
         counts["running"] = 0
     return StudyStatus(
         study=study.with_state(state),
-        owner=holder,
+        in_use_by=who,
         counts=counts,
-        limits={name: row.limits.get(name) for name in ("trials", "duration_s", "concurrency")},
-        stop_requested=holder is not None and bool(row.stop_requested),
+        limits=limits_of(row.limits),
+        stop_requested=who is not None and bool(row.stop_requested),
         best=best,
         trial_s=trial_s,
     )
 
 
 def request_stop(database: Database, study: StudyRecord) -> bool:
-    """Ask those who work on the study to stop; False if nobody does."""
+    """Asks those who work on the study to stop; false if nobody does."""
     with database.write() as connection:
-        if holder_of(database, connection, study) is None:
+        if in_use_by(database, connection, study) is None:
             return False
         connection.execute(update(studies).where(studies.c.id == study.id).values(stop_requested=1))
     return True
 
 
-def update_limits(database: Database, study: StudyRecord, changes: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Change limits of a running study, which heeds them within seconds.
+def update_limits(database: Database, study: StudyRecord, changes: Mapping[str, float | None]) -> LimitsDocument | None:
+    """Changes limits of a running study, which heeds them within seconds.
 
     Args:
         database: where the study is.
@@ -140,15 +146,15 @@ def update_limits(database: Database, study: StudyRecord, changes: Mapping[str, 
     """
     _check(changes)
     with database.write() as connection:
-        if holder_of(database, connection, study) is None:
+        if in_use_by(database, connection, study) is None:
             return None
         before = connection.execute(select(studies.c.limits).where(studies.c.id == study.id)).scalar_one()
-        limits = {**before, **changes}
+        limits = limits_of({**before, **changes})
         connection.execute(update(studies).where(studies.c.id == study.id).values(limits=limits))
     return limits
 
 
-def _check(changes: Mapping[str, Any]) -> None:
+def _check(changes: Mapping[str, float | None]) -> None:
     if not changes:
         raise UsageError("there is nothing to change", hint="give a number of trials, a duration or a concurrency")
     for name, value in changes.items():
@@ -161,15 +167,15 @@ def _check(changes: Mapping[str, Any]) -> None:
 
 
 def delete_study(database: Database, study: StudyRecord) -> None:
-    """Delete a study and its trials, for good.
+    """Deletes a study and its trials, for good.
 
     Raises:
         EnvironmentFailure: somebody works on it.
     """
     with database.write() as connection:
-        holder = holder_of(database, connection, study)
-        if holder is not None:
-            raise in_use(database, study, holder)
-        for table in (intermediates, repeats, trials, owners, joiners):
+        who = in_use_by(database, connection, study)
+        if who is not None:
+            raise in_use(database, study, who)
+        for table in (intermediates, repeats, trials, exclusive_leases, shared_leases):
             connection.execute(delete(table).where(table.c.study_id == study.id))
         connection.execute(delete(studies).where(studies.c.id == study.id))

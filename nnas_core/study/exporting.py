@@ -1,21 +1,46 @@
-"""The results of a study for other programs: as ``nnictl experiment export`` writes them, JSON or CSV."""
+"""The results of a study for other programs: as ``nnictl experiment export`` writes them, and as a study of Optuna.
+
+In Optuna's, which has a database of its own and is for its dashboard and plots, a key where one candidate is taken is a
+categorical parameter; where several may be, a parameter ``KEY[NAME]`` for each candidate says whether it is.
+"""
 
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import SQLAlchemyError
+
+from nnas_core.errors import EnvironmentFailure, UsageError
+from nnas_core.space.choice import Choice, Decision
 from nnas_core.space.search_space import SearchSpace
-from nnas_core.study.storage.records import TrialRecord
+from nnas_core.study.storage.database import parse_url, without_password
+from nnas_core.study.storage.records import ENDED_STATES, StudyRecord, TrialRecord
 
-__all__ = ["results_csv", "results_json"]
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
+
+__all__ = ["results_csv", "results_json", "write_optuna_study"]
+
+_STATES = {"succeeded": "COMPLETE", "failed": "FAIL", "stopped": "PRUNED"}
+
+_Name = str | int | bool  # what Optuna calls a candidate
 
 
-def results_json(trials: Sequence[TrialRecord], intermediates: Mapping[int, Sequence[float]]) -> list[dict[str, Any]]:
-    """Schema ``results``: parameters, value as a JSON text, number as a text, and what was reported on the way.
+# ---- as NNI's
+
+
+def results_json(
+    trials: Sequence[TrialRecord], intermediates: Mapping[int, Sequence[float]]
+) -> list[dict[str, object]]:
+    """Returns a document of the schema ``results``: value as a JSON text, number as a text, and what was reported.
 
     Args:
         trials: that succeeded.
@@ -33,7 +58,7 @@ def results_json(trials: Sequence[TrialRecord], intermediates: Mapping[int, Sequ
 
 
 def results_csv(trials: Sequence[TrialRecord], space: SearchSpace) -> str:
-    """A line a trial: ``id``, the candidates chosen at each key, ``reward``, and each metric by name.
+    """Returns a line a trial: ``id``, the candidates chosen at each key, ``reward``, and each metric by name.
 
     The keys are in the order of the space and the metrics in that of their names, whatever the trials. Several
     candidates have commas between them. A column whose name is taken already gets ``_2`` after it.
@@ -62,3 +87,122 @@ def _distinct(names: Sequence[str]) -> list[str]:
             column = f"{name}_{count}"
         found.append(column)
     return found
+
+
+# ---- as Optuna's
+
+
+def write_optuna_study(
+    url: str,
+    study: StudyRecord,
+    trials: Sequence[TrialRecord],
+    intermediates: Mapping[int, Sequence[float]],
+    *,
+    storage: str,
+) -> int:
+    """Writes a study of the same name that ``optuna.load_study`` and ``optuna-dashboard`` read.
+
+    Args:
+        url: of Optuna's database, made if there is none.
+        study: which.
+        trials: of it; those that have not ended are left out.
+        intermediates: what they reported on the way, by number.
+        storage: where our study is; it cannot be the same place.
+
+    Returns:
+        The number of trials written.
+
+    Raises:
+        UsageError: Optuna is not installed, ``url`` is none or is ours, or there is a study of that name.
+        EnvironmentFailure: the database cannot be written.
+    """
+    if importlib.util.find_spec("optuna") is None:
+        raise UsageError("Optuna is not installed", hint="pip install 'nnas[optuna]'")
+    where = without_password(url)
+    if _is_one_place(url, storage):
+        raise UsageError(
+            "Optuna's study needs a database of its own", where=where, hint="give another one, as sqlite:///optuna.db"
+        )
+    import optuna  # late: it is an extra, and slow to import
+
+    chosen = [trial for trial in trials if trial.state in ENDED_STATES]
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        direction = optuna.study.StudyDirection[study.settings.optimize_mode.upper()]
+        made = optuna.create_study(study_name=study.name, storage=url, direction=direction)
+        made.set_user_attr("tuner", study.settings.tuner)
+        made.set_user_attr("seed", study.settings.seed)
+        for trial in chosen:
+            made.add_trial(_frozen(trial, study, intermediates.get(trial.number, ())))
+    except optuna.exceptions.DuplicatedStudyError as error:
+        raise UsageError(
+            f"there is an Optuna study named {study.name!r} already", where=where, hint="give another database"
+        ) from error
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        cause = getattr(error, "orig", None) or error
+        raise EnvironmentFailure(
+            f"cannot write Optuna's study: {str(cause).splitlines()[0]}",
+            where=where,
+            hint="check the path or the server",
+        ) from error
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+    return len(chosen)
+
+
+def _is_one_place(url: str, storage: str) -> bool:
+    theirs, ours = parse_url(url), parse_url(storage)
+    if theirs.get_backend_name() == ours.get_backend_name() == "sqlite":
+        return Path(theirs.database or "").resolve() == Path(ours.database or "").resolve()
+    return theirs == ours
+
+
+def _frozen(trial: TrialRecord, study: StudyRecord, reported: Sequence[float]) -> FrozenTrial:
+    from optuna.distributions import CategoricalDistribution
+    from optuna.trial import FrozenTrial, TrialState
+
+    parameters: dict[str, _Name] = {}
+    distributions: dict[str, BaseDistribution] = {}
+    decisions = trial.architecture.indices()
+    for choice in study.settings.space:
+        for name, value, candidates in _categories(choice, decisions[choice.key]):
+            parameters[name] = value
+            distributions[name] = CategoricalDistribution(candidates)
+    finished = _local(trial.finished)
+    return FrozenTrial(
+        number=-1,  # Optuna numbers them itself, in the order that they come
+        trial_id=-1,
+        state=TrialState[_STATES[trial.state]],
+        value=trial.value,
+        datetime_start=_local(trial.started) or finished,
+        datetime_complete=finished,
+        params=parameters,
+        distributions=distributions,
+        user_attrs=_attributes(trial),
+        system_attrs={},
+        intermediate_values=dict(enumerate(reported)),
+    )
+
+
+def _attributes(trial: TrialRecord) -> dict[str, float | str]:
+    found: dict[str, float | str] = {"number": trial.number}
+    found.update({f"cost {name}": one for name, one in trial.cost.items()})
+    found.update({f"metric {name}": one for name, one in trial.metrics.items()})
+    return found if trial.error is None else {**found, "error": trial.error}
+
+
+def _categories(choice: Choice, decision: Decision) -> Iterator[tuple[str, _Name, tuple[_Name, ...]]]:
+    """Yields name, value and candidates of each of Optuna's parameters."""
+    distinct = len(set(choice.candidates)) == len(choice.candidates)
+    names: tuple[_Name, ...] = choice.candidates if distinct else tuple(range(len(choice.candidates)))
+    if choice.n_chosen == 1:
+        yield choice.key, names[decision[0]], names
+        return
+    for index, name in enumerate(names):
+        yield f"{choice.key}[{name}]", index in decision, (False, True)
+
+
+def _local(time: str | None) -> datetime | None:
+    """Returns a time as Optuna has it: in the machine's own zone, and without saying so."""
+    return None if time is None else datetime.fromisoformat(time).astimezone().replace(tzinfo=None)

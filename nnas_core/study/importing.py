@@ -18,11 +18,11 @@ from nnas_core.errors import ArchitectureError, InputError
 from nnas_core.files import finite, finite_only
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.search_space import SearchSpace
-from nnas_core.study.storage import leases
 from nnas_core.study.storage.database import Database
-from nnas_core.study.storage.holders import holder_of, in_use
+from nnas_core.study.storage.leases import in_use, in_use_by
 from nnas_core.study.storage.records import StudyRecord
-from nnas_core.study.storage.tables import intermediates, owners, trials
+from nnas_core.study.storage.tables import exclusive_leases, intermediates, trials
+from nnas_core.study.storage.trial_writer import timestamp
 from nnas_core.study.storage.tuner_log import digest_of, next_numbers
 
 __all__ = ["GivenResult", "ImportResult", "import_results", "read_results"]
@@ -50,7 +50,7 @@ class GivenResult:
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What became of the trials of a file.
+    """Says what became of the trials of a file.
 
     Attributes:
         imported: trials of the study now.
@@ -65,7 +65,7 @@ class ImportResult:
 
 
 def read_results(document: Any, space: SearchSpace, where: str) -> tuple[list[GivenResult], int]:
-    """Read what ``nnictl experiment export`` or ``nnas study export`` wrote, or ``nnas study trials --json``.
+    """Reads what ``nnictl experiment export`` or ``nnas study export`` wrote, or ``nnas study trials --json``.
 
     Args:
         document: a list of objects with ``parameter`` and ``value``, or an object with the list of ``trials``.
@@ -107,14 +107,14 @@ def read_results(document: Any, space: SearchSpace, where: str) -> tuple[list[Gi
 
 
 def _as_result(trial: Mapping[str, Any]) -> dict[str, Any]:
-    """A trial document in the form of a result."""
+    """Returns a trial document in the form of a result."""
     names = ("value", "metrics", "cost")
     kept = {name: trial[name] for name in names if name in trial}
     return {**kept, "parameter": trial["architecture"]} if "architecture" in trial else dict(trial)
 
 
 class _Unreadable(ValueError):
-    """Where a result is wrong, and how."""
+    """Says where a result is wrong, and how."""
 
 
 def _read(entry: Mapping[str, Any], space: SearchSpace) -> GivenResult:
@@ -136,15 +136,16 @@ def _read(entry: Mapping[str, Any], space: SearchSpace) -> GivenResult:
     return GivenResult(architecture, value, finite_only(metrics), finite_only(entry.get("cost", {})), reported)
 
 
-def _decoded(value: Any, name: str) -> Any:
-    """A value that is JSON in a text, as NNI's are, once or twice."""
+def _decoded(value: object, name: str) -> object:
+    """Returns a value that is JSON in a text, as NNI's are, once or twice."""
     for _ in range(2):
         if not isinstance(value, str):
             break
+        text = value
         try:
-            value = json.loads(value)
+            value = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise _Unreadable(f"{name}: the text {value[:80]!r} is not JSON") from error
+            raise _Unreadable(f"{name}: the text {text[:80]!r} is not JSON") from error
     return value
 
 
@@ -152,7 +153,7 @@ def _decoded(value: Any, name: str) -> Any:
 
 
 def import_results(database: Database, study: StudyRecord, results: list[GivenResult]) -> ImportResult:
-    """Store results as finished trials, all of them or none.
+    """Stores results as finished trials, all of them or none.
 
     Args:
         database: where the study is.
@@ -164,11 +165,15 @@ def import_results(database: Database, study: StudyRecord, results: list[GivenRe
     """
     mine = trials.c.study_id == study.id
     with database.write() as connection:
-        holder = holder_of(database, connection, study)
-        if holder is not None:
-            raise in_use(database, study, holder)
-        # an owner that only seems dead must not write on from the numbers that it knows
-        connection.execute(update(owners).where(owners.c.study_id == study.id).values(token=owners.c.token + 1))
+        who = in_use_by(database, connection, study)
+        if who is not None:
+            raise in_use(database, study, who)
+        # a process that only seems dead must not write on from the numbers that it knows
+        connection.execute(
+            update(exclusive_leases)
+            .where(exclusive_leases.c.study_id == study.id)
+            .values(token=exclusive_leases.c.token + 1)
+        )
         known = set(connection.execute(select(trials.c.digest).where(mine)).scalars())
         rows, steps = _rows(study, results, known, *next_numbers(connection, study.id))
         if rows:
@@ -180,10 +185,10 @@ def import_results(database: Database, study: StudyRecord, results: list[GivenRe
 
 def _rows(
     study: StudyRecord, results: list[GivenResult], known: set[str], number: int, order: int
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    rows: list[dict[str, Any]] = []
-    steps: list[dict[str, Any]] = []
-    time = leases.now().isoformat(timespec="milliseconds")
+) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+    rows: list[dict[str, object]] = []
+    steps: list[dict[str, object]] = []
+    time = timestamp()
     for result in results:
         canonical = result.architecture.canonical
         digest = digest_of(canonical)

@@ -1,27 +1,61 @@
-"""When a run of a study ends, and what holds for each of its trials."""
+"""When the work of a process on a study ends, what holds for each of its trials, and who is told."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from nnas_core.assessors.base import Assessor
 from nnas_core.errors import UsageError
-from nnas_core.study.storage.session import TrialWriter
+from nnas_core.study.storage.records import LimitsDocument, TrialRecord
 
-__all__ = ["Limits", "TrialRules"]
+if TYPE_CHECKING:
+    from nnas_core.study.storage.session import StudySession
+
+__all__ = ["LimitWatch", "Limits", "RunSettings", "TrialRules"]
 
 _LOOK_EVERY_S = 1.0
 """How often limits that others may change are read."""
 
 _RENEW_EVERY_S = 60.0
-"""How often the ownership is renewed while trials run and nothing is written."""
+"""How often the lease is renewed while trials run and nothing is written."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Says when a run of a study ends, and how much it does at once; others may change that in the store.
+
+    Attributes:
+        trials: the number of finished trials that the study shall have; None for no limit.
+        duration_s: no trial begins after so many seconds of the run.
+        concurrency: trials that run at once, as far as the engine has slots.
+
+    Raises:
+        UsageError: one of them is not positive.
+    """
+
+    trials: int | None = None
+    duration_s: float | None = None
+    concurrency: int = 1
+
+    def __post_init__(self) -> None:
+        if self.trials is not None and self.trials < 1:
+            raise UsageError(f"the number of trials must be at least 1, not {self.trials}")
+        if self.duration_s is not None and not self.duration_s > 0:
+            raise UsageError(f"the duration must be positive, not {self.duration_s:g} s")
+        if self.concurrency < 1:
+            raise UsageError(f"the concurrency must be at least 1, not {self.concurrency}")
+
+    def to_json(self) -> LimitsDocument:
+        """Returns the limits as they are stored."""
+        return {"trials": self.trials, "duration_s": self.duration_s, "concurrency": self.concurrency}
 
 
 @dataclass(frozen=True)
 class TrialRules:
-    """What holds for each trial of a run.
+    """Holds for each trial of a run.
 
     Attributes:
         attempts: how often a trial is begun whose process died, before it counts as failed.
@@ -47,67 +81,82 @@ class TrialRules:
             raise UsageError(f"the number of failures must be at least 1, not {self.max_failures}")
 
 
-class Limits:
-    """When a run ends and how much it does at once; others may change that in the store.
-
-    Args:
-        owned: the study; its limits are stored there now. Where others work on it already, theirs stay: their number
-            of trials holds.
-        trials, duration_s, concurrency: as for ``run_study``.
+@dataclass(frozen=True)
+class RunSettings:
+    """Says how a process works on a study.
 
     Attributes:
-        stop: somebody has asked the study to stop.
-
-    Raises:
-        UsageError: a limit is not positive.
+        limits: until when, and how much at once.
+        rules: for each trial.
+        should_stop: asked before every trial and several times a second; a signal's number ends the run.
+        on_start: called once with the numbers of finished and of recovered trials.
+        on_trial: called with each trial that ended here, after it is stored.
+        on_retry: called with a trial that begins again, and with what ended the attempt before.
     """
 
-    def __init__(self, owned: TrialWriter, trials: int | None, duration_s: float | None, concurrency: int) -> None:
-        if trials is not None and trials < 1:
-            raise UsageError(f"the number of trials must be at least 1, not {trials}")
-        if duration_s is not None and not duration_s > 0:
-            raise UsageError(f"the duration must be positive, not {duration_s:g} s")
-        if concurrency < 1:
-            raise UsageError(f"the concurrency must be at least 1, not {concurrency}")
-        self.trials = trials
-        self.duration_s = duration_s
-        self.concurrency = concurrency
-        self.stop = False
-        self._owned = owned
-        self._stored: dict[str, Any] = {}
+    limits: Limits = field(default_factory=Limits)
+    rules: TrialRules = field(default_factory=TrialRules)
+    should_stop: Callable[[], int | None] = field(default_factory=lambda: _ignored)
+    on_start: Callable[[int, int], None] = field(default_factory=lambda: _ignored)
+    on_trial: Callable[[TrialRecord], None] = field(default_factory=lambda: _ignored)
+    on_retry: Callable[[TrialRecord, str], None] = field(default_factory=lambda: _ignored)
+
+
+def _ignored(*_told: object) -> None:
+    """Stands for a callback that nobody has given."""
+
+
+class LimitWatch:
+    """Follows the limits of a run, which others may change in the store.
+
+    Args:
+        session: of the study; the limits are stored there now. Where others work on it already, theirs stay: their
+            number of trials holds.
+        limits: those that the run begins with.
+    """
+
+    def __init__(self, session: StudySession, limits: Limits) -> None:
+        self._session = session
+        self._trials, self._duration_s = limits.trials, limits.duration_s
+        self._concurrency = limits.concurrency
         self._begin = self._looked = self._renewed = time.monotonic()
-        owned.set_limits({"trials": trials, "duration_s": duration_s, "concurrency": concurrency})
-        self._stored, _ = owned.control()
-        self.read()
+        session.set_limits(limits.to_json())
+        self._known = session.read_control()
+        self._trials = self._known.limits["trials"]
+
+    @property
+    def concurrency(self) -> int:
+        """Holds how many trials run at once."""
+        return self._concurrency
 
     def look(self) -> None:
-        """Read the limits again, if that was not done just now."""
+        """Reads the limits again, if that was not done just now."""
         now = time.monotonic()
         if now - self._looked < _LOOK_EVERY_S:
             return
         self._looked = now
         if now - self._renewed >= _RENEW_EVERY_S:
             self._renewed = now
-            self._owned.renew()
-        self.read()
+            self._session.renew()
+        self._session.read_control()
 
-    def read(self) -> None:
-        """Read the limits again."""
-        before = self._stored
-        self._stored, self.stop = self._owned.control()
-        self.trials = self._stored.get("trials")
-        # the others are those of this process, until somebody changes them for all
-        if self._stored.get("duration_s") != before.get("duration_s"):
-            self.duration_s = self._stored.get("duration_s")
-        if self._stored.get("concurrency") != before.get("concurrency"):
-            self.concurrency = self._stored.get("concurrency") or 1
-
-    def reached(self, begun: int) -> str | None:
-        """The reason to begin nothing more, if there is one."""
-        if self.stop:
+    def reached(self) -> str | None:
+        """Returns the reason to begin nothing more, if there is one, by what the session has read last."""
+        self._heed()
+        if self._known.stop:
             return "stopped"
-        if self.trials is not None and begun >= self.trials:
+        if self._trials is not None and self._session.begun >= self._trials:
             return "trials"
-        if self.duration_s is not None and time.monotonic() - self._begin >= self.duration_s:
+        if self._duration_s is not None and time.monotonic() - self._begin >= self._duration_s:
             return "duration"
         return None
+
+    def _heed(self) -> None:
+        before, now = self._known.limits, self._session.control.limits
+        self._known = self._session.control
+        self._trials = now["trials"]
+        # the others are those of this process, until somebody changes them for all
+        if now["duration_s"] != before["duration_s"]:
+            self._duration_s = now["duration_s"]
+        if now["concurrency"] != before["concurrency"]:
+            self._concurrency = now["concurrency"] or 1

@@ -1,39 +1,86 @@
-"""A study begins here: a new one, the same one again, the tuner that proposes its trials, the assessor of them."""
+"""A study begins here: a new one, the same one again, its tuner and its assessor; and runs to its end."""
 
 from __future__ import annotations
 
 import inspect
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from nnas_core.assessors.base import Assessor
 from nnas_core.errors import InputError, UsageError, UserCodeError
+from nnas_core.execution.engine import Engine, Evaluate
 from nnas_core.plugins import registry
+from nnas_core.study.cooperation import SharedResult, run_shared
+from nnas_core.study.coordinator import StudyResult, run_study
+from nnas_core.study.limits import RunSettings
 from nnas_core.study.storage.records import StudyRecord, StudySettings
+from nnas_core.study.storage.store import StudyStore
 from nnas_core.tuners.base import Tuner
 
-if TYPE_CHECKING:
-    from nnas_core.study.storage.store import StudyStore
+__all__ = [
+    "create_assessor",
+    "create_study",
+    "create_tuner",
+    "join_study",
+    "open_study",
+    "resume_study",
+    "run_described",
+]
 
-__all__ = ["create_assessor", "create_study", "create_tuner", "join_study", "open_study", "resume_study"]
-
-_OURS = {"seed": "--seed", "optimize_mode": "the metric's mode"}
+_OURS = {"seed": "`seed`", "optimize_mode": "the metric's mode"}
 
 _T = TypeVar("_T")
 
 
-def create_study(store: StudyStore, settings: StudySettings) -> StudyRecord:
-    """Store a new study.
+def run_described(
+    store: StudyStore,
+    described: StudySettings,
+    engine: Engine | Evaluate,
+    settings: RunSettings | None = None,
+    *,
+    assessor: str | None = None,
+    assessor_args: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    join: bool = False,
+) -> StudyResult | SharedResult:
+    """Runs a study from its description, with its tuner and its assessor, alone or beside other processes.
+
+    Args:
+        store: where it is, or will be.
+        described: what it is made with.
+        engine: see ``run_study``.
+        settings: how long, how much at once, and who is told; ``assessor`` comes to its rules.
+        assessor, assessor_args: a registered name, or ``file.py:Class``, and arguments for its constructor.
+        resume: go on with a study of that name; else it must be new.
+        join: work on it beside other processes, see ``run_shared``; whoever comes first begins it.
 
     Raises:
-        UsageError: there is one of that name, which ``--resume`` would go on with.
+        UserCodeError: tuner or assessor are none.
+        UsageError, InputError: the study exists, does not exist, or was made with other settings; an argument is wrong.
+        EnvironmentFailure, NoResultError, Interrupted: see ``run_study``.
+    """
+    settings = settings or RunSettings()
+    if assessor is not None:
+        made = create_assessor(assessor, assessor_args or {}, described.optimize_mode)
+        settings = replace(settings, rules=replace(settings.rules, assessor=made))
+    study, tuner = open_study(store, described, resume, join)
+    run = run_shared if join else run_study
+    return run(store, study, tuner, engine, settings)
+
+
+def create_study(store: StudyStore, settings: StudySettings) -> StudyRecord:
+    """Stores a new study.
+
+    Raises:
+        UsageError: there is one of that name, which ``resume_study`` would go on with.
     """
     return store.create_study(settings)
 
 
 def resume_study(store: StudyStore, settings: StudySettings) -> StudyRecord:
-    """Find a study again, and make sure that what is asked for now is what it was made with.
+    """Finds a study again, and makes sure that what is asked for now is what it was made with.
 
     Raises:
         InputError: there is no such study, or settings differ; each difference is listed.
@@ -45,13 +92,13 @@ def resume_study(store: StudyStore, settings: StudySettings) -> StudyRecord:
             f"study {settings.name!r} was made with other settings",
             where=store.where,
             problems=differences,
-            hint="use the old ones, or start another study by --study NAME",
+            hint="use the old ones, or start another study by `study` NAME",
         )
     return study
 
 
 def join_study(store: StudyStore, settings: StudySettings) -> StudyRecord:
-    """The study of that name, new if there is none yet; any number of processes may do so at once.
+    """Returns the study of that name, new if there is none yet; any number of processes may do so at once.
 
     Raises:
         InputError: there is one of other settings; each difference is listed.
@@ -65,7 +112,7 @@ def join_study(store: StudyStore, settings: StudySettings) -> StudyRecord:
 def open_study(
     store: StudyStore, settings: StudySettings, resume: bool, join: bool = False
 ) -> tuple[StudyRecord, Tuner]:
-    """The study that ``settings`` describe, and a fresh tuner for it.
+    """Returns the study that ``settings`` describe, and a fresh tuner for it.
 
     Args:
         store: where it is, or will be.
@@ -92,7 +139,7 @@ def open_study(
 
 
 def create_tuner(kind: type[Tuner], args: Mapping[str, Any], *, name: str, seed: int, optimize_mode: str) -> Tuner:
-    """Build a tuner; ``seed`` and ``optimize_mode`` go to those that name them.
+    """Builds a tuner; ``seed`` and ``optimize_mode`` go to those that name them.
 
     Args:
         kind: the class.
@@ -104,11 +151,11 @@ def create_tuner(kind: type[Tuner], args: Mapping[str, Any], *, name: str, seed:
     Raises:
         UsageError: arguments that it does not take, or does not get.
     """
-    return _construct(kind, args, f"tuner {name!r}", "--tuner-arg", {"seed": seed, "optimize_mode": optimize_mode})
+    return _construct(kind, args, f"tuner {name!r}", "tuner_arg", {"seed": seed, "optimize_mode": optimize_mode})
 
 
 def create_assessor(name: str, args: Mapping[str, Any], optimize_mode: str) -> Assessor:
-    """Build an assessor; ``optimize_mode`` goes to one that names it.
+    """Builds an assessor; ``optimize_mode`` goes to one that names it.
 
     Args:
         name: a registered name, or ``file.py:Class``.
@@ -124,11 +171,11 @@ def create_assessor(name: str, args: Mapping[str, Any], optimize_mode: str) -> A
         raise UserCodeError(
             f"{kind.__name__} is no Assessor", where=name, hint="derive it from nnas_core.assessors.base.Assessor"
         )
-    return _construct(kind, args, f"assessor {name!r}", "--assessor-arg", {"optimize_mode": optimize_mode})
+    return _construct(kind, args, f"assessor {name!r}", "assessor_arg", {"optimize_mode": optimize_mode})
 
 
-def _construct(kind: type[_T], args: Mapping[str, Any], what: str, option: str, given: Mapping[str, Any]) -> _T:
-    """Call a constructor with ``args``, and with those of ``given`` that it names."""
+def _construct(kind: type[_T], args: Mapping[str, Any], what: str, parameter: str, given: Mapping[str, object]) -> _T:
+    """Calls a constructor with ``args``, and with those of ``given`` that it names."""
     parameters = dict(inspect.signature(kind).parameters)
     for reserved, source in _OURS.items():
         if reserved in args:
@@ -142,6 +189,6 @@ def _construct(kind: type[_T], args: Mapping[str, Any], what: str, option: str, 
         raise UsageError(f"{what} has no argument {', '.join(map(repr, unknown))}", hint=takes)
     missing = [key for key in accepted if named[key].default is inspect.Parameter.empty and key not in args]
     if missing:
-        example = f"{option} {missing[0]}={json.dumps(1)}"
+        example = f"`{parameter}` {missing[0]}={json.dumps(1)}"
         raise UsageError(f"{what} needs the argument {', '.join(map(repr, missing))}", hint=f"give it as {example}")
     return kind(**args, **{key: value for key, value in given.items() if key in named})

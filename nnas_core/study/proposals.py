@@ -16,10 +16,13 @@ from nnas_core.tuners.base import NoMoreTrials, Tuner
 
 __all__ = ["Proposer"]
 
+_Parameters = dict[str, Any]  # as ``Tuner.generate_parameters`` returns them
+_Asked = tuple[int, _Parameters]  # with the id of the proposal
+
 
 @dataclass
 class Proposer:
-    """A tuner with its calls counted and its proposals checked.
+    """Asks and tells a tuner; counts its calls and checks its proposals.
 
     Attributes:
         tuner: fresh, and given its search space.
@@ -31,7 +34,7 @@ class Proposer:
     tuner: Tuner
     name: str
     space: SearchSpace
-    untold: dict[int, tuple[int, dict[str, Any]]] = field(default_factory=dict)
+    untold: dict[int, _Asked] = field(default_factory=dict)
     _next_id: int = 0
     _ended: set[int] = field(default_factory=set)
     _also: tuple[str, ...] = ()
@@ -42,8 +45,8 @@ class Proposer:
         named = {one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
         self._also = tuple(name for name in ("metrics", "cost") if takes_any or name in named)
 
-    def propose(self) -> tuple[int, dict[str, Any], Architecture]:
-        """The id of the next proposal, its parameters, and its architecture.
+    def propose(self) -> tuple[int, _Parameters, Architecture]:
+        """Returns the id of the next proposal, its parameters, and its architecture.
 
         Raises:
             NoMoreTrials: there is none.
@@ -54,7 +57,7 @@ class Proposer:
         self._next_id += 1
         return parameter_id, parameters, self._checked(parameters)
 
-    def _checked(self, parameters: Any) -> Architecture:
+    def _checked(self, parameters: object) -> Architecture:
         try:
             architecture = self.space.parse(parameters)
             self.space.validate(architecture)
@@ -77,18 +80,18 @@ class Proposer:
         )
 
     def tell(self, trial: Stored) -> None:
-        """Let the tuner know how a trial ended; metrics and costs too, if its ``receive_trial_result`` takes them."""
+        """Lets the tuner know how a trial ended; metrics and costs too, if its ``receive_trial_result`` takes them."""
         self._tell(*self.untold.pop(trial.number), trial)
         self._ended.add(trial.number)
 
-    def tell_again(self, trial: Stored, parameter_id: int, parameters: dict[str, Any]) -> None:
-        """Let the tuner know how a trial ended whose architecture it proposed again.
+    def tell_again(self, trial: Stored, parameter_id: int, parameters: _Parameters) -> None:
+        """Lets the tuner know how a trial ended whose architecture it proposed again.
 
         One that has not ended counts as failed: the tuner shall propose something else, and learns of its result later.
         """
         self._tell(parameter_id, parameters, trial)
 
-    def _tell(self, parameter_id: int, parameters: dict[str, Any], trial: Stored) -> None:
+    def _tell(self, parameter_id: int, parameters: _Parameters, trial: Stored) -> None:
         succeeded = trial.state == "succeeded"
         if trial.value is not None and succeeded:
             given: dict[str, Mapping[str, float]] = {"metrics": trial.metrics, "cost": trial.cost}
@@ -99,7 +102,7 @@ class Proposer:
     def replay(
         self, events: list[Event], trials: dict[int, Stored], architecture: Callable[[int], Architecture]
     ) -> None:
-        """Repeat the calls of an earlier run, or those that others have made since the last time.
+        """Repeats the calls of an earlier run, or those that others have made since the last time.
 
         A tuner that now proposes something else is told the results of what was tried, under the old ids. Imported
         trials go to ``import_data``, where they came in the order of the calls.
@@ -109,9 +112,9 @@ class Proposer:
             trials: those of the events by their number, as they are stored now.
             architecture: looks up the architecture of a trial.
         """
-        strayed = []
-        again: dict[int, tuple[int, dict[str, Any]]] = {}  # a repeat is told right after its proposal
-        imported: list[dict[str, Any]] = []
+        strayed: list[int] = []
+        again: dict[int, _Asked] = {}  # a repeat is told right after its proposal
+        imported: list[dict[str, object]] = []
         for event in events:
             trial = trials[event.number]
             if event.kind == "imported":
@@ -120,22 +123,9 @@ class Proposer:
                 continue
             self._import(imported)
             if event.kind == "told":
-                if event.number in again:
-                    known = trial if event.number in self._ended else replace(trial, state="running", value=None)
-                    self.tell_again(known, *again.pop(event.number))
-                else:
-                    self.tell(trial)
-                continue
-            parameter_id = self._next_id
-            parameters = self._repeat(trial)
-            if parameters is None:
+                self._tell_as_before(trial, again)
+            elif not self._propose_as_before(trial, again, architecture):
                 strayed.append(event.number)
-                parameters = architecture(event.number).parameters()
-            if event.number in self.untold or event.number in self._ended:
-                again[event.number] = parameter_id, parameters
-            else:
-                self.untold[event.number] = parameter_id, parameters
-            self._next_id = parameter_id + 1
         self._import(imported)
         if strayed:
             warnings.warn(
@@ -145,13 +135,32 @@ class Proposer:
                 stacklevel=3,
             )
 
-    def _imported(self, trial: Stored, architecture: Architecture) -> dict[str, Any]:
+    def _propose_as_before(
+        self, trial: Stored, again: dict[int, _Asked], architecture: Callable[[int], Architecture]
+    ) -> bool:
+        """Asks for the proposal that was made then; returns false if the tuner makes another one now."""
+        parameter_id = self._next_id
+        parameters = self._repeat(trial)
+        known = trial.number in self.untold or trial.number in self._ended
+        asked = again if known else self.untold
+        asked[trial.number] = parameter_id, parameters or architecture(trial.number).parameters()
+        self._next_id = parameter_id + 1
+        return parameters is not None
+
+    def _tell_as_before(self, trial: Stored, again: dict[int, _Asked]) -> None:
+        if trial.number not in again:
+            self.tell(trial)
+            return
+        known = trial if trial.number in self._ended else replace(trial, state="running", value=None)
+        self.tell_again(known, *again.pop(trial.number))
+
+    def _imported(self, trial: Stored, architecture: Architecture) -> dict[str, object]:
         given = {"metrics": trial.metrics, "cost": trial.cost}
         also = {name: dict(given[name]) for name in self._also}
         return {"parameter": architecture.parameters(), "value": trial.value, **also}
 
-    def _import(self, imported: list[dict[str, Any]]) -> None:
-        """Hand over the trials of elsewhere that came in a row, and forget them."""
+    def _import(self, imported: list[dict[str, object]]) -> None:
+        """Hands over the trials of elsewhere that came in a row, and forgets them."""
         if not imported:
             return
         if type(self.tuner).import_data is Tuner.import_data:
@@ -163,7 +172,7 @@ class Proposer:
         self.tuner.import_data(imported[:])
         imported.clear()
 
-    def _repeat(self, trial: Stored) -> dict[str, Any] | None:
+    def _repeat(self, trial: Stored) -> _Parameters | None:
         try:
             _, parameters, architecture = self.propose()
         except (NoMoreTrials, UserCodeError):

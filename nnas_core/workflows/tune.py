@@ -16,16 +16,18 @@ from nnas_core.execution.commands import LocalSettings
 from nnas_core.execution.engine import Engine, Evaluate, TrialFailed, TrialResult
 from nnas_core.execution.factory import engine_of
 from nnas_core.execution.ray.engine import RaySettings
-from nnas_core.execution.worker import Evaluation as ServedEvaluation
+from nnas_core.execution.work import WorkerTrials
+from nnas_core.execution.worker import EvaluateInSteps
 from nnas_core.mutables.extraction import extract
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.plugins.loading import as_user_error, load
 from nnas_core.runs.recording import StopSignal, choose_device, load_weights, weights_digest
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.search_space import SearchSpace
-from nnas_core.study.cooperation import JoinedResult
+from nnas_core.study.cooperation import SharedResult
 from nnas_core.study.coordinator import StudyResult
-from nnas_core.study.running import run_described
+from nnas_core.study.limits import RunSettings
+from nnas_core.study.opening import run_described
 from nnas_core.study.storage.records import StudySettings
 from nnas_core.study.storage.store import StudyStore
 from nnas_core.training.data import build_batches, held_out_batches
@@ -154,9 +156,10 @@ def tune(
     local: LocalSettings | None = None,
     cluster: RaySettings | None = None,
     *,
-    should_stop: StopSignal = lambda: None,
-    **run: Any,
-) -> StudyResult | JoinedResult:
+    run: RunSettings | None = None,
+    resume: bool = False,
+    join: bool = False,
+) -> StudyResult | SharedResult:
     """Run a study of a model.
 
     A trial gives the same value in a worker process as in this one: a worker loads what was loaded here, from the same
@@ -169,8 +172,8 @@ def tune(
         local: how worker processes evaluate; None evaluates in this process, one trial at a time, without time-outs
             and assessors.
         cluster: where those processes are, if not on this machine; only with ``local``.
-        should_stop: asked often; the trials at hand then wait for the next run.
-        run: rules, limits, callbacks, and whether to resume or to join, see ``run_described``.
+        run: until when, and who is told; the trials at hand wait for the next run when it says stop.
+        resume, join: see ``run_described``.
 
     Raises:
         UsageError, InputError: the study exists, does not exist, or was made with other settings.
@@ -178,6 +181,7 @@ def tune(
         NoResultError: no trial succeeded.
         Interrupted: everything is stored.
     """
+    run = run or RunSettings()
     begin = random_state.capture() if local else {}
     setting = _Setting(settings if local is None else replace(settings, device="cpu"), settings.checkpoint)
     minimize = setting.task.metric_mode == "min"
@@ -193,16 +197,24 @@ def tune(
     with contextlib.ExitStack() as stack:
         engine: Engine | Evaluate  # before the tuner: what its constructor draws is not drawn in a worker
         if local is None:
-            engine = _trial_of(setting, settings).in_this_process(should_stop)
+            engine = _trial_of(setting, settings).in_this_process(run.should_stop)
         else:
             worker = {"settings": asdict(settings), "random": random_state.to_json(begin), "weights": setting.weights}
-            work = {"module": "nnas_core.workflows.tune_worker", "setting": worker}
-            engine = stack.enter_context(contextlib.closing(engine_of(work, setting.space, local, cluster)))
-        assessor = settings.assessor, settings.assessor_arg
-        return run_described(store, study_settings, engine, *assessor, should_stop=should_stop, **run)
+            kind = WorkerTrials("nnas_core.workflows.tune_worker", worker)
+            engine = stack.enter_context(contextlib.closing(engine_of(kind, setting.space, local, cluster)))
+        return run_described(
+            store,
+            study_settings,
+            engine,
+            run,
+            assessor=settings.assessor,
+            assessor_args=settings.assessor_arg,
+            resume=resume,
+            join=join,
+        )
 
 
-def prepare_worker(document: Mapping[str, Any]) -> ServedEvaluation:
+def prepare_worker(document: Mapping[str, Any]) -> EvaluateInSteps:
     """Load in a worker process what ``tune`` has loaded, from the same random state.
 
     Args:

@@ -13,10 +13,12 @@ from nnas_core.errors import EnvironmentFailure
 from nnas_core.execution.commands import LocalSettings, split_command
 from nnas_core.execution.factory import engine_of
 from nnas_core.execution.ray.engine import RaySettings
+from nnas_core.execution.work import CommandTrials
 from nnas_core.space.search_space import SearchSpace
-from nnas_core.study.cooperation import JoinedResult
+from nnas_core.study.cooperation import SharedResult
 from nnas_core.study.coordinator import StudyResult
-from nnas_core.study.running import run_described
+from nnas_core.study.limits import RunSettings
+from nnas_core.study.opening import run_described
 from nnas_core.study.storage.records import StudySettings
 from nnas_core.study.storage.store import StudyStore
 
@@ -61,8 +63,11 @@ def tune_command(
     store: StudyStore,
     local: LocalSettings,
     cluster: RaySettings | None = None,
-    **run: Any,
-) -> StudyResult | JoinedResult:
+    *,
+    run: RunSettings | None = None,
+    resume: bool = False,
+    join: bool = False,
+) -> StudyResult | SharedResult:
     """Run a study whose trials are processes of a command; see ``CommandEngine`` for what they find and leave.
 
     Args:
@@ -70,7 +75,8 @@ def tune_command(
         store: where the study is, or will be.
         local: where the files of trials go, and what each gets of its machine.
         cluster: where trials run; None: on this machine.
-        run: rules, limits, callbacks, and whether to resume or to join, see ``run_described``.
+        run: until when, and who is told.
+        resume, join: see ``run_described``.
 
     Raises:
         EnvironmentFailure: there is no such program, or the cluster cannot be used.
@@ -95,5 +101,14 @@ def tune_command(
         optimize_mode=settings.optimize_mode,
         config=settings.config(),
     )
-    with contextlib.closing(engine_of({"command": command}, settings.space, local, cluster)) as engine:
-        return run_described(store, study_settings, engine, settings.assessor, settings.assessor_arg, **run)
+    with contextlib.closing(engine_of(CommandTrials(command), settings.space, local, cluster)) as engine:
+        return run_described(
+            store,
+            study_settings,
+            engine,
+            run,
+            assessor=settings.assessor,
+            assessor_args=settings.assessor_arg,
+            resume=resume,
+            join=join,
+        )

@@ -40,12 +40,12 @@ def asked(store: StudyStore) -> bool:
 
 
 def test_stop_asks_the_owner(nnas: Cli, store: StudyStore) -> None:
-    with store.acquire(store.study("first")) as owned:
+    with store.acquire(store.study("first")) as session:
         assert not asked(store)
         result = nnas("study", "stop")
         assert (result.code, result.out, result.err) == (0, "study 'first' was asked to stop\n", "")
         assert asked(store)
-        assert owned.control()[1]
+        assert session.read_control().stop
         assert "\nasked         to stop\n" in nnas.ok("study", "show").out
         assert nnas.ok("study", "top").out.startswith("first: stopping; ")
 
@@ -63,11 +63,11 @@ def test_stop_can_wait_for_the_end(nnas: Cli, store: StudyStore) -> None:
     ready = threading.Event()
 
     def run() -> None:
-        with StudyStore.open(URL) as mine, mine.acquire(mine.study("first")) as owned:
+        with StudyStore.open(URL) as mine, mine.acquire(mine.study("first")) as session:
             ready.set()
-            while not owned.control()[1]:
+            while not session.read_control().stop:
                 pass
-            owned.release("interrupted")
+            session.release("interrupted")
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -96,7 +96,13 @@ def test_a_study_that_runs_ends_where_it_is_stopped_and_begins_again(
         assert (result.reason, result.finished) == ("stopped", 3)
         assert store.study("study").state == "interrupted"
         assert (
-            run_study(store, study, study_programs.tuner_of(study), study_programs.evaluate, trials=5).reason
+            run_study(
+                store,
+                study,
+                study_programs.tuner_of(study),
+                study_programs.evaluate,
+                study_programs.run_settings(trials=5),
+            ).reason
             == "trials"
         )
 
@@ -119,10 +125,10 @@ def test_a_study_that_runs_ends_where_it_is_stopped_and_begins_again(
 def test_update_changes_what_is_given(
     nnas: Cli, store: StudyStore, options: tuple[Any, ...], limits: dict[str, Any], said: str
 ) -> None:
-    with store.acquire(store.study("first")) as owned:
+    with store.acquire(store.study("first")) as session:
         result = nnas("study", "update", *options)
         assert (result.code, result.out, result.err) == (0, f"study 'first': {said}\n", "")
-        assert owned.control()[0] == limits
+        assert session.read_control().limits == limits
         assert nnas.ok("study", "update", *options, "--json").json == {
             "study": "first",
             "state": "running",
@@ -139,7 +145,9 @@ def test_a_study_that_runs_heeds_an_update(nnas: Cli, monkeypatch: pytest.Monkey
 
     with StudyStore.open(URL) as store:
         study = create_study(store, study_programs.settings("random"))
-        result = run_study(store, study, study_programs.tuner_of(study), evaluate, trials=50)
+        result = run_study(
+            store, study, study_programs.tuner_of(study), evaluate, study_programs.run_settings(trials=50)
+        )
     assert (result.reason, result.finished) == ("trials", 4)
 
 
@@ -205,7 +213,7 @@ def test_a_study_that_runs_is_not_deleted(nnas: Cli, store: StudyStore) -> None:
         result = nnas("study", "delete", "--yes")
         assert (result.code, result.out) == (6, "")
         assert result.err == (
-            f"nnas: error: nnas.db: study 'first' is in use by {store.owner(study)}\n"
+            f"nnas: error: nnas.db: study 'first' is in use by {store.in_use_by(study)}\n"
             "hint: wait until it has ended, or end it by `nnas study stop first`\n"
         )
     assert len(store.trials(study)) == 4

@@ -182,8 +182,16 @@ def test_a_network_file_system_is_warned_of(nnas: Cli, folder: Path, monkeypatch
     )
 
 
+@pytest.mark.parametrize(
+    ("command", "how"),
+    [
+        pytest.param((*TUNE, "--trials", 2, "--resume"), " with --resume", id="tune"),
+        pytest.param((*TUNE, "--trials", 2, "--join"), " with --join", id="one of many"),
+        pytest.param(("study", "delete", "study", "--yes"), "", id="study"),
+    ],
+)
 def test_a_database_that_another_program_locks_is_an_error_that_names_it(
-    nnas: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
+    nnas: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[object, ...], how: str
 ) -> None:
     nnas.ok(*TUNE, "--trials", 1)
     opened = StudyStore.open.__func__  # type: ignore[attr-defined]
@@ -192,13 +200,13 @@ def test_a_database_that_another_program_locks_is_an_error_that_names_it(
     )
     with closing(sqlite3.connect("nnas.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        result = nnas(*TUNE, "--trials", 2, "--resume")
+        result = nnas(*command)
     assert (result.code, result.out) == (6, "")
     assert result.err == (
         f"nnas: error: nnas.db: locked for 0.1 s by process {os.getpid()}\n"
-        "hint: wait until it has ended, then run the command again with --resume\n"
+        f"hint: wait until it has ended, then run the command again{how}\n"
     )
-    nnas.ok(*TUNE, "--trials", 2, "--resume")
+    nnas.ok(*command)
 
 
 def test_a_study_goes_on_with_other_workers_but_with_no_other_setting(nnas: Cli, folder: Path) -> None:

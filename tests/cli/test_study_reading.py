@@ -134,13 +134,13 @@ def test_list_of_no_studies_says_so_beside_the_answer(nnas: Cli) -> None:
 
 
 def test_a_study_shows_as_running_while_its_owner_lives_and_as_interrupted_after(nnas: Cli, store: StudyStore) -> None:
-    owned = store.acquire(store.study("first"))
-    owned.start(store.study("first").settings.space.at(7))
+    session = store.acquire(store.study("first"))
+    session.trials.start(store.study("first").settings.space.at(7))
     shown = nnas.ok("study", "list", "--json").json["studies"][0]
     assert (shown["state"], shown["counts"]["running"], shown["counts"]["waiting"]) == ("running", 1, 0)
-    from nnas_core.study.storage import leases as owner
+    from nnas_core.study.storage import leases
 
-    owner.release(owned._claim)  # as if the process had died: nothing is written
+    leases.release(session.lease)  # as if the process had died: nothing is written
     shown = nnas.ok("study", "list", "--json").json["studies"][0]
     assert (shown["state"], shown["counts"]["running"], shown["counts"]["waiting"]) == ("interrupted", 0, 1)
     assert store.study("first").state == "running"  # reading repairs nothing
@@ -195,8 +195,8 @@ def test_show_as_json_has_the_study_document_and_the_best_trial(nnas: Cli, store
 
 def test_a_running_study_tells_how_long_it_still_takes(nnas: Cli, store: StudyStore) -> None:
     study = store.study("first")
-    with store.acquire(study) as owned:
-        owned.set_limits({"trials": 10, "duration_s": None, "concurrency": 3})
+    with store.acquire(study) as session:
+        session.set_limits({"trials": 10, "duration_s": None, "concurrency": 3})
         # four trials of 1, 2, 3 and 4 seconds; six are left, three at once
         assert nnas.ok("study", "show", "--json").json["seconds_left"] == 6 * 2.5 / 3
         assert "\nleft          about 5 s\n" in nnas.ok("study", "show").out
@@ -295,12 +295,12 @@ def test_top_is_one_snapshot_where_nobody_watches(nnas: Cli, store: StudyStore) 
 def test_top_follows_a_study_until_it_ends(
     forks: ForkServer, store: StudyStore, tmp_path: Path, terminal: Terminal
 ) -> None:
-    owned = store.acquire(store.study("first"))
+    session = store.acquire(store.study("first"))
     process = forks.start(
         tmp_path, "study", "top", "--interval", 0.1, stdout=terminal.path, stderr=terminal.path, env={"TERM": "xterm"}
     )
     wait_until(lambda: b"first: running" in terminal._content, process)
-    owned.release("finished")
+    session.release("finished")
     assert process.wait().code == 0
     assert "first: finished; 4/4 finished" in terminal.text()
 
@@ -316,7 +316,7 @@ def test_ctrl_c_ends_top_and_not_the_study(
         wait_until(lambda: b"first: running" in terminal._content, process)
         process.signal(signal.SIGINT)
         assert process.wait().code == 130
-        assert store.owner(study) is not None
+        assert store.in_use_by(study) is not None
     assert "nnas: error: study 'first' is no longer shown, and goes on\r\nhint: `nnas study stop first` ends it" in (
         terminal.text()
     )

@@ -283,5 +283,5 @@ def test_nothing_is_imported_while_somebody_works_on_the_study(nnas: Cli, store:
     with store.acquire(study):
         result = imported(nnas, [{"parameter": FIRST, "value": 1}])
         assert (result.code, result.out) == (6, "")
-        assert result.err.startswith(f"nnas: error: nnas.db: study 'empty' is in use by {store.owner(study)}\n")
+        assert result.err.startswith(f"nnas: error: nnas.db: study 'empty' is in use by {store.in_use_by(study)}\n")
     assert store.trials(study) == []

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nnas_core.study.storage.store import StudyStore
-from tests.cli_support import Cli, Result
+from tests.cli_support import Cli, ForkServer, Result
 
 SPACE = {
     "op": {"_type": "layer_choice", "_value": ["a", "b", "c"]},
@@ -133,3 +133,14 @@ def test_it_cannot_be_asked_for_with_resume(nnas: Cli) -> None:
     assert result.err == (
         "nnas: error: --join goes on with a study that is there: --resume adds nothing\nhint: leave it out\n"
     )
+
+
+def test_after_an_error_of_the_store_the_hint_names_the_option_that_goes_on(
+    forks: ForkServer, nnas: Cli, tmp_path: Path
+) -> None:
+    nnas.ok(*TUNE[:-1], "3", "--join")
+    result = forks.run(tmp_path, *TUNE, "--join", file_limit=20_000)
+    assert (result.code, result.out) == (6, "")
+    hint = "hint: check the disk and its free space and run the command again with --join"
+    assert result.err.splitlines()[-1] == hint
+    assert len(nnas.ok(*TUNE, "--join").json) == 2

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nnas_core.execution.messages import Receiver
+from nnas_core.execution.pipes import Receiver
 from nnas_core.execution.process import Supervised
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ class RayCluster:
     address: str
     environment: dict[str, str]
     _asks: int
-    _answers: Receiver
+    _answers: Receiver[dict[str, Any]]
 
     def replace_second_node(self) -> None:
         """Kill a node, and add one."""
@@ -41,7 +41,7 @@ class RayCluster:
         _answer(self._answers)
 
 
-def _answer(answers: Receiver) -> dict[str, Any]:
+def _answer(answers: Receiver[dict[str, Any]]) -> dict[str, Any]:
     while True:
         found = answers.receive()
         if found:
@@ -67,7 +67,7 @@ def _ray_cluster() -> Iterator[RayCluster]:
             env={**os.environ, **environment, "RAY_TMPDIR": folder},
             fds=(asks, answers),
         )
-        receiver = Receiver(our_answers)
+        receiver: Receiver[dict[str, Any]] = Receiver(our_answers, dict)
         yield RayCluster(_answer(receiver)["address"], environment, our_asks, receiver)
         process.stop()
         process.wait(START_S)

@@ -16,7 +16,7 @@ from typing import Any
 
 from nnas_core.errors import EnvironmentFailure, UserCodeError
 from nnas_core.execution.engine import TrialFailed, TrialResult
-from nnas_core.execution.worker import Evaluation, serve
+from nnas_core.execution.worker import EvaluateInSteps, serve
 
 Poll = Callable[[], None]
 Report = Callable[[float], None]
@@ -132,7 +132,7 @@ def main(jobs: int, reports: int) -> None:
     serve(jobs, reports, prepare)
 
 
-def prepare(setting: dict[str, Any]) -> Evaluation:
+def prepare(setting: dict[str, Any]) -> EvaluateInSteps:
     """As the setting says."""
     folder = Path(setting["folder"])
     deeds = Deeds(folder)

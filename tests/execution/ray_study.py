@@ -11,7 +11,9 @@ from pathlib import Path
 from nnas_core.errors import InputError
 from nnas_core.execution.commands import LocalSettings
 from nnas_core.execution.ray.engine import RayEngine, RaySettings
+from nnas_core.execution.work import CommandTrials
 from nnas_core.study.coordinator import run_study
+from nnas_core.study.limits import Limits, RunSettings
 from nnas_core.study.opening import create_study
 from nnas_core.study.storage.records import StudySettings
 from nnas_core.study.storage.store import StudyStore
@@ -27,13 +29,13 @@ def main(url: str, folder: str, address: str) -> None:
         except InputError:
             study = create_study(store, StudySettings("study", SPACE, "random"))
         engine = RayEngine(
-            {"command": command(Path(folder))},
+            CommandTrials(command(Path(folder))),
             SPACE,
             LocalSettings(Path(folder, "logs")),
             RaySettings(address=address or None, cpus=2),
         )
         tuner = RandomTuner(study.settings.seed, study.settings.optimize_mode)
-        result = run_study(store, study, tuner, engine, trials=8, concurrency=2)
+        result = run_study(store, study, tuner, engine, RunSettings(Limits(8, concurrency=2)))
         print(result.finished, result.failed, result.recovered)
 
 

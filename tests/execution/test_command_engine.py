@@ -130,7 +130,7 @@ def test_a_result_counts_whatever_comes_after_it(make: Make, last: str) -> None:
 
 def test_intermediate_values_come_in_order_and_all_before_the_end(make: Make) -> None:
     text = (
-        "lines = [json.dumps({'value': place}) for place in range(90_000)]\n"
+        "lines = [json.dumps({'value': place}) for place in range(40_000)]\n"
         "result(1)\n"
         "with open(env['intermediate'], 'w') as stream: stream.write('\\n'.join(lines) + '\\n0.5\\n')"
     )
@@ -138,8 +138,8 @@ def test_intermediate_values_come_in_order_and_all_before_the_end(make: Make) ->
     engine.submit(job(4, 2))
     heard: list[Report] = []
     ends(engine, 1, heard.append)
-    expected = [Intermediate(4, 2, place, float(place)) for place in range(90_000)]
-    assert heard[:-1] == [*expected, Intermediate(4, 2, 90_000, 0.5)]
+    expected = [Intermediate(4, 2, place, float(place)) for place in range(40_000)]
+    assert heard[:-1] == [*expected, Intermediate(4, 2, 40_000, 0.5)]
 
 
 def test_an_intermediate_value_comes_while_its_trial_runs(make: Make, tmp_path: Path) -> None:
@@ -301,9 +301,9 @@ def test_a_command_is_split_as_by_a_shell_that_expands_nothing(text: str, words:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"^--trial-command is empty$"),
-        ("  ", r"^--trial-command is empty$"),
-        ("python 'x", r"^--trial-command \"python 'x\": no closing quotation$"),
+        ("", r"^`trial_command` is empty$"),
+        ("  ", r"^`trial_command` is empty$"),
+        ("python 'x", r"^`trial_command` \"python 'x\": no closing quotation$"),
     ],
 )
 def test_a_command_without_words_is_refused(text: str, message: str) -> None:

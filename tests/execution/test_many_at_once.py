@@ -117,7 +117,9 @@ class Setup:
     def run(self, engine: Engine, tuner: Tuner | None = None, **options: Any) -> StudyResult:
         """Run it; a tuner that proposes 0, 1, 2, ... if none is given."""
         options = {"concurrency": 3, **options}
-        return run_study(self.store, self.study, tuner or Noting(range(100)), engine, **options)
+        return run_study(
+            self.store, self.study, tuner or Noting(range(100)), engine, study_programs.run_settings(**options)
+        )
 
     def trials(self) -> list[TrialRecord]:
         """As they are stored."""

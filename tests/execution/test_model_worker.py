@@ -15,6 +15,7 @@ from nnas_core.errors import InputError
 from nnas_core.execution.commands import LocalSettings
 from nnas_core.execution.engine import Finished, Job
 from nnas_core.execution.pool import WorkerPool
+from nnas_core.study.limits import Limits, RunSettings
 from nnas_core.study.storage.store import StudyStore
 from nnas_core.workflows.tune import TuneSettings, prepare_worker, tune
 from tests.cli_support import _searched, small_model, small_run
@@ -53,7 +54,7 @@ def test_a_worker_gives_the_numbers_of_this_process_in_any_order(
 ) -> None:
     settings = made(small_run)
     begin = random_state.to_json(random_state.capture())
-    study = tune(settings, store, trials=4).study
+    study = tune(settings, store, run=RunSettings(Limits(4))).study
     here = [(trial.value, dict(trial.metrics)) for trial in store.trials(study)]
     assert len({str(metrics) for _, metrics in here}) > 1
     setting = {"settings": asdict(settings), "random": begin, "weights": study.settings.config.get("weights")}

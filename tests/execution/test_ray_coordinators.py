@@ -16,13 +16,14 @@ from nnas_core.errors import EnvironmentFailure
 from nnas_core.execution.commands import LocalSettings
 from nnas_core.execution.engine import Finished
 from nnas_core.execution.ray.engine import RayEngine, RaySettings
+from nnas_core.execution.work import CommandTrials
 from nnas_core.study.storage.store import StudyStore
 from tests.execution.conftest import ROOT, RayCluster
 from tests.execution.process_checks import lives, until_gone
 from tests.execution.ray_engine_trials import SPACE, Trials, command
 from tests.study.program_fork_server import until
 
-pytestmark = [pytest.mark.ray, pytest.mark.kill, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.kill, pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 
 def below(root: int) -> dict[int, str]:
@@ -53,13 +54,15 @@ def folder_of_head(processes: dict[int, str]) -> tuple[int, Path]:
 def test_a_cluster_of_its_own_runs_trials_and_its_loss_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "2")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # not to be heeded
-    engine = RayEngine({"command": command(tmp_path)}, SPACE, LocalSettings(tmp_path / "logs"), RaySettings(cpus=2))
+    engine = RayEngine(CommandTrials(command(tmp_path)), SPACE, LocalSettings(tmp_path / "logs"), RaySettings(cpus=2))
     with contextlib.closing(engine):
         trials = Trials(engine, tmp_path)
         trials.submit()
         assert isinstance(trials.reports(1)[-1], Finished)
         trials.process(trials.submit(hold=True))
-        (supervisor,) = (pid for pid, args in below(os.getpid()).items() if "ray_driver" in args and "-S" in args)
+        (supervisor,) = (
+            pid for pid, args in below(os.getpid()).items() if "execution.ray.driver" in args and "-S" in args
+        )
         processes = below(supervisor)
         head, folder = folder_of_head(processes)
         assert folder.stat().st_mode & 0o777 == 0o700

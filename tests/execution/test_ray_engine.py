@@ -22,6 +22,7 @@ from nnas_core.execution.engine import Failed, Finished, Intermediate, Job, Repo
 from nnas_core.execution.pool import WorkerPool
 from nnas_core.execution.ray import engine as ray_engine
 from nnas_core.execution.ray.engine import RayEngine, RaySettings
+from nnas_core.execution.work import CommandTrials, WorkerTrials
 from nnas_core.files import prepare_folder
 from nnas_core.space.search_space import SearchSpace
 from tests.execution.conftest import RayCluster
@@ -30,14 +31,14 @@ from tests.execution.ray_engine_trials import SPACE, Trials, command
 from tests.study.program_fork_server import until
 from tests.study.trial_objective import evaluate, space_of_all_kinds
 
-pytestmark = [pytest.mark.ray, pytest.mark.kill]
+pytestmark = [pytest.mark.ray, pytest.mark.kill, pytest.mark.xdist_group("ray")]
 
 
 @pytest.fixture
 def trials(ray_cluster: RayCluster, tmp_path: Path) -> Iterator[Trials]:
     """Commands on the cluster."""
     cluster = RaySettings(ray_cluster.address)
-    engine = RayEngine({"command": command(tmp_path)}, SPACE, LocalSettings(tmp_path / "logs"), cluster)
+    engine = RayEngine(CommandTrials(command(tmp_path)), SPACE, LocalSettings(tmp_path / "logs"), cluster)
     with contextlib.closing(engine):
         yield Trials(engine, tmp_path)
 
@@ -77,7 +78,7 @@ def test_warm_workers_give_the_values_that_they_give_without_ray(ray_cluster: Ra
     space = space_of_all_kinds()
     setting = {"log": str(tmp_path / "log")}
     settings = LocalSettings(tmp_path / "logs")
-    work = {"module": "tests.study.pool_worker", "setting": setting}
+    work = WorkerTrials("tests.study.pool_worker", setting)
     ends = []
     for engine in (
         RayEngine(work, space, settings, RaySettings(ray_cluster.address)),
@@ -177,11 +178,11 @@ def test_what_no_node_has_is_refused_at_once(
 ) -> None:
     settings = LocalSettings(tmp_path, threads=threads)
     with pytest.raises(EnvironmentFailure, match=message):
-        RayEngine({"command": ["true"]}, SPACE, settings, RaySettings(ray_cluster.address, gpu_each=gpu))
+        RayEngine(CommandTrials(["true"]), SPACE, settings, RaySettings(ray_cluster.address, gpu_each=gpu))
 
 
 def test_a_program_that_a_node_lacks_ends_the_run(ray_cluster: RayCluster, tmp_path: Path) -> None:
-    work = {"command": ["/no/such/program"]}
+    work = CommandTrials(["/no/such/program"])
     cluster = RaySettings(ray_cluster.address)
     with contextlib.closing(RayEngine(work, SPACE, LocalSettings(tmp_path), cluster)) as engine:
         engine.submit(Job(0, 1, SPACE.at(0)))
@@ -196,7 +197,7 @@ def test_a_folder_that_a_node_lacks_ends_the_run(
 ) -> None:
     monkeypatch.chdir(prepare_folder(tmp_path / "here"))
     cluster = RaySettings(ray_cluster.address)
-    with contextlib.closing(RayEngine({"command": ["true"]}, SPACE, LocalSettings(tmp_path), cluster)) as engine:
+    with contextlib.closing(RayEngine(CommandTrials(["true"]), SPACE, LocalSettings(tmp_path), cluster)) as engine:
         (tmp_path / "here").rmdir()
         engine.submit(Job(0, 1, SPACE.at(0)))
         with pytest.raises(
@@ -213,7 +214,7 @@ def test_actors_that_never_begin_end_the_run(ray_cluster: RayCluster, tmp_path: 
 
     cluster = RaySettings(ray_cluster.address)
     space = Unreadable(SPACE)
-    with contextlib.closing(RayEngine({"command": ["true"]}, space, LocalSettings(tmp_path), cluster)) as engine:
+    with contextlib.closing(RayEngine(CommandTrials(["true"]), space, LocalSettings(tmp_path), cluster)) as engine:
         engine.submit(Job(0, 1, SPACE.at(0)))
         with pytest.raises(EnvironmentFailure, match=r"no actor begins on the Ray cluster: its engine ended \(1\)"):
             Trials(engine, tmp_path).reports(1)
@@ -225,7 +226,7 @@ def test_what_a_study_does_not_use_others_may_have(ray_cluster: RayCluster, tmp_
     with contextlib.ExitStack() as stack:
         for _ in range(2):  # each has all that there is, in turn
             cluster = RaySettings(ray_cluster.address, idle_s=0.2)
-            engine = RayEngine({"command": command(tmp_path)}, SPACE, settings, cluster)
+            engine = RayEngine(CommandTrials(command(tmp_path)), SPACE, settings, cluster)
             held.append(Trials(stack.enter_context(contextlib.closing(engine)), tmp_path))
         for trials in held:
             numbers = [trials.submit(hold=True), trials.submit(hold=True)]
@@ -239,7 +240,7 @@ def test_what_a_study_does_not_use_others_may_have(ray_cluster: RayCluster, tmp_
 
 def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFailure, match=r"cannot reach the Ray cluster at 127\.0\.0\.1:1: .*refused"):
-        RayEngine({"command": ["true"]}, SPACE, LocalSettings(tmp_path), RaySettings("127.0.0.1:1"))
+        RayEngine(CommandTrials(["true"]), SPACE, LocalSettings(tmp_path), RaySettings("127.0.0.1:1"))
 
 
 def test_what_is_no_cluster_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,22 +248,22 @@ def test_what_is_no_cluster_is_not_waited_for(tmp_path: Path, monkeypatch: pytes
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(EnvironmentFailure, match=f"the Ray cluster at {address}: no answer within 1 s"):
-            RayEngine({"command": ["true"]}, SPACE, LocalSettings(tmp_path), RaySettings(address))
+            RayEngine(CommandTrials(["true"]), SPACE, LocalSettings(tmp_path), RaySettings(address))
 
 
 def test_an_address_of_a_client_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--ray-address 'ray://head:10001' is not that of a node"):
-        RayEngine({"command": ["true"]}, SPACE, LocalSettings(tmp_path), RaySettings("ray://head:10001"))
+    with pytest.raises(UsageError, match="`ray_address` 'ray://head:10001' is not that of a node"):
+        RayEngine(CommandTrials(["true"]), SPACE, LocalSettings(tmp_path), RaySettings("ray://head:10001"))
 
 
 def test_without_ray_the_message_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UsageError, match="--engine ray needs the package ray") as caught:
-        RayEngine({"command": ["true"]}, SPACE, LocalSettings(tmp_path), RaySettings())
+    with pytest.raises(UsageError, match="`engine` ray needs the package ray") as caught:
+        RayEngine(CommandTrials(["true"]), SPACE, LocalSettings(tmp_path), RaySettings())
     assert caught.value.hint == "pip install 'nnas[ray]'"
 
 
 def test_a_ray_that_is_too_old_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.9.3")
-    with pytest.raises(UsageError, match=r"--engine ray needs ray 2\.59 or newer, not 2\.9\.3"):
-        RayEngine({"command": ["true"]}, SPACE, LocalSettings(tmp_path), RaySettings())
+    with pytest.raises(UsageError, match=r"`engine` ray needs ray 2\.59 or newer, not 2\.9\.3"):
+        RayEngine(CommandTrials(["true"]), SPACE, LocalSettings(tmp_path), RaySettings())

@@ -22,6 +22,7 @@ from nnas_core.tuners.base import NoMoreTrials, Tuner
 from tests.execution.pool_worker import Deeds
 from tests.execution.process_checks import program
 from tests.study.known_studies import SPACE
+from tests.study.study_programs import run_settings
 
 
 class InOrder(Tuner):
@@ -53,7 +54,9 @@ def store(tmp_path: Path) -> Iterator[StudyStore]:
 def run(store: StudyStore, engine: Engine, trials: int, tuner: Tuner | None = None, **rules: Any) -> list[TrialRecord]:
     """The trials of a new study, two at once."""
     study = create_study(store, StudySettings("study", SPACE, "random"))
-    run_study(store, study, tuner or InOrder(), engine, trials=trials, concurrency=2, rules=TrialRules(**rules))
+    run_study(
+        store, study, tuner or InOrder(), engine, run_settings(trials=trials, concurrency=2, rules=TrialRules(**rules))
+    )
     return store.trials(study)
 
 

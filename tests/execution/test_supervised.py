@@ -85,11 +85,11 @@ def test_output_that_is_not_much_longer_than_the_limit_is_kept_whole(start: Star
 
 
 def test_of_long_output_begin_and_end_are_kept(start: Start, tmp_path: Path) -> None:
-    end_of(start(*PYTHON, "-c", "for i in range(400_000): print(f'{i:09}')", log_bytes=1000))
-    whole = "".join(f"{i:09}\n" for i in range(400_000))
+    end_of(start(*PYTHON, "-c", "for i in range(100_000): print(f'{i:09}')", log_bytes=1000))
+    whole = "".join(f"{i:09}\n" for i in range(100_000))
     left_out = len(whole) - 1000 - 4096
     assert (tmp_path / "log").read_text() == f"{whole[:1000]}\n[nnas left out {left_out} bytes here]\n{whole[-4096:]}"
-    assert last_line(tmp_path / "log") == "000399999"
+    assert last_line(tmp_path / "log") == "000099999"
 
 
 def test_both_outputs_go_to_the_log_as_they_come(start: Start, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nnas_core.errors import EnvironmentFailure, UserCodeError
-from nnas_core.execution import pool
+from nnas_core.execution import pool, protocol
 from nnas_core.execution.commands import LocalSettings
 from nnas_core.execution.engine import Failed, Finished, Intermediate, Report
 from nnas_core.execution.pool import WorkerPool
@@ -195,7 +195,7 @@ def test_a_worker_that_cannot_be_started_is_told(make: Make, tmp_path: Path, mon
             engine.submit(job(0))
     assert set(os.listdir("/proc/self/fd")) == files
     pipes = iter([os.pipe()])
-    monkeypatch.setattr(pool.os, "pipe", lambda: next(pipes, None) or os.close(-1))
+    monkeypatch.setattr(protocol.os, "pipe", lambda: next(pipes, None) or os.close(-1))
     with pytest.raises(EnvironmentFailure, match=r"^a pipe: cannot open: Bad file descriptor$"):
         engine.submit(job(0))
     assert set(os.listdir("/proc/self/fd")) == files
@@ -224,7 +224,7 @@ def test_a_word_to_cancel_that_comes_too_late_ends_no_other_trial(make: Make, tm
     engine.submit(job(0))
     until(lambda: engine.poll(0.05) == [Intermediate(0, 1, 0, 0.5)], "nothing comes")
     (tmp_path / "go").touch()
-    assert engine._workers[0].reports.wait(PATIENCE_S)  # its result is on the way
+    assert engine._workers[0].channel.incoming.wait(PATIENCE_S)  # its result is on the way
     engine.cancel(0, 1, "too late")
     found = [*ends(engine, 1), *one_by_one(engine, 1, 2)]
     assert [finished(report).result.value for report in found] == [3.0, 1.0, 3.0]

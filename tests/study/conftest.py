@@ -12,7 +12,8 @@ import pytest
 
 from nnas_core.study.coordinator import run_study
 from nnas_core.study.storage.store import StudyStore
-from tests.study import child, postgres
+from tests.study import study_programs
+from tests.study.postgres_server import NoServer, Server, running
 from tests.study.program_fork_server import Forked, Forks
 
 ROOT = Path(__file__).parents[2]
@@ -60,11 +61,17 @@ def spawn() -> Iterator[Spawn]:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
-    """The history of a study of ``child.LONGEST`` trials; those of a shorter one are its first."""
+    """The history of a study of ``study_programs.LONGEST`` trials; those of a shorter one are its first."""
     with StudyStore.open(f"sqlite:///{tmp_path_factory.mktemp('undisturbed')}/nnas.db") as store:
-        study = store.create_study(child.settings())
-        run_study(store, study, child.tuner_of(study), child.evaluate, trials=child.LONGEST)
-        return child.history(store)
+        study = store.create_study(study_programs.settings())
+        run_study(
+            store,
+            study,
+            study_programs.tuner_of(study),
+            study_programs.evaluate,
+            study_programs.run_settings(trials=study_programs.LONGEST),
+        )
+        return study_programs.history(store)
 
 
 @pytest.fixture(scope="session")
@@ -89,25 +96,25 @@ def fork(_forks: Forks, tmp_path: Path) -> Iterator[Fork]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[postgres.Server]:
+def postgres_server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[Server]:
     """The PostgreSQL server of the whole test run; without one, the tests that need it fail and say why."""
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent
     try:
-        with postgres.running(shared / "postgresql") as server:
+        with running(shared / "postgresql") as server:
             yield server
-    except postgres.NoServer as error:
+    except NoServer as error:
         pytest.fail(str(error), pytrace=False)
 
 
 @pytest.fixture
-def schema(postgres_server: postgres.Server) -> Iterator[str]:
+def schema(postgres_server: Server) -> Iterator[str]:
     """A schema of PostgreSQL without tables."""
     with postgres_server.schema() as name:
         yield name
 
 
 @pytest.fixture
-def postgres_url(postgres_server: postgres.Server, schema: str) -> str:
+def postgres_url(postgres_server: Server, schema: str) -> str:
     """Where a store of the test in PostgreSQL is."""
     return postgres_server.url(schema)

@@ -200,7 +200,7 @@ def check_results(store: StudyStore) -> None:
         except TrialFailed as failure:
             expected = "failed", None, failure.message
         assert (trial.state, trial.value, trial.error) == expected
-    assert store.owner(study) is None
+    assert store.in_use_by(study) is None
     assert study.state == "finished"
 
 
@@ -222,9 +222,9 @@ def check_proposals(store: StudyStore) -> list[str]:
     tuner.update_search_space(space.to_json())
     trials = {trial.number: trial for trial in store.trials(study)}
     asked: dict[int, tuple[int, object]] = {}
-    with store.acquire(study) as owned:
-        _, events = owned.calls()
-        owned.release("finished")
+    with store.acquire(study) as session:
+        _, events = session.news(None)
+        session.release("finished")
     assert [event.kind for event in events].count("proposed") == len(trials)  # this tuner repeats nothing
     for event in events:
         trial = trials[event.number]

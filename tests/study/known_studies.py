@@ -34,15 +34,17 @@ def make(
     """A study whose trial ``i`` has architecture ``i`` of the space, took ``i + 1`` seconds, and gave ``values[i]``."""
     settings = StudySettings(name, **{"space": SPACE, "tuner": "random", "config": {"epochs": 1}, **changes})
     study = store.create_study(settings)
-    with store.acquire(study) as owned:
-        owned.set_limits({"trials": len(values), "duration_s": None, "concurrency": 1})
+    with store.acquire(study) as session:
+        session.set_limits({"trials": len(values), "duration_s": None, "concurrency": 1})
         for place, value in enumerate(values):
-            trial = owned.start(settings.space.at(place))
+            trial = session.trials.start(settings.space.at(place))
             if intermediate:
-                owned.intermediate(trial, 0, place / 10)
+                session.trials.intermediate(trial, 0, place / 10)
             if value is None:
-                owned.fail(trial, "out of memory", place + 1)
+                session.trials.fail(trial, "out of memory", place + 1)
             else:
-                owned.succeed(trial, value, {"accuracy": value, "loss": 1 - value}, {"parameters": 10}, place + 1)
-        owned.release(state)
+                session.trials.succeed(
+                    trial, value, {"accuracy": value, "loss": 1 - value}, {"parameters": 10}, place + 1
+                )
+        session.release(state)
     return store.study(name)

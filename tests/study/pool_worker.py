@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nnas_core.execution.engine import TrialResult
-from nnas_core.execution.worker import Evaluation, serve
+from nnas_core.execution.worker import EvaluateInSteps, serve
 from nnas_core.space.architecture import Architecture
 from tests.study.trial_objective import TRIAL_S, Log, evaluate, space_of_all_kinds
 
@@ -17,7 +17,7 @@ def main(jobs: int, reports: int) -> None:
     serve(jobs, reports, prepare)
 
 
-def prepare(setting: dict[str, Any]) -> Evaluation:
+def prepare(setting: dict[str, Any]) -> EvaluateInSteps:
     """Evaluate as ``objective.evaluate`` does."""
     choices = space_of_all_kinds().choices
     log = Log(setting["log"])

@@ -26,10 +26,11 @@ from nnas_core.execution.commands import CommandEngine, LocalSettings
 from nnas_core.execution.engine import Engine, Evaluate, TrialFailed, TrialResult
 from nnas_core.execution.pool import WorkerPool
 from nnas_core.space.architecture import Architecture
-from nnas_core.study.cooperation import run_joined
+from nnas_core.study.cooperation import run_shared
 from nnas_core.study.coordinator import run_study
-from nnas_core.study.limits import TrialRules
+from nnas_core.study.limits import Limits, RunSettings, TrialRules
 from nnas_core.study.opening import create_study, create_tuner, join_study
+from nnas_core.study.storage.database import HowToOpen
 from nnas_core.study.storage.postgresql import open_database
 from nnas_core.study.storage.records import StudyRecord, StudySettings, TrialRecord
 from nnas_core.study.storage.store import StudyStore
@@ -64,6 +65,13 @@ def tuner_of(study: StudyRecord) -> Tuner:
     )
 
 
+def run_settings(
+    trials: int | None = None, duration_s: float | None = None, concurrency: int = 1, **more: Any
+) -> RunSettings:
+    """How a process works on a study, in one call."""
+    return RunSettings(Limits(trials, duration_s, concurrency), **more)
+
+
 def history(store: StudyStore) -> list[tuple[Any, ...]]:
     """What must not depend on how often a study was interrupted."""
     return [
@@ -72,7 +80,7 @@ def history(store: StudyStore) -> list[tuple[Any, ...]]:
     ]
 
 
-def run(url: str, log_path: str, trials: str) -> None:
+def run(url: str, log_path: str, trials: str, busy_timeout_s: str = "60") -> None:
     """Run or go on with a study, and log each evaluation and each finished trial."""
     log = Log(log_path)
 
@@ -81,7 +89,7 @@ def run(url: str, log_path: str, trials: str) -> None:
         time.sleep(0.004)
         return evaluate(architecture)
 
-    _go_on(url, log, slowly, trials=int(trials))
+    _go_on(url, log, slowly, float(busy_timeout_s), trials=int(trials))
 
 
 def run_workers(url: str, log_path: str, trials: str, kind: str, folder: str) -> None:
@@ -101,8 +109,8 @@ def _acknowledge(log: Log, trial: TrialRecord) -> None:
     log.write("done", trial.number, trial.architecture.canonical, trial.value)
 
 
-def _go_on(url: str, log: Log, engine: Engine | Evaluate, **how: Any) -> list[Architecture]:
-    with StudyStore.open(url) as store:
+def _go_on(url: str, log: Log, engine: Engine | Evaluate, busy_timeout_s: float = 60, **how: Any) -> list[Architecture]:
+    with StudyStore.open(url, busy_timeout_s=busy_timeout_s) as store:
         try:
             study = store.study("study")
         except InputError:
@@ -112,7 +120,7 @@ def _go_on(url: str, log: Log, engine: Engine | Evaluate, **how: Any) -> list[Ar
             log.write("again", trial.number, why)
 
         tuner = tuner_of(study)
-        run_study(store, study, tuner, engine, on_trial=partial(_acknowledge, log), on_retry=again, **how)
+        run_study(store, study, tuner, engine, run_settings(on_trial=partial(_acknowledge, log), on_retry=again, **how))
         return next_proposals(tuner, study)
 
 
@@ -136,15 +144,17 @@ def join(url: str, log_path: str, trials: str, trial_s: str = "0") -> None:
 
     with StudyStore.open(url, busy_timeout_s=600) as store:
         study = join_study(store, settings())
-        result = run_joined(
+        result = run_shared(
             store,
             study,
             tuner_of(study),
             slowly,
-            trials=int(trials),
-            rules=TrialRules(attempts=1000),
-            should_stop=lambda: signals[0] if signals else None,
-            on_trial=acknowledge,
+            run_settings(
+                trials=int(trials),
+                rules=TrialRules(attempts=1000),
+                should_stop=lambda: signals[0] if signals else None,
+                on_trial=acknowledge,
+            ),
         )
     log.write("left", result.evaluated, result.others, result.reason)
 
@@ -171,12 +181,12 @@ def hang(url: str, children: str = "0") -> None:
         run_study(store, study, tuner_of(study), never)
 
 
-def create(url: str, name: str, gate: str = "") -> None:
+def create(url: str, name: str, gate: str = "", busy_timeout_s: str = "60") -> None:
     """Open the store and create a study, at the same moment as others that wait for the named pipe to be opened."""
     if gate:
         print("ready", flush=True)
         os.close(os.open(gate, os.O_RDONLY))
-    with StudyStore.open(url) as store:
+    with StudyStore.open(url, busy_timeout_s=float(busy_timeout_s)) as store:
         create_study(store, StudySettings(name, space_of_all_kinds(), "random"))
 
 
@@ -188,7 +198,13 @@ def limited(url: str, bytes_more: str) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         limit = Path(path).stat().st_size + int(bytes_more)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        run_study(store, study, tuner_of(study), evaluate, on_trial=lambda trial: print(trial.number, flush=True))
+        run_study(
+            store,
+            study,
+            tuner_of(study),
+            evaluate,
+            run_settings(on_trial=lambda trial: print(trial.number, flush=True)),
+        )
 
 
 def unprivileged(url: str) -> None:
@@ -214,7 +230,9 @@ def full_disk(url: str, ballast: str) -> None:
             unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(ballast), unlimited[1]))
         try:
-            run_study(store, study, tuner_of(study), evaluate, on_trial=lambda trial: done.append(trial.number))
+            run_study(
+                store, study, tuner_of(study), evaluate, run_settings(on_trial=lambda trial: done.append(trial.number))
+            )
         except EnvironmentFailure as error:
             said = str(error)
         stored = [trial.number for trial in store.trials(study) if trial.finished is not None]
@@ -222,13 +240,13 @@ def full_disk(url: str, ballast: str) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
         else:
             Path(ballast).unlink()
-        run_study(store, study, tuner_of(study), evaluate, trials=LONGEST)
+        run_study(store, study, tuner_of(study), evaluate, run_settings(trials=LONGEST))
         print(json.dumps({"said": said, "done": done, "stored": stored, "history": history(store)}))
 
 
 def stay_in_write(url: str) -> None:
     """Write to the database and never end the transaction; says so when it is there."""
-    database = open_database(make_url(url), create=False, busy_timeout_s=1)
+    database = open_database(make_url(url), HowToOpen(False, 1))
     with database.write() as connection:
         connection.execute(studies.update().values(name="half"))
         print("writing", flush=True)

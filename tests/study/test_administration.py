@@ -10,10 +10,9 @@ import pytest
 
 from nnas_core.errors import EnvironmentFailure, InputError, UsageError
 from nnas_core.space.search_space import SearchSpace
-from nnas_core.study.exporting import results_csv
+from nnas_core.study.exporting import results_csv, write_optuna_study
 from nnas_core.study.storage.backup import back_up
 from nnas_core.study.storage.store import StudyStore
-from nnas_core.study.to_optuna import write_optuna_study
 from tests.study.known_studies import make
 
 
@@ -29,11 +28,11 @@ from tests.study.known_studies import make
 )
 def test_limits_that_are_none_are_refused(store: StudyStore, changes: dict[str, float], message: str) -> None:
     study = make(store)
-    with store.acquire(study) as owned:
-        before = owned.control()
+    with store.acquire(study) as session:
+        before = session.read_control()
         with pytest.raises(UsageError, match=message):
             store.update_limits(study, changes)
-        assert owned.control() == before
+        assert session.read_control() == before
 
 
 def test_a_study_that_was_deleted_has_no_status(store: StudyStore) -> None:

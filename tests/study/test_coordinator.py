@@ -14,10 +14,11 @@ from nnas_core import schema
 from nnas_core.errors import Interrupted, NoResultError, UsageError, UserCodeError
 from nnas_core.execution.engine import TrialFailed, TrialResult
 from nnas_core.space.architecture import Architecture
-from nnas_core.study.coordinator import MOST_REPEATS, REASONS, StudyResult, run_study
+from nnas_core.study.coordinator import StudyResult, run_study
 from nnas_core.study.opening import create_study
 from nnas_core.study.storage.records import StudyRecord, TrialRecord
 from nnas_core.study.storage.store import StudyStore
+from nnas_core.study.trial_loop import MOST_REPEATS, REASONS
 from nnas_core.tuners.base import NoMoreTrials, Tuner
 from tests.study import study_programs
 
@@ -28,7 +29,7 @@ def study(store: StudyStore) -> StudyRecord:
 
 
 def run(store: StudyStore, study: StudyRecord, evaluate: Any = study_programs.evaluate, **options: Any) -> StudyResult:
-    return run_study(store, study, study_programs.tuner_of(study), evaluate, **options)
+    return run_study(store, study, study_programs.tuner_of(study), evaluate, study_programs.run_settings(**options))
 
 
 class Scripted(Tuner):
@@ -212,7 +213,7 @@ def test_a_signal_ends_the_study_between_trials(store: StudyStore, study: StudyR
     with pytest.raises(Interrupted, match="'study' was interrupted; its 2 finished trials are stored") as caught:
         run(store, study, should_stop=lambda: next(signals))
     assert caught.value.code == 143
-    assert "--resume" in (caught.value.hint or "")
+    assert "`resume`" in (caught.value.hint or "")
     assert store.study("study").state == "interrupted"
 
 
@@ -227,7 +228,7 @@ def test_an_evaluation_that_ends_the_run_leaves_its_trial_waiting(
         run(store, study, evaluate)
     assert caught.value is error
     assert [(trial.state, trial.attempt) for trial in store.trials(study)] == [("waiting", 2)]
-    assert (store.study("study").state, store.owner(study)) == ("interrupted", None)
+    assert (store.study("study").state, store.in_use_by(study)) == ("interrupted", None)
 
 
 def test_the_start_is_told_with_what_is_there(store: StudyStore, study: StudyRecord) -> None:

@@ -14,6 +14,7 @@ import pytest
 from nnas_core.errors import EnvironmentFailure, InputError, NnasWarning, UsageError
 from nnas_core.study.coordinator import run_study
 from nnas_core.study.storage import sqlite
+from nnas_core.study.storage.database import HowToOpen
 from nnas_core.study.storage.store import StudyStore
 from tests.study import study_programs
 
@@ -24,7 +25,13 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("sound") / "nnas.db"
     with StudyStore.open(f"sqlite:///{path}") as store:
         study = store.create_study(study_programs.settings("random"))
-        run_study(store, study, study_programs.tuner_of(study), study_programs.evaluate, trials=40)
+        run_study(
+            store,
+            study,
+            study_programs.tuner_of(study),
+            study_programs.evaluate,
+            study_programs.run_settings(trials=40),
+        )
     return path.read_bytes()
 
 
@@ -142,7 +149,7 @@ def test_of_two_that_create_the_database_the_quicker_one_wins(tmp_path: Path, mo
 
 
 def test_a_writer_shuts_out_other_writers_from_its_start_a_reader_does_not(tmp_path: Path) -> None:
-    database = sqlite.open_file(str(tmp_path / "nnas.db"), create=True, busy_timeout_s=0.0)
+    database = sqlite.open_file(str(tmp_path / "nnas.db"), HowToOpen(True, 0.0))
     with closing(sqlite3.connect(tmp_path / "nnas.db", isolation_level=None, timeout=0.0)) as other:
         with database.write(), pytest.raises(sqlite3.OperationalError, match="database is locked"):
             other.execute("BEGIN IMMEDIATE")

@@ -104,10 +104,12 @@ def go_on(store: StudyStore, assessor: Assessor, engine: Engine, trials: int, st
         study,
         study_programs.tuner_of(study),
         engine,
-        trials=trials,
-        concurrency=engine.slots,
-        rules=TrialRules(assessor=assessor),
-        should_stop=lambda: 2 if next(asked) == stop_after else None,
+        study_programs.run_settings(
+            trials=trials,
+            concurrency=engine.slots,
+            rules=TrialRules(assessor=assessor),
+            should_stop=lambda: 2 if next(asked) == stop_after else None,
+        ),
     )
 
 

@@ -56,7 +56,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "cli/test_signals.py::test_two_tunes_of_one_study",
     ),
     "16: the owner is dead, its number is that of another process, the machine was started again": (
-        "study/test_owner.py::test_a_dead_owner_is_replaced_and_its_trials_wait_again",
+        "study/test_exclusive_session.py::test_a_dead_owner_is_replaced_and_its_trials_wait_again",
         "cli/test_tune_workers.py::test_no_worker_outlives_a_killed_command_and_the_study_goes_on",
     ),
     "17: the owner is dead, and processes live that have its open files": (
@@ -68,7 +68,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "study/test_postgresql.py::test_eight_processes_create_one_study_at_once_and_seven_are_told",
     ),
     "19: another program locks the store for 70 s": (
-        "study/test_refusals.py::test_a_study_that_another_program_locks_for_70_s_ends_after_60_and_goes_on_then",
+        "study/test_refusals.py::test_a_study_that_another_program_locks_for_too_long_ends_and_goes_on_then",
         "cli/test_study_faults.py::test_a_database_that_another_program_locks_is_an_error_that_names_it",
         "study/test_postgresql_refusals.py::test_a_lock_that_stays_is_a_failure_that_names_its_holder",
     ),
@@ -107,7 +107,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     ),
     "39: what runs the trials, or keeps the study, is lost or cannot be reached": (
         (
-            "study/test_joined_processes.py::"
+            "study/test_shared_processes.py::"
             "test_a_study_of_five_of_which_20_are_killed_loses_no_trial_and_counts_none_twice"
         ),
         "execution/test_ray_engine.py::test_a_killed_worker_of_ray_loses_its_trial_and_nothing_of_it_runs_on",

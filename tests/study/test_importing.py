@@ -52,11 +52,11 @@ def succeed(architecture: Any) -> TrialResult:
 def test_imported_trials_are_told_where_they_came_among_the_others(store: StudyStore) -> None:
     study = create_study(store, study_programs.settings("random"))
     assert store.import_results(study, given(study, 100, 200)).imported == 2
-    run_study(store, study, Listening(), succeed, trials=4)
+    run_study(store, study, Listening(), succeed, study_programs.run_settings(trials=4))
     assert store.import_results(study, given(study, 300)).imported == 1
     assert store.import_results(study, given(study, 400)).imported == 1
     tuner = Listening()
-    run_study(store, study, tuner, succeed, trials=7)
+    run_study(store, study, tuner, succeed, study_programs.run_settings(trials=7))
     told = [("told", number, -1.0) for number in range(3)]
     assert tuner.heard == [("imported", [100.0, 200.0]), *told[:2], ("imported", [300.0, 400.0]), told[2]]
     assert [trial.number for trial in store.trials(study)] == list(range(7))
@@ -73,7 +73,13 @@ def test_a_study_with_imported_trials_that_is_interrupted_is_the_one_that_never_
             study = create_study(store, study_programs.settings("evolution", tuner_args=args))
             store.import_results(study, given(study, *range(500, 510)))
             for trials in parts:
-                run_study(store, study, study_programs.tuner_of(study), study_programs.evaluate, trials=trials)
+                run_study(
+                    store,
+                    study,
+                    study_programs.tuner_of(study),
+                    study_programs.evaluate,
+                    study_programs.run_settings(trials=trials),
+                )
             histories.append(study_programs.history(store))
     assert histories[0] == histories[1]
 
@@ -83,7 +89,7 @@ def test_evolution_goes_on_from_what_was_imported(store: StudyStore) -> None:
     study = create_study(store, study_programs.settings("evolution", tuner_args={"population": 4, "sample": 4}))
     best = study.settings.space.at(3)
     store.import_results(study, given(study, 0, 1, 2, 3))
-    run_study(store, study, EvolutionTuner(population=4, sample=4), succeed, trials=5)
+    run_study(store, study, EvolutionTuner(population=4, sample=4), succeed, study_programs.run_settings(trials=5))
     assert store.trial(study, 4).architecture in set(study.settings.space.neighbours(best))
 
 
@@ -96,10 +102,10 @@ def test_a_proposal_of_an_imported_architecture_is_answered_and_no_trial(store: 
 
     store.import_results(study, given(study, 0))
     tuner = First()
-    run_study(store, study, tuner, succeed, trials=2)
+    run_study(store, study, tuner, succeed, study_programs.run_settings(trials=2))
     assert tuner.heard == [("imported", [0.0]), ("told", 0, 0.0), ("told", 1, -1.0)]
     again = First()
-    run_study(store, study, again, succeed, trials=3)
+    run_study(store, study, again, succeed, study_programs.run_settings(trials=3))
     assert again.heard == [*tuner.heard, ("told", 2, -1.0)]
 
 
@@ -117,7 +123,7 @@ def test_metrics_and_costs_go_to_tuners_that_take_them(store: StudyStore) -> Non
         def import_data(self, data: list[dict[str, Any]]) -> None:
             got.extend(data)
 
-    run_study(store, study, Costly(), succeed, trials=2)
+    run_study(store, study, Costly(), succeed, study_programs.run_settings(trials=2))
     parameter = study.settings.space.at(7).parameters()
     assert got == [{"parameter": parameter, "value": 7.0, "cost": {"parts": 6.0}}]
 
@@ -130,7 +136,7 @@ def test_a_tuner_that_learns_nothing_from_imports_is_warned_of(store: StudyStore
         import_data = Tuner.import_data
 
     with pytest.warns(NnasWarning, match=r"tuner 'random' does not learn from imported trials \(it has no import_data"):
-        run_study(store, study, Deaf(), succeed, trials=2)
+        run_study(store, study, Deaf(), succeed, study_programs.run_settings(trials=2))
 
 
 def test_an_assessor_learns_from_what_imported_trials_reported(store: StudyStore) -> None:
@@ -147,16 +153,22 @@ def test_an_assessor_learns_from_what_imported_trials_reported(store: StudyStore
         def trial_end(self, number: int, success: bool) -> None:
             heard.append((number, success))
 
-    run_study(store, study, RandomTuner(), succeed, trials=1, rules=TrialRules(assessor=Listener()))
+    run_study(
+        store,
+        study,
+        RandomTuner(),
+        succeed,
+        study_programs.run_settings(trials=1, rules=TrialRules(assessor=Listener())),
+    )
     assert heard == [(0, [0.25]), (0, [0.25, 0.375]), (0, True)]
 
 
 def test_an_owner_that_only_seemed_dead_cannot_write_after_an_import(store: StudyStore) -> None:
     study = create_study(store, study_programs.settings("random"))
-    owned = store.acquire(study)
-    from nnas_core.study.storage import leases as owner
+    session = store.acquire(study)
+    from nnas_core.study.storage import leases
 
-    owner.release(owned._claim)
+    leases.release(session.lease)
     store.import_results(study, given(study, 0))
     with pytest.raises(EnvironmentFailure, match="was taken over by"):
-        owned.start(study.settings.space.at(1))
+        session.trials.start(study.settings.space.at(1))

@@ -13,7 +13,7 @@ import pytest
 from nnas_core.errors import EnvironmentFailure, NnasWarning
 from nnas_core.study.coordinator import run_study
 from nnas_core.study.storage import tables
-from nnas_core.study.storage.leases import new_claim
+from nnas_core.study.storage.leases import new_lease
 from nnas_core.study.storage.migrations import STEPS
 from nnas_core.study.storage.store import StudyStore
 from tests.study import study_programs
@@ -64,17 +64,29 @@ def test_a_study_goes_on_as_if_nothing_had_happened(old: Path, tmp_path: Path) -
         StudyStore.open(f"sqlite:///{old}").close()
     with StudyStore.open(f"sqlite:///{old}") as store:
         study = store.study("study")
-        result = run_study(store, study, study_programs.tuner_of(study), study_programs.evaluate, trials=40)
+        result = run_study(
+            store,
+            study,
+            study_programs.tuner_of(study),
+            study_programs.evaluate,
+            study_programs.run_settings(trials=40),
+        )
         found = study_programs.history(store)
     assert result.recovered == 1
     with StudyStore.open(f"sqlite:///{tmp_path}/whole.db") as store:
         study = store.create_study(study_programs.settings())
-        run_study(store, study, study_programs.tuner_of(study), study_programs.evaluate, trials=40)
+        run_study(
+            store,
+            study,
+            study_programs.tuner_of(study),
+            study_programs.evaluate,
+            study_programs.run_settings(trials=40),
+        )
         assert found == study_programs.history(store)
 
 
 def test_a_file_that_an_older_nnas_works_on_is_left_to_it(old: Path) -> None:
-    claim = vars(new_claim())
+    claim = new_lease().row()
     with closing(sqlite3.connect(old)) as connection, connection:
         assignments = ", ".join(f"{name} = :{name}" for name in claim)
         connection.execute(f"UPDATE owners SET {assignments}", claim)

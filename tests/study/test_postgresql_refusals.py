@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError, InternalError
 from nnas_core.errors import EnvironmentFailure, ExitCode, InputError, NnasError, UsageError
 from nnas_core.study.coordinator import run_study
 from nnas_core.study.storage import postgresql, tables
+from nnas_core.study.storage.database import HowToOpen
 from nnas_core.study.storage.postgresql import LOCK, open_database
 from nnas_core.study.storage.records import StudyRecord
 from nnas_core.study.storage.store import StudyStore
@@ -228,12 +229,12 @@ def test_a_lock_that_stays_is_a_failure_that_names_its_holder(
             other.create_study(study_programs.settings())
         assert other.studies() == []  # readers do not wait
     assert caught.value.exit_code == ExitCode.ENVIRONMENT
-    assert caught.value.hint == "wait until it has ended, then run the command again with --resume"
+    assert caught.value.hint == "wait until it has ended, then run the command again with `resume`"
     store.create_study(study_programs.settings())
 
 
 def test_a_writer_of_ours_is_named_by_its_process(store: StudyStore, url: str) -> None:
-    writer = open_database(make_url(url), create=False, busy_timeout_s=1)
+    writer = open_database(make_url(url), HowToOpen(False, 1))
     refused = pytest.raises(EnvironmentFailure, match=f"locked for 0 s by process {os.getpid()} on ")
     with StudyStore.open(url, busy_timeout_s=0) as other, writer.write(), refused:
         other.create_study(study_programs.settings())
@@ -246,7 +247,7 @@ def test_a_writer_of_ours_is_named_by_its_process(store: StudyStore, url: str) -
 def test_a_connection_lost_in_a_transaction_loses_the_transaction_alone(
     store: StudyStore, study: StudyRecord, url: str, postgres_server: Server
 ) -> None:
-    database = open_database(make_url(url), create=False, busy_timeout_s=1)
+    database = open_database(make_url(url), HowToOpen(False, 1))
 
     def lose_it_after_a_write() -> None:
         with database.write() as connection:
@@ -260,7 +261,7 @@ def test_a_connection_lost_in_a_transaction_loses_the_transaction_alone(
         EnvironmentFailure, match=r"connection to the server was lost \(.*\); nothing that was"
     ) as caught:
         lose_it_after_a_write()
-    assert "run the command again with --resume" in (caught.value.hint or "")
+    assert "run the command again with `resume`" in (caught.value.hint or "")
     assert store.study("study").state == "created"
     with database.write() as connection:  # and the next one has a new connection
         connection.execute(tables.studies.update().values(state="finished"))
@@ -272,7 +273,7 @@ def test_a_writer_that_hangs_loses_its_turn_to_the_next_one(
     store: StudyStore, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgresql, "STUCK_S", 0.2)
-    database = open_database(make_url(url), create=False, busy_timeout_s=1)
+    database = open_database(make_url(url), HowToOpen(False, 1))
 
     def hang_while_another_one_writes() -> None:
         with database.write() as connection:
@@ -294,7 +295,7 @@ def test_connections_lost_between_transactions_are_not_noticed(
         lost.append(disconnect(postgres_server))
         return study_programs.evaluate(architecture)
 
-    result = run_study(store, study, study_programs.tuner_of(study), evaluate, trials=5)
+    result = run_study(store, study, study_programs.tuner_of(study), evaluate, study_programs.run_settings(trials=5))
     assert result.finished == 5
     assert min(lost) >= 1
 
@@ -320,7 +321,7 @@ def failure(kind: type[psycopg.Error], text: str, **options: Any) -> DBAPIError:
 def test_what_the_server_says_is_told_with_what_to_do(
     store: StudyStore, url: str, kind: type[psycopg.Error], said: str, expected: type[NnasError], message: str
 ) -> None:
-    database = open_database(make_url(url), create=False, busy_timeout_s=1)
+    database = open_database(make_url(url), HowToOpen(False, 1))
     with pytest.raises(expected, match=message) as caught, database.write():
         raise failure(kind, said)
     database.close()
@@ -329,7 +330,7 @@ def test_what_the_server_says_is_told_with_what_to_do(
 
 
 def test_a_bug_of_ours_stays_one(store: StudyStore, url: str) -> None:
-    database = open_database(make_url(url), create=False, busy_timeout_s=1)
+    database = open_database(make_url(url), HowToOpen(False, 1))
     with pytest.raises(DBAPIError, match="syntax error"), database.read() as connection:
         connection.exec_driver_sql("SELEC 1")
     database.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sqlite3
 import subprocess
@@ -16,6 +17,7 @@ from sqlalchemy import Engine, event
 
 from nnas_core.errors import EnvironmentFailure, ExitCode
 from nnas_core.study.coordinator import run_study
+from nnas_core.study.storage.database import HowToOpen
 from nnas_core.study.storage.records import TrialRecord
 from nnas_core.study.storage.store import StudyStore
 from tests.study import study_programs
@@ -54,15 +56,20 @@ def test_a_full_disk_loses_nothing_and_the_study_goes_on_after_it(url: str, undi
             study,
             study_programs.tuner_of(study),
             study_programs.evaluate,
-            trials=study_programs.LONGEST,
-            on_trial=done.append,
+            study_programs.run_settings(trials=study_programs.LONGEST, on_trial=done.append),
         )
     assert len(done) > 10
     assert integrity(url.removeprefix("sqlite:///")) == "ok"
     with StudyStore.open(url) as store:
         finished = [trial for trial in store.trials(study) if trial.finished is not None]
         assert finished == done
-        run_study(store, study, study_programs.tuner_of(study), study_programs.evaluate, trials=study_programs.LONGEST)
+        run_study(
+            store,
+            study,
+            study_programs.tuner_of(study),
+            study_programs.evaluate,
+            study_programs.run_settings(trials=study_programs.LONGEST),
+        )
         assert study_programs.history(store) == undisturbed
 
 
@@ -127,7 +134,13 @@ def test_a_file_that_may_not_grow_loses_nothing_either(
     with StudyStore.open(url) as store:
         finished = [str(trial.number) for trial in store.trials(study) if trial.finished is not None]
         assert finished == stdout.split()
-        run_study(store, study, study_programs.tuner_of(study), study_programs.evaluate, trials=study_programs.LONGEST)
+        run_study(
+            store,
+            study,
+            study_programs.tuner_of(study),
+            study_programs.evaluate,
+            study_programs.run_settings(trials=study_programs.LONGEST),
+        )
         assert study_programs.history(store) == undisturbed
 
 
@@ -186,30 +199,35 @@ def test_a_study_that_another_program_locks_for_2_s_waits(
         assert study_programs.history(store) == undisturbed[:60]
 
 
+def test_other_writers_are_waited_for_a_minute_unless_something_else_is_said() -> None:
+    assert inspect.signature(StudyStore.open).parameters["busy_timeout_s"].default == 60
+    assert HowToOpen().busy_timeout_s == 60
+
+
 @pytest.mark.kill
 @pytest.mark.slow
-def test_a_study_that_another_program_locks_for_70_s_ends_after_60_and_goes_on_then(
+def test_a_study_that_another_program_locks_for_too_long_ends_and_goes_on_then(
     url: str, tmp_path: Path, fork: Fork, undisturbed: list[tuple[Any, ...]]
 ) -> None:
     log = tmp_path / "log"
     trials = 100
-    run = fork("run", url, log, trials)
+    run = fork("run", url, log, trials, 9)
     until(lambda: len(lines(log, "done")) >= 20, "the study does not begin")
-    holder = fork("hold", url, 70)
+    holder = fork("hold", url, 12)
     until(lambda: holder.out == "holding\n", "nobody locks the study")
     with StudyStore.open(url, busy_timeout_s=0) as store:
         before = study_programs.history(store)  # whoever only reads is not held up
-    time.sleep(15)
-    latecomer = fork("create", url, "other")  # of the 70 s, 55 are left for this one
+    time.sleep(5)
+    latecomer = fork("create", url, "other", "", 9)  # of the 12 s, 7 are left for this one
 
     assert run.wait() == ExitCode.ENVIRONMENT
-    assert run.err == f"{tmp_path}/nnas.db: locked for 60 s by process {holder.pid}\n"
+    assert run.err == f"{tmp_path}/nnas.db: locked for 9 s by process {holder.pid}\n"
     assert (holder.wait(), latecomer.wait(), latecomer.err) == (0, 0, "")
     assert integrity(f"{tmp_path}/nnas.db") == "ok"
     with StudyStore.open(url) as store:
         assert sorted(study.name for study in store.studies()) == ["other", "study"]
         study = store.study("study")
-        assert (study.state, store.owner(study)) == ("interrupted", None)
+        assert (study.state, store.in_use_by(study)) == ("interrupted", None)
         after = study_programs.history(store)
         assert [trial for trial in after if trial[1] != "waiting"] == [
             trial for trial in before if trial[1] != "running"

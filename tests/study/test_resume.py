@@ -45,7 +45,7 @@ class Tape:
 
 def finish(store: StudyStore, study: StudyRecord, trials: int) -> list[str]:
     tape = Tape(study_programs.tuner_of(study))
-    run_study(store, study, tape.tuner, study_programs.evaluate, trials=trials)
+    run_study(store, study, tape.tuner, study_programs.evaluate, study_programs.run_settings(trials=trials))
     return tape.calls
 
 
@@ -71,7 +71,13 @@ def test_every_call_of_the_tuner_is_repeated(tuner: str, args: dict[str, Any], i
                 return 15 if not inside and next(left) == after else None
 
             with pytest.raises(Interrupted):
-                run_study(store, study, study_programs.tuner_of(study), evaluate, should_stop=stop)
+                run_study(
+                    store,
+                    study,
+                    study_programs.tuner_of(study),
+                    evaluate,
+                    study_programs.run_settings(should_stop=stop),
+                )
         assert finish(store, study, 120) == calls
         assert study_programs.history(store) == history
 
@@ -97,7 +103,9 @@ def test_a_tuner_that_does_not_repeat_itself_is_warned_of_and_goes_on(store: Stu
 
     before = [(t.number, t.architecture, t.value) for t in store.trials(study, state="succeeded")]
     with pytest.warns(NnasWarning, match=r"'random' does not repeat its proposals \(10 differ, first that of trial 0"):
-        result = run_study(store, study, Other(seed=99), study_programs.evaluate, trials=20)
+        result = run_study(
+            store, study, Other(seed=99), study_programs.evaluate, study_programs.run_settings(trials=20)
+        )
     assert told[: len(before)] == before  # what was stored, not what this tuner proposed
     assert result.finished == 20
     assert len({trial.architecture for trial in store.trials(study)}) == 20
@@ -114,4 +122,9 @@ def test_a_tuner_that_ends_early_in_the_repetition_gets_the_rest_told(store: Stu
             return super().generate_parameters(parameter_id)
 
     with pytest.warns(NnasWarning, match=r"\(5 differ, first that of trial 5\)"):
-        assert run_study(store, study, Short(seed=0), study_programs.evaluate, trials=12).finished == 12
+        assert (
+            run_study(
+                store, study, Short(seed=0), study_programs.evaluate, study_programs.run_settings(trials=12)
+            ).finished
+            == 12
+        )

@@ -81,7 +81,7 @@ def command(
 
 
 def _to_optuna(store: StudyStore, study: StudyRecord, url: str, out: Output) -> None:
-    from nnas_core.study.to_optuna import write_optuna_study
+    from nnas_core.study.exporting import write_optuna_study
 
     trials = store.trials(study)
     if not trials:

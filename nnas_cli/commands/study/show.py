@@ -42,7 +42,7 @@ def _text(status: StudyStatus) -> str:
     counts = status.counts
     lines = {
         "study": status.study.name,
-        "state": status.study.state + (f" ({status.owner})" if status.owner else ""),
+        "state": status.study.state + (f" ({status.in_use_by})" if status.in_use_by else ""),
         "created": f"{status.study.created} by nnas {status.study.version}",
         "tuner": " ".join([made.tuner, *(f"{name}={json.dumps(one)}" for name, one in made.tuner_args.items())]),
         "seed": str(made.seed),

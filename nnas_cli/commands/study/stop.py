@@ -36,7 +36,7 @@ def command(store: StudyStore, study: StudyRecord, wait: bool, output: str, seed
     """
     asked = store.request_stop(study)
     if asked and wait:
-        while store.owner(study) is not None:
+        while store.in_use_by(study) is not None:
             time.sleep(0.1)
     status = store.status(study)
     document = {"study": study.name, "asked": asked, "state": status.study.state}

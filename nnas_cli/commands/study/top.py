@@ -91,7 +91,7 @@ def _follow(store: StudyStore, study: StudyRecord, interval: float, out: Output)
     from nnas_cli.signals import StopRequest
 
     with StopRequest() as stop, Live(console=out.console(), transient=True, auto_refresh=False) as live:
-        while (status := store.status(study)).owner is not None:
+        while (status := store.status(study)).in_use_by is not None:
             live.update(_screen(status, _newest(store, study)), refresh=True)
             until = time.monotonic() + interval
             while time.monotonic() < until and stop() is None:

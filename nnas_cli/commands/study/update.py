@@ -64,7 +64,7 @@ def command(
       nnas study update --trials none --duration 30m
     """
     given = {"trials": trials, "duration_s": duration, "concurrency": concurrency}
-    changes = {name: None if value == "none" else value for name, value in given.items() if value is not None}
+    changes = {name: None if isinstance(value, str) else value for name, value in given.items() if value is not None}
     if not changes:
         raise UsageError("there is nothing to change", hint="give --trials, --duration or --concurrency")
     limits = store.update_limits(study, changes)

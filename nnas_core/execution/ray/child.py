@@ -7,18 +7,12 @@ because that is over or because whoever did was killed, all trials are ended.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 from nnas_core.errors import NnasError
-from nnas_core.execution.commands import LocalSettings
 from nnas_core.execution.engine import Intermediate
-from nnas_core.execution.factory import engine_of
-from nnas_core.execution.messages import Receiver, begin_to_serve, send
-from nnas_core.execution.wire import error_to_json, job_from_json, report_to_json
-from nnas_core.space.choice import Choice
-from nnas_core.space.search_space import SearchSpace
+from nnas_core.execution.factory import local_engine
+from nnas_core.execution.protocol import Cancel, Channel, Message, Ready, SentJob, Unable, begin_to_serve
+from nnas_core.execution.ray.settings import NodeSettings
 
 __all__ = ["main"]
 
@@ -27,40 +21,38 @@ _POLL_S = 0.1
 
 
 def main(jobs: int, reports: int) -> None:
-    """Work until the other side is gone.
+    """Works until the other side is gone.
 
     Args:
         jobs: the pipe to read from.
         reports: the pipe to write to.
     """
-    received, waiting = begin_to_serve(jobs, reports)
-    if waiting:
+    channel, first, waiting = begin_to_serve(jobs, reports)
+    if first is not None:
         with contextlib.suppress(OSError):  # nobody listens any more
-            _work(waiting.pop(0), waiting, received, reports)
+            _work(NodeSettings.from_json(first.setting), waiting, channel)
 
 
-def _work(setting: Mapping[str, Any], waiting: list[dict[str, Any]], received: Receiver, reports: int) -> None:
-    choices = {key: Choice.from_json(key, entry) for key, entry in setting["space"].items()}
-    local = setting["local"]
-    settings = LocalSettings(Path(local["folder"]), local["threads"], (), local["log_bytes"], local["grace_s"])
-    engine = engine_of(setting["work"], SearchSpace(choices.values()), settings, None)
+def _work(settings: NodeSettings, waiting: list[Message], channel: Channel) -> None:
+    choices = settings.choices
+    engine = local_engine(settings.kind, settings.local)
     running = 0
     try:
-        send(reports, {"ready": True})
-        while not received.closed:
+        channel.send(Ready())
+        while not channel.incoming.closed:
             if not running and not waiting:
-                received.wait(None)
-            for message in waiting + received.receive():
-                if "cancel" in message:
-                    engine.cancel(message["number"], message["attempt"], message["cancel"])
-                else:
-                    engine.submit(job_from_json(message, choices))
+                channel.incoming.wait(None)
+            for message in waiting + channel.incoming.receive():
+                if isinstance(message, Cancel):
+                    engine.cancel(message.number, message.attempt, message.reason)
+                elif isinstance(message, SentJob):
+                    engine.submit(message.job(choices))
                     running += 1
             waiting = []
             for report in engine.poll(_POLL_S if running else 0.0):
-                send(reports, report_to_json(report))
+                channel.send(report)
                 running -= not isinstance(report, Intermediate)
     except NnasError as error:
-        send(reports, {"unable": error_to_json(error)})
+        channel.send(Unable(error))
     finally:
         engine.close()

@@ -11,10 +11,6 @@ import json
 import os
 import queue
 import select
-import shutil
-import signal
-import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -23,16 +19,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnas_core.errors import EnvironmentFailure, NnasError
-from nnas_core.execution.engine import Failed
-from nnas_core.execution.messages import Receiver, begin_to_serve, send
-from nnas_core.execution.process_supervisor import descendants
+from nnas_core.execution.engine import Failed, Finished, Intermediate
+from nnas_core.execution.protocol import (
+    Cancel,
+    Channel,
+    Close,
+    Gone,
+    Message,
+    Ready,
+    SentJob,
+    Unable,
+    begin_to_serve,
+    decode,
+    encode,
+)
+from nnas_core.execution.ray.connection import abandon, connect, first_line, given_up_with, leave
 from nnas_core.execution.ray.host import Host
-from nnas_core.execution.wire import error_to_json, report_to_json
+from nnas_core.execution.ray.settings import DriverSettings
 
 __all__ = ["main"]
-
-_PROBE_S = 5.0
-"""How long a cluster may take to accept a connection."""
 
 _TICK_S = 5.0
 """How often, at least, it is looked for actors that nobody needs, or that no node can ever hold."""
@@ -43,136 +48,50 @@ _MOST_STILLBORN = 3
 _END_S = 3.0
 """How long an engine may take to end, beyond the grace of its trials."""
 
-_OBJECT_STORE_BYTES = 80 * 2**20  # the least that Ray takes; what crosses is small
-
 
 @dataclass(eq=False)
 class _Actor:
     handle: Any
     node: str | None = None  # its ID, once the actor runs
-    job: dict[str, Any] | None = None
+    job: SentJob | None = None
     begin: float = 0.0  # of its job, or of its idleness
     ended_as: str | None = None  # why its job is being ended, if it is
     ending: bool = False
 
 
 def main(jobs: int, reports: int) -> None:
-    """Connect as the first message says, then serve the others until one says ``close``, or nobody sends any more.
+    """Connects as the first message says, then serves the others until one is ``Close``, or nobody sends any more.
 
     Args:
         jobs: the pipe to read from.
         reports: the pipe to write to.
     """
-    received, waiting = begin_to_serve(jobs, reports)
-    if not waiting:
+    channel, first, waiting = begin_to_serve(jobs, reports)
+    if first is None:
         return
-    setting = waiting.pop(0)
+    settings = DriverSettings.from_json(first.setting)
     try:
         with contextlib.suppress(OSError):  # nobody listens any more
             try:
-                with _given_up_with(received, setting):
-                    _connect(setting)
-                _Driver(setting, received, reports).work(waiting)
+                with given_up_with(channel, settings):
+                    connect(settings)
+                _Driver(settings, channel).work(waiting)
             except NnasError as error:
-                send(reports, {"unable": error_to_json(error)})
+                channel.send(Unable(error))
     finally:
-        _leave(setting)
-
-
-@contextlib.contextmanager
-def _given_up_with(received: Receiver, setting: dict[str, Any]) -> Iterator[None]:
-    """End this process when the other side closes meanwhile: Ray cannot be told to give up, nor be interrupted."""
-    done = threading.Event()
-
-    def watch() -> None:
-        poll = select.poll()
-        poll.register(received.fileno(), 0)  # its end alone
-        while not done.is_set():
-            if poll.poll(100):
-                _abandon(setting)
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join()
-
-
-def _connect(setting: dict[str, Any]) -> None:
-    import ray
-
-    address = setting["address"]
-    options: dict[str, Any] = {"log_to_driver": False, "namespace": "nnas"}
-    if address is None:
-        options |= {
-            "address": "local",
-            "num_cpus": setting["cpus"],
-            "num_gpus": setting["gpus"],
-            "include_dashboard": False,
-            "object_store_memory": _OBJECT_STORE_BYTES,
-            "_node_ip_address": "127.0.0.1",
-            "_temp_dir": os.path.join(setting["temporary"], "ray"),  # Ray lets everybody write there
-        }
-    else:
-        options["address"] = address
-    try:
-        host, _, port = str(address).rpartition(":")
-        if address is not None and port.isdigit():
-            socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_S).close()
-        ray.init(**options)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        what = "start Ray" if address is None else f"reach the Ray cluster at {address}"
-        raise EnvironmentFailure(
-            f"cannot {what}: {_first_line(error)}",
-            hint=None if address is None else "give HOST:PORT of its head node, or auto on a node of it",
-        ) from error
-    # Ray's handler would end the process at once; it ends by itself, in order, when the pipe closes
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def _leave(setting: dict[str, Any]) -> None:
-    """Leave the cluster, or end it in order if it is our own."""
-    import ray
-
-    ray.shutdown()
-    if setting["address"] is None:
-        shutil.rmtree(setting["temporary"], ignore_errors=True)
-
-
-def _abandon(setting: dict[str, Any]) -> None:
-    """End at once, with a cluster of our own: nobody wants it, and its parts may be ending already, in no order."""
-    end = time.monotonic() + _END_S
-    while (found := descendants(os.getpid())) and time.monotonic() < end:
-        for pid in found:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        time.sleep(0.01)
-    if setting["address"] is None:
-        shutil.rmtree(setting["temporary"], ignore_errors=True)
-    os.kill(os.getpid(), signal.SIGKILL)  # Ray's way out asks the cluster
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+        leave(settings)
 
 
 class _Driver:
-    def __init__(self, setting: dict[str, Any], received: Receiver, reports: int) -> None:
+    def __init__(self, settings: DriverSettings, channel: Channel) -> None:
         import ray
 
-        self._setting = setting
-        self._received = received
-        self._reports = reports
-        self._threads: int = setting["local"]["threads"]
-        self._needs_gpu: bool = setting["gpu_each"]
+        self._settings = settings
+        self._channel = channel
+        self._threads = settings.node.local.threads
+        self._needs_gpu = settings.gpu_each
         remote: Any = ray.remote  # its types do not know `concurrency_groups`
-        self._idle_s: float = setting["idle_s"]
-        self._tick_s = min(_TICK_S, self._idle_s)
+        self._tick_s = min(_TICK_S, settings.idle_s)
         self._class = remote(
             num_cpus=self._threads,
             num_gpus=int(self._needs_gpu),
@@ -181,7 +100,7 @@ class _Driver:
             concurrency_groups={"tell": 1, "hear": 1},
         )(Host)
         self._actors: list[_Actor] = []
-        self._queue: deque[dict[str, Any]] = deque()
+        self._queue: deque[SentJob] = deque()
         self._heard: queue.SimpleQueue[tuple[_Actor, Future[str]]] = queue.SimpleQueue()
         self._wake_read, self._wake = os.pipe()
         for descriptor in (self._wake_read, self._wake):
@@ -190,48 +109,52 @@ class _Driver:
         self._stillborn = 0
         self._looked = time.monotonic()
 
-    def work(self, waiting: list[dict[str, Any]]) -> None:
-        """Serve until the other side closes, or is gone."""
+    def work(self, waiting: list[Message]) -> None:
+        """Serves until the other side closes, or is gone."""
+        incoming = self._channel.incoming
         try:
             self._refuse_impossible()
-            send(self._reports, {"ready": True})
+            self._channel.send(Ready())
             while True:
-                for message in waiting + self._received.receive():
-                    if "close" in message:
+                for message in waiting + incoming.receive():
+                    if isinstance(message, Close):
                         return
                     self._asked(message)
-                if self._received.closed:
+                if incoming.closed:
                     break
                 waiting = []
                 self._dispatch()
-                select.select([self._received.fileno(), self._wake_read], [], [], self._tick_s)
+                select.select([incoming.fileno(), self._wake_read], [], [], self._tick_s)
                 self._take_answers()
                 if time.monotonic() - self._looked >= self._tick_s:
                     self._look()
-            if self._setting["address"] is None:
-                _abandon(self._setting)
+            if self._settings.address is None:
+                abandon(self._settings)
         finally:
             self._end_all()
 
     # ---- jobs
 
-    def _asked(self, message: dict[str, Any]) -> None:
-        if "cancel" not in message:
+    def _asked(self, message: Message) -> None:
+        if isinstance(message, SentJob):
             self._queue.append(message)
-            return
-        of = {name: message[name] for name in ("number", "attempt")}
+        elif isinstance(message, Cancel):
+            self._cancel(message)
+
+    def _cancel(self, message: Cancel) -> None:
+        this = (message.number, message.attempt)
         for job in self._queue:
-            if of.items() <= job.items():
+            if (job.number, job.attempt) == this:
                 self._queue.remove(job)
-                self._report_failed(job, message["cancel"], 0.0)
+                self._report_failed(job, message.reason, 0.0)
                 return
         for actor in self._actors:
-            if actor.job is not None and of.items() <= actor.job.items():
-                actor.ended_as = message["cancel"]
+            if actor.job is not None and (actor.job.number, actor.job.attempt) == this:
+                actor.ended_as = message.reason
                 self._tell(actor, message)
 
     def _dispatch(self) -> None:
-        """Give jobs to actors that are free, and ask for as many more as there are jobs left.
+        """Gives jobs to actors that are free, and asks for as many more as there are jobs left.
 
         A job waits here and not at an actor: which of them gets its resources first, nobody knows.
         """
@@ -240,19 +163,15 @@ class _Driver:
                 actor.job, actor.begin = self._queue.popleft(), time.monotonic()
                 self._tell(actor, actor.job)
         for _ in range(len(self._queue) - sum(actor.node is None for actor in self._actors)):
-            document = {name: self._setting[name] for name in ("space", "work", "cwd", "path")}
-            local = dict(self._setting["local"])
-            if "command" not in self._setting["work"]:
-                local["folder"] = os.path.join(local["folder"], f"ray-{self._made}")  # for its logs
+            node = self._settings.node.of_actor(self._made)
             self._made += 1
-            actor = _Actor(self._class.remote(json.dumps({**document, "local": local})))
+            actor = _Actor(self._class.remote(json.dumps(node.to_json())))
             self._actors.append(actor)
             self._listen(actor)
 
     @staticmethod
-    def _tell(actor: _Actor, message: dict[str, Any] | None) -> None:
-        text = "" if message is None else json.dumps(message)
-        actor.handle.tell.options(concurrency_group="tell").remote(text)
+    def _tell(actor: _Actor, message: Message) -> None:
+        actor.handle.tell.options(concurrency_group="tell").remote(json.dumps(encode(message)))
 
     def _listen(self, actor: _Actor) -> None:
         def arrived(future: Future[str]) -> None:
@@ -265,7 +184,7 @@ class _Driver:
     # ---- answers
 
     def _answers(self) -> Iterator[tuple[_Actor, Future[str]]]:
-        """What actors have answered since the last call, without those that were dropped."""
+        """Returns what actors have answered since the last call, without those that were dropped."""
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_read, 1 << 16)
         while not self._heard.empty():
@@ -279,25 +198,25 @@ class _Driver:
             if error is not None:
                 self._lost(actor, error)
                 continue
-            for message in json.loads(answer.result()):
+            for message in _messages(answer):
                 self._take(actor, message)
             if actor in self._actors:
                 self._listen(actor)
 
-    def _take(self, actor: _Actor, message: dict[str, Any]) -> None:
-        if "unable" in message:
+    def _take(self, actor: _Actor, message: Message) -> None:
+        if isinstance(message, Unable):
             self._drop(actor)
-            described = message["unable"]
-            text = f"{described['message']} (on a node of the Ray cluster)"
-            raise EnvironmentFailure(text, where=described["where"], hint=described["hint"])
-        if "gone" in message:
-            self._lost(actor, RuntimeError(message["gone"]))
-        elif "ready" in message:
-            actor.node, actor.begin = message["ready"], time.monotonic()
+            error = message.error
+            text = f"{error.message} (on a node of the Ray cluster)"
+            raise EnvironmentFailure(text, where=error.where, hint=error.hint)
+        if isinstance(message, Gone):
+            self._lost(actor, RuntimeError(message.why))
+        elif isinstance(message, Ready):
+            actor.node, actor.begin = message.node, time.monotonic()
             self._stillborn = 0
-        else:
-            send(self._reports, message)
-            if "intermediate" not in message:
+        elif isinstance(message, (Intermediate, Finished, Failed)):
+            self._channel.send(message)
+            if not isinstance(message, Intermediate):
                 actor.job, actor.ended_as, actor.begin = None, None, time.monotonic()
 
     def _drop(self, actor: _Actor) -> None:
@@ -315,12 +234,12 @@ class _Driver:
             self._stillborn += 1
             if self._stillborn == _MOST_STILLBORN:
                 raise EnvironmentFailure(
-                    f"no actor begins on the Ray cluster: {_first_line(error)}",
+                    f"no actor begins on the Ray cluster: {first_line(error)}",
                     hint="install nnas on every node, in the same version",
                 )
 
-    def _report_failed(self, job: dict[str, Any], message: str, seconds: float, lost: bool = False) -> None:
-        send(self._reports, report_to_json(Failed(job["number"], job["attempt"], message, seconds, lost)))
+    def _report_failed(self, job: SentJob, message: str, seconds: float, lost: bool = False) -> None:
+        self._channel.send(Failed(job.number, job.attempt, message, seconds, lost))
 
     # ---- the cluster
 
@@ -339,15 +258,15 @@ class _Driver:
                 actor.node is not None
                 and actor.job is None
                 and not actor.ending
-                and self._looked - actor.begin >= self._idle_s
+                and self._looked - actor.begin >= self._settings.idle_s
             ):
                 actor.ending = True
-                self._tell(actor, None)
+                self._tell(actor, Close())
         if self._queue:
             self._refuse_impossible()
 
     def _refuse_impossible(self) -> None:
-        """Say what would wait for ever: no node has what a trial needs, even when it is free."""
+        """Says what would wait for ever: no node has what a trial needs, even when it is free."""
         found = [node["Resources"] for node in _nodes() if node["Alive"]]
         needed = {"CPU": self._threads, "GPU": int(self._needs_gpu)}
         if any(all(node.get(name, 0) >= number for name, number in needed.items()) for node in found):
@@ -362,20 +281,24 @@ class _Driver:
         )
 
     def _end_all(self) -> None:
-        """End all trials in order, as long as that takes; then the actors."""
+        """Ends all trials in order, as long as that takes; then the actors."""
         for actor in self._actors:
             if actor.node is not None and not actor.ending:
-                self._tell(actor, None)
-        deadline = time.monotonic() + self._setting["local"]["grace_s"] + _END_S
+                self._tell(actor, Close())
+        deadline = time.monotonic() + self._settings.node.local.grace_s + _END_S
         while any(actor.node is not None for actor in self._actors) and time.monotonic() < deadline:
             select.select([self._wake_read], [], [], max(0.0, deadline - time.monotonic()))
             for actor, answer in self._answers():
-                if answer.exception() is None and '"gone"' not in answer.result():
-                    self._listen(actor)
-                else:
+                if answer.exception() or any(isinstance(message, Gone) for message in _messages(answer)):
                     self._drop(actor)
+                else:
+                    self._listen(actor)
         for actor in self._actors[:]:
             self._drop(actor)
+
+
+def _messages(answer: Future[str]) -> list[Message]:
+    return [decode(document) for document in json.loads(answer.result())]
 
 
 def _nodes() -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Trials on a Ray cluster: one that runs, or one of its own on this machine.
 
-A process of its own is connected to the cluster (``ray_driver.py``) and ends with this one. On the nodes an actor a
+A process of its own is connected to the cluster (``driver.py``) and ends with this one. On the nodes an actor a
 trial at once holds its resources; the trials themselves run as they do without Ray, supervised by an engine of that
 machine. What crosses is JSON in strings: nothing of a trial is unpickled. Ray retries nothing.
 
@@ -9,7 +9,6 @@ Ray belongs to the extra ``[ray]`` and is never imported in this process.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -19,16 +18,15 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from nnas_core.errors import EnvironmentFailure, UsageError
 from nnas_core.execution.commands import MOST_SLOTS, LocalSettings
-from nnas_core.execution.engine import Engine, Job, Report
-from nnas_core.execution.messages import Receiver, send
+from nnas_core.execution.engine import Engine, Failed, Finished, Intermediate, Job, Report
 from nnas_core.execution.process import GRACE_S, Supervised, last_line, served_by
-from nnas_core.execution.wire import job_to_json, report_from_json
+from nnas_core.execution.protocol import Cancel, Close, Prepare, Ready, SentJob, Unable, open_channel
+from nnas_core.execution.ray.settings import DriverSettings, NodeSettings
+from nnas_core.execution.work import TrialKind
 from nnas_core.files import environment_failure, prepare_folder
 from nnas_core.space.search_space import SearchSpace
 
@@ -46,7 +44,7 @@ _END_S = 15.0
 
 @dataclass(frozen=True)
 class RaySettings:
-    """Which cluster, and what a trial needs of it besides its threads.
+    """Names the cluster, and what a trial needs of it besides its threads.
 
     Attributes:
         address: of a cluster that runs, ``HOST:PORT`` of its head or ``auto``; None starts one on this machine.
@@ -64,17 +62,17 @@ class RaySettings:
 
 
 def require_ray() -> None:
-    """Refuse to go on without the extra.
+    """Refuses to go on without the extra.
 
     Raises:
         UsageError: Ray is not there, or too old.
     """
     hint = "pip install 'nnas[ray]'"
     if importlib.util.find_spec("ray") is None:
-        raise UsageError("--engine ray needs the package ray", hint=hint)
+        raise UsageError("`engine` ray needs the package ray", hint=hint)
     version = importlib.metadata.version("ray")
     if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
-        raise UsageError(f"--engine ray needs ray {'.'.join(map(str, _OLDEST))} or newer, not {version}", hint=hint)
+        raise UsageError(f"`engine` ray needs ray {'.'.join(map(str, _OLDEST))} or newer, not {version}", hint=hint)
 
 
 class RayEngine(Engine):
@@ -84,8 +82,7 @@ class RayEngine(Engine):
     as the current one here. A time-out is counted from when the trial begins, not while it waits.
 
     Args:
-        work: ``{"command": [...]}``, as for ``CommandEngine``; or ``{"module": ..., "setting": ...}``, as for
-            ``WorkerPool``.
+        kind: what a trial is.
         space: whose architectures come.
         settings: how trials run on their node; ``gpus`` is not looked at, Ray assigns them.
         cluster: where.
@@ -95,69 +92,56 @@ class RayEngine(Engine):
         EnvironmentFailure: the cluster cannot be started or reached, or no node has what a trial needs.
     """
 
-    def __init__(
-        self, work: Mapping[str, Any], space: SearchSpace, settings: LocalSettings, cluster: RaySettings
-    ) -> None:
+    def __init__(self, kind: TrialKind, space: SearchSpace, settings: LocalSettings, cluster: RaySettings) -> None:
         super().__init__()
         require_ray()
         address = cluster.address
-        if address is not None and "://" in address:
-            raise UsageError(
-                f"--ray-address {address!r} is not that of a node",
-                hint="run on a node of the cluster, with HOST:PORT of its head, or auto",
-            )
+        _check_address(address)
         self._log = prepare_folder(settings.folder) / "ray.log"
         self._grace_s = settings.grace_s + _END_S
         self._temporary = None if address else _temporary_folder()
         self._reached = "the Ray cluster" if address is None else f"the Ray cluster at {address}"
         self._found: list[Report] = []
-        self._ready = False
-        local = {
-            "folder": str(settings.folder),
-            "threads": settings.threads,
-            "log_bytes": settings.log_bytes,
-            "grace_s": settings.grace_s,
-        }
-        setting = {
-            "address": address,
-            "cpus": cluster.cpus,
-            "gpus": len(cluster.gpus),
-            "gpu_each": cluster.gpu_each,
-            "idle_s": cluster.idle_s,
-            "temporary": self._temporary,
-            "cwd": os.getcwd(),
-            "path": sys.path,
-            "space": space.to_json(),
-            "work": dict(work),
-            "local": local,
-        }
-        their_jobs, self._jobs = os.pipe()
-        reports, their_reports = os.pipe()
-        try:
-            self._process = Supervised(
-                served_by("nnas_core.execution.ray.driver", their_jobs, their_reports),
-                log=self._log,
-                log_bytes=settings.log_bytes,
-                env=_environment(cluster),
-                fds=(their_jobs, their_reports),
-                grace_s=self._grace_s,
-            )
-        except OSError as error:
-            os.close(self._jobs)
-            os.close(reports)
-            self._remove_temporary()
-            raise environment_failure(error, sys.executable, "start") from error
-        self._reports = Receiver(reports)
+        self._ready = self._closed = False
+        self._channel, theirs = open_channel()
+        self._process = self._start(theirs, settings.log_bytes, _environment(cluster))
         self._selector = selectors.DefaultSelector()
-        self._selector.register(reports, selectors.EVENT_READ)
+        self._selector.register(self._channel.incoming, selectors.EVENT_READ)
         self._selector.register(self._process, selectors.EVENT_READ)
-        self._closed = False
         try:
-            self._send(setting)
+            driver = self._driver(NodeSettings(kind, space.to_json(), settings, os.getcwd(), sys.path), cluster)
+            self._channel.try_to_send(Prepare(driver.to_json()))
             self._wait_until_ready(_START_S if address is None else _CONNECT_S)
         except BaseException:
             self.close()
             raise
+
+    def _start(self, pipes: tuple[int, int], log_bytes: int, env: dict[str, str]) -> Supervised:
+        """Starts the process that connects to the cluster."""
+        try:
+            return Supervised(
+                served_by("nnas_core.execution.ray.driver", *pipes),
+                log=self._log,
+                log_bytes=log_bytes,
+                env=env,
+                fds=pipes,
+                grace_s=self._grace_s,
+            )
+        except OSError as error:
+            self._channel.close()
+            self._remove_temporary()
+            raise environment_failure(error, sys.executable, "start") from error
+
+    def _driver(self, node: NodeSettings, cluster: RaySettings) -> DriverSettings:
+        return DriverSettings(
+            address=cluster.address,
+            cpus=cluster.cpus,
+            gpus=len(cluster.gpus),
+            gpu_each=cluster.gpu_each,
+            idle_s=cluster.idle_s,
+            temporary=self._temporary,
+            node=node,
+        )
 
     def _wait_until_ready(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -171,15 +155,15 @@ class RayEngine(Engine):
 
     @property
     def slots(self) -> int:
-        """As many as anybody may want; those wait for which no resources are free."""
+        """Holds as many as anybody may want; those wait for which no resources are free."""
         return MOST_SLOTS
 
     def submit(self, job: Job) -> None:
-        """Hand the job on."""
-        self._send(job_to_json(job))
+        """Hands the job on."""
+        self._channel.try_to_send(SentJob.of(job))
 
     def poll(self, timeout_s: float) -> list[Report]:
-        """Look for reports.
+        """Looks for reports.
 
         Raises:
             EnvironmentFailure: the cluster is lost, a node cannot run trials, or none has what they need any more.
@@ -189,58 +173,61 @@ class RayEngine(Engine):
         return found
 
     def cancel(self, number: int, attempt: int, reason: str) -> None:
-        """Ask for the end of the job, wherever it is."""
-        self._send({"number": number, "attempt": attempt, "cancel": reason})
-
-    def _send(self, message: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # it has died, which ``poll`` will find
-            send(self._jobs, message)
+        """Asks for the end of the job, wherever it is."""
+        self._channel.try_to_send(Cancel(number, attempt, reason))
 
     def _look(self, timeout_s: float) -> None:
         self._selector.select(max(0.0, timeout_s))
         self._process.look()
-        for message in self._reports.receive():
-            if "unable" in message:
-                described = message["unable"]
-                raise EnvironmentFailure(described["message"], where=described["where"], hint=described["hint"])
-            if "ready" in message:
+        for message in self._channel.incoming.receive():
+            if isinstance(message, Unable):
+                raise message.error
+            if isinstance(message, Ready):
                 self._ready = True
-            else:
-                self._found.append(report_from_json(message))
-        if (self._process.end is not None or self._reports.closed) and not self._found:
+            elif isinstance(message, (Intermediate, Finished, Failed)):
+                self._found.append(message)
+        if (self._process.end is not None or self._channel.incoming.closed) and not self._found:
             self._end(GRACE_S)
             said = last_line(self._log)
             what, hint = f"cannot reach {self._reached}", "see whether it runs"
             if self._ready:
-                what, hint = f"{self._reached} is lost", "go on with --resume when it runs again"
+                what, hint = f"{self._reached} is lost", "go on with `resume` when it runs again"
             raise EnvironmentFailure(what + (f": {said}" if said else ""), hint=f"{hint}; {self._log} may say more")
 
     def _end(self, patience_s: float) -> None:
-        """Wait for the end of the process, and bring it about when that does not come."""
+        """Waits for the end of the process, and brings it about when that does not come."""
         deadline = time.monotonic() + patience_s
         while self._process.end is None and time.monotonic() < deadline:
             self._selector.select(0.05)
-            self._reports.receive()
+            self._channel.incoming.receive()
             self._process.look()
         if self._process.end is None:
             self._process.stop()
             self._process.wait(self._grace_s + GRACE_S)
 
     def close(self) -> None:
-        """End all trials, leave the cluster, end it if it is our own; returns when that is done."""
+        """Ends all trials, leaves the cluster, ends it if it is our own; returns when that is done."""
         if self._closed:
             return
         self._closed = True
-        self._send({"close": True})
-        os.close(self._jobs)
+        self._channel.try_to_send(Close())
+        self._channel.hang_up()
         self._end(self._grace_s if self._ready else GRACE_S)
         self._selector.close()
-        os.close(self._reports.fileno())
+        self._channel.close()
         self._remove_temporary()
 
     def _remove_temporary(self) -> None:
         if self._temporary is not None:  # the connected process does that too, in case that this one is killed
             shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def _check_address(address: str | None) -> None:
+    if address is not None and "://" in address:
+        raise UsageError(
+            f"`ray_address` {address!r} is not that of a node",
+            hint="run on a node of the cluster, with HOST:PORT of its head, or auto",
+        )
 
 
 def _temporary_folder() -> str:

@@ -19,7 +19,7 @@ _MARKS = ("application_id", "user_version")
 
 
 def back_up(url: str, target: str, *, overwrite: bool = False) -> int:
-    """Copy the whole database of ``url``, all its studies, by SQLite's own means.
+    """Copies the whole database of ``url``, all its studies, by SQLite's own means.
 
     Args:
         url: of a database that ``StudyStore.open`` has accepted.
@@ -62,7 +62,7 @@ def back_up(url: str, target: str, *, overwrite: bool = False) -> int:
 
 
 def _exists(place: Path) -> UsageError:
-    return UsageError("exists already", where=str(place), hint="choose another name, or give --force to replace it")
+    return UsageError("exists already", where=str(place), hint="choose another name, or give `force` to replace it")
 
 
 def _copy(source: Path, temporary: Path, place: Path) -> None:

@@ -1,139 +1,173 @@
-"""All writing to a study goes through its one owner, and every write proves that it still is.
+"""A session of the one process that works on a study; every write proves that it still has the lease.
 
-The proof is a token that grows with each owner: the statement that renews the lease finds only its own, in
-the same transaction as the write. A late result of a lost owner or attempt is refused, so each counts once.
+The proof is a token that grows with each exclusive lease of a study: the statement that renews the lease finds only its
+own, in the same transaction as the write. A late result of a lost lease or attempt is refused, so each counts once.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from types import TracebackType
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from nnas_core.errors import EnvironmentFailure, NnasError
+from nnas_core.errors import EnvironmentFailure
 from nnas_core.study.storage import leases
 from nnas_core.study.storage.database import Database
-from nnas_core.study.storage.holders import holder_of, in_use
-from nnas_core.study.storage.records import StudyRecord
-from nnas_core.study.storage.session import TrialWriter
-from nnas_core.study.storage.tables import joiners, owners, studies, trials
-from nnas_core.study.storage.tuner_log import next_numbers
+from nnas_core.study.storage.leases import Lease
+from nnas_core.study.storage.records import LimitsDocument, StudyRecord, TrialRecord, trial_of
+from nnas_core.study.storage.session import BEGUN, REQUEUE, StudySession, WaitingTrial
+from nnas_core.study.storage.tables import exclusive_leases, shared_leases, studies, trials
+from nnas_core.study.storage.trial_writer import Counters
+from nnas_core.study.storage.tuner_log import Event, Stored, next_numbers, read_calls
 
-__all__ = ["REQUEUE", "OwnedStudy", "acquire"]
+__all__ = ["ExclusiveSession", "acquire"]
 
 # a statement that is built once: each write begins with it
 _RENEW = (
-    update(owners)
-    .where(owners.c.study_id == bindparam("of_study"), owners.c.token == bindparam("of_token"))
+    update(exclusive_leases)
+    .where(exclusive_leases.c.study_id == bindparam("of_study"), exclusive_leases.c.token == bindparam("of_token"))
     .values(expires=bindparam("new_expires"))
 )
-
-REQUEUE = (
-    update(trials)
-    .where(trials.c.study_id == bindparam("of_study"), trials.c.state == "running")
-    .values(state="waiting", attempt=trials.c.attempt + 1, lease_token=None)
-)
-"""Every trial that runs waits again; narrow it by further conditions."""
 
 _RUNNING = update(studies).values(state="running", stop_requested=0)
 
 
-def acquire(database: Database, study: StudyRecord) -> OwnedStudy:
-    """Make this process the owner of ``study``; see ``StudyStore.acquire``."""
-    mine = owners.c.study_id == study.id
+def acquire(database: Database, study: StudyRecord) -> ExclusiveSession:
+    """Begins an exclusive session; see ``StudyStore.acquire``."""
+    of_study = {"of_study": study.id}
     with database.write() as connection:
-        holder = holder_of(database, connection, study)
-        if holder is not None:
-            raise in_use(database, study, holder, "choose another --study name")
-        claim = leases.new_claim(database.now(connection))
-        token = connection.execute(select(owners.c.token).where(mine)).scalar()
-        if token is None:
-            token = 1
-            connection.execute(insert(owners).values(study_id=study.id, token=token, **vars(claim)))
-        else:
-            token += 1
-            connection.execute(update(owners).where(mine).values(token=token, **vars(claim)))
-        connection.execute(delete(joiners).where(joiners.c.study_id == study.id))
-        recovered = connection.execute(REQUEUE, {"of_study": study.id}).rowcount
+        who = leases.in_use_by(database, connection, study)
+        if who is not None:
+            raise leases.in_use(database, study, who, "choose another `study` name")
+        lease = leases.new_lease(database.now(connection))
+        token = _give(connection, study, lease)
+        connection.execute(delete(shared_leases).where(shared_leases.c.study_id == study.id))
+        recovered = connection.execute(REQUEUE, of_study).rowcount
         connection.execute(_RUNNING.where(studies.c.id == study.id))
-        numbers = next_numbers(connection, study.id)
-    return OwnedStudy(database, study, claim, token, recovered, *numbers)
+        begun = int(connection.execute(BEGUN, of_study).scalar_one())
+        counters = Counters(*next_numbers(connection, study.id), begun)
+    session = ExclusiveSession(database, study, counters, lease, token)
+    session.recovered = recovered
+    return session
 
 
-class OwnedStudy(TrialWriter):
-    """A study in the hands of this process alone, got from ``StudyStore.acquire``; ``release`` it at the end.
+def _give(connection: Connection, study: StudyRecord, lease: Lease) -> int:
+    """Writes an exclusive lease, and returns its token."""
+    mine = exclusive_leases.c.study_id == study.id
+    token = connection.execute(select(exclusive_leases.c.token).where(mine)).scalar()
+    if token is None:
+        connection.execute(insert(exclusive_leases).values(study_id=study.id, token=1, **lease.row()))
+        return 1
+    connection.execute(update(exclusive_leases).where(mine).values(token=token + 1, **lease.row()))
+    return int(token) + 1
 
-    As a context manager it is released as interrupted when the block ends without that.
+
+class ExclusiveSession(StudySession):
+    """A study in the hands of this process alone, got from ``StudyStore.acquire``.
+
+    Args:
+        database, study, counters: as for ``StudySession``.
+        lease: of this process.
+        token: of the lease.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        study: StudyRecord,
-        claim: leases.Claim,
-        token: int,
-        recovered: int,
-        next_number: int,
-        next_order: int,
-    ) -> None:
-        super().__init__(database, study, next_number, next_order)
-        self.recovered = recovered
-        self._claim = claim
+    go_on = "resume"
+
+    def __init__(self, database: Database, study: StudyRecord, counters: Counters, lease: Lease, token: int) -> None:
+        super().__init__(database, study, counters)
+        self.lease = lease
         self._token = token
-        self._released = False
+        self._heard = False
+        self._waiting: list[TrialRecord] | None = None
 
-    def set_limits(self, limits: dict[str, Any]) -> None:
-        """Store the limits of this run, which others may change from here on."""
-        with self._writing() as connection:
-            connection.execute(update(studies).where(studies.c.id == self.study.id).values(limits=limits))
+    # ---- transactions
 
-    def renew(self) -> None:
-        """Stay the owner for another ``LEASE``; every write does that too, so only long trials need it."""
-        with self._writing():
-            pass
-
-    def release(self, state: str) -> None:
-        """Give the study back, in one of ``STUDY_STATES``; what was running waits again.
-
-        Nothing can be written through this object after that.
-        """
-        self._released = True
-        leases.release(self._claim)
-        mine = owners.c.study_id == self.study.id
-        with self._writing() as connection:
-            connection.execute(REQUEUE, {"of_study": self.study.id})
-            connection.execute(update(studies).where(studies.c.id == self.study.id).values(state=state))
-            connection.execute(update(owners).where(mine).values(claim=None, token=owners.c.token + 1))
-
-    def __enter__(self) -> OwnedStudy:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._released:
-            # what ended the work is the news; what cannot be written now, the next owner repairs
-            with contextlib.suppress(NnasError):
-                self.release("interrupted")
+    @property
+    def lease_key(self) -> str | None:
+        """Holds nothing: the token proves the lease."""
+        return None
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def writing(self) -> Iterator[Connection]:
+        """Begins a transaction that renews the lease."""
         row: dict[str, object] = {"of_study": self.study.id, "of_token": self._token}
-        with self._database.write() as connection:
-            row["new_expires"] = (self._database.now(connection) + leases.LEASE).isoformat(timespec="milliseconds")
+        with self.database.write() as connection:
+            expires = self.database.now(connection) + leases.EXCLUSIVE_TERM
+            row["new_expires"] = expires.isoformat(timespec="milliseconds")
             if connection.execute(_RENEW, row).rowcount != 1:
                 raise self._lost(connection)
             yield connection
 
+    def reading(self) -> contextlib.AbstractContextManager[Connection]:
+        """Begins a transaction that changes nothing."""
+        return self.database.read()
+
+    def turn(self, attempts: int) -> contextlib.AbstractContextManager[None]:
+        """Does nothing: nobody else works on the study, and each write is a transaction of its own."""
+        return contextlib.nullcontext()
+
     def _lost(self, connection: Connection) -> EnvironmentFailure:
-        row = connection.execute(select(owners).where(owners.c.study_id == self.study.id)).first()
-        other = None if row is None else leases.claim_of(row)
-        who = other or holder_of(self._database, connection, self.study) or "another process"
+        row = connection.execute(select(exclusive_leases).where(exclusive_leases.c.study_id == self.study.id)).first()
+        other = None if row is None else leases.lease_in(row)
+        who = other or leases.in_use_by(self.database, connection, self.study) or "another process"
         return EnvironmentFailure(
             f"study {self.study.name!r} was taken over by {who}; what this one does now is not stored",
-            where=self._database.where,
+            where=self.database.where,
             hint="let only one process work on a study",
         )
+
+    # ---- the study
+
+    def set_limits(self, limits: LimitsDocument) -> None:
+        """Stores the limits of this run, which others may change from here on."""
+        with self.writing() as connection:
+            connection.execute(update(studies).where(studies.c.id == self.study.id).values(limits=limits))
+
+    def renew(self) -> None:
+        """Keeps the lease for another ``EXCLUSIVE_TERM``."""
+        with self.writing():
+            pass
+
+    # ---- trials
+
+    def news(self, untold: int | None) -> tuple[list[Stored], list[Event]]:
+        """Returns all calls of the tuner, once: no other process makes any."""
+        if self._heard:
+            return [], []
+        self._heard = True
+        with self.reading() as connection:
+            return read_calls(connection, self.study.id)
+
+    def waiting(self) -> WaitingTrial | None:
+        """Returns the first trial that earlier runs have left; losses of theirs do not count."""
+        if self._waiting is None:
+            query = select(trials).where(trials.c.study_id == self.study.id, trials.c.state == "waiting")
+            with self.reading() as connection:
+                rows = connection.execute(query.order_by(trials.c.number.desc())).all()
+            self._waiting = [trial_of(row, self.study) for row in rows]
+        return WaitingTrial(self._waiting.pop(), 0) if self._waiting else None
+
+    def holds(self, trial: TrialRecord) -> bool:
+        """Returns true: a trial can only be lost with the study, and then the next write says so."""
+        return True
+
+    def store_reported(self, trial: TrialRecord, sequence: int, values: Sequence[float]) -> bool:
+        """Stores what a running trial reported on its way; always true."""
+        self.trials.intermediate(trial, sequence, *values)
+        return True
+
+    # ---- the end
+
+    def release(self, state: str) -> int:
+        """Gives the study back, in ``state``; what was running waits again."""
+        self._released = True
+        leases.release(self.lease)
+        mine = exclusive_leases.c.study_id == self.study.id
+        with self.writing() as connection:
+            connection.execute(REQUEUE, {"of_study": self.study.id})
+            connection.execute(update(studies).where(studies.c.id == self.study.id).values(state=state))
+            connection.execute(
+                update(exclusive_leases).where(mine).values(claim=None, token=exclusive_leases.c.token + 1)
+            )
+        return 0

@@ -1,39 +1,67 @@
-"""One process at a time owns a study; this file knows who we are and whether another owner still lives."""
+"""Who may write to a study: one process by an exclusive lease, or any number by shared ones; never both.
+
+Each lease is a row of the database. This file says what it holds, whether the process that has it still lives, and what
+others are told who would like the study.
+"""
 
 from __future__ import annotations
 
 import os
 import secrets
 import socket
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LEASE", "Claim", "claim_of", "is_alive", "new_claim", "now", "release"]
+from sqlalchemy import Connection, select
 
-LEASE = timedelta(minutes=15)
-"""How long an owner on another machine counts as alive after its last write."""
+from nnas_core.errors import EnvironmentFailure
+from nnas_core.study.storage.database import Database
+from nnas_core.study.storage.records import StudyRecord
+from nnas_core.study.storage.tables import exclusive_leases, shared_leases
 
-_held: set[str] = set()  # the claims of this process that are in use: its own dead ones can be told from them
+__all__ = [
+    "EXCLUSIVE_TERM",
+    "SHARED_TERM",
+    "Lease",
+    "exclusive_lease",
+    "gone",
+    "in_use",
+    "in_use_by",
+    "is_alive",
+    "lease_in",
+    "living_and_dead",
+    "new_lease",
+    "now",
+    "release",
+]
+
+EXCLUSIVE_TERM = timedelta(minutes=15)
+"""How long an exclusive lease of a process on another machine lasts after the last write of that process."""
+
+SHARED_TERM = timedelta(minutes=5)
+"""How long a shared one lasts after it was last renewed."""
+
+_in_use_here: set[str] = set()  # the keys of this process's leases: its own dead ones can be told from them
 
 
 @dataclass(frozen=True)
-class Claim:
-    """Who owns a study.
+class Lease:
+    """The right of one process to write to a study.
 
     Attributes:
-        claim: a random text, new for each claim.
+        key: a random text, new for each lease.
         host: the machine's name.
         boot: identifies one boot of the machine and one numbering of processes (containers have their own).
         pid: the process.
         pid_start: when the process began, in the machine's ticks: process numbers are used again.
-        since: when the study was claimed, UTC.
-        expires: when the claim ends unless it is renewed; matters only on other machines.
+        since: when it was given, UTC.
+        expires: when it ends unless it is renewed; matters only on other machines.
     """
 
-    claim: str
+    key: str
     host: str
     boot: str
     pid: int
@@ -44,55 +72,66 @@ class Claim:
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host} since {self.since}"
 
+    def row(self) -> dict[str, object]:
+        """Returns the lease as the tables have it."""
+        values = dict(vars(self))
+        return {"claim": values.pop("key"), **values}
+
+
+def lease_in(row: Any) -> Lease | None:
+    """Returns the lease in a row of either table; None if the study was given back."""
+    if row.claim is None:
+        return None
+    return Lease(row.claim, row.host, row.boot, row.pid, row.pid_start, row.since, row.expires)
+
 
 def now() -> datetime:
-    """The time, UTC."""
+    """Returns the time, UTC."""
     return datetime.now(timezone.utc)
 
 
-def new_claim(time: datetime | None = None, lease: timedelta = LEASE) -> Claim:
-    """A claim of this process, counted as held until ``release``; ``time`` as in ``is_alive``."""
+# ---- of this process
+
+
+def new_lease(time: datetime | None = None, term: timedelta = EXCLUSIVE_TERM) -> Lease:
+    """Makes a lease of this process, in use until ``release``; ``time`` as in ``is_alive``."""
     time = time or now()
-    claim = Claim(
-        claim=secrets.token_hex(8),
+    lease = Lease(
+        key=secrets.token_hex(8),
         host=socket.gethostname(),
         boot=_boot(),
         pid=os.getpid(),
         pid_start=_process_start(os.getpid()) or "",
         since=time.isoformat(timespec="seconds"),
-        expires=(time + lease).isoformat(timespec="milliseconds"),
+        expires=(time + term).isoformat(timespec="milliseconds"),
     )
-    _held.add(claim.claim)
-    return claim
+    _in_use_here.add(lease.key)
+    return lease
 
 
-def claim_of(row: Any) -> Claim | None:
-    """The claim in a row of the table of owners, or of joiners; None if the study was given back."""
-    if row.claim is None:
-        return None
-    return Claim(**{field.name: getattr(row, field.name) for field in fields(Claim)})
+def release(lease: Lease) -> None:
+    """Says that this process no longer works under ``lease``, whatever its row says."""
+    _in_use_here.discard(lease.key)
 
 
-def release(claim: Claim) -> None:
-    """This process no longer works on the study of ``claim``, whatever its row says."""
-    _held.discard(claim.claim)
+# ---- of any process
 
 
-def is_alive(other: Claim, time: datetime | None = None, *, cluster: bool = False) -> bool:
-    """Whether the owner may still be working.
+def is_alive(other: Lease, time: datetime | None = None, *, cluster: bool = False) -> bool:
+    """Returns false if the process that has a lease cannot be working any more.
 
     On the same machine the process itself is looked at; the machine rebooted, the number belongs to another
-    process, or it is a zombie: dead. Of an owner that cannot be seen from here, its lease decides.
+    process, or it is a zombie: dead. Of a process that cannot be seen from here, the lease decides.
 
     Args:
-        other: who.
+        other: its lease.
         time: by the clock that the lease was made with, ``Database.now``; this machine's if None.
         cluster: machines may have one name, so that another boot is no proof of an end; the lease decides then too.
     """
     if other.host == socket.gethostname():
         if other.boot == _boot():
             if other.pid == os.getpid() and other.pid_start == (_process_start(os.getpid()) or ""):
-                return other.claim in _held
+                return other.key in _in_use_here
             return _process_start(other.pid) == other.pid_start
         if not cluster and other.boot.split("/")[0] != _boot().split("/")[0]:
             return False
@@ -109,7 +148,7 @@ def _boot() -> str:
 
 
 def _process_start(pid: int) -> str | None:
-    """When process ``pid`` began, or None if there is none that lives."""
+    """Returns when process ``pid`` began, or None if there is none that lives."""
     try:
         # the name of the command, in parentheses, may hold anything; state and start come after it
         words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
@@ -127,3 +166,55 @@ def _signalled(pid: int) -> str | None:
     except PermissionError:
         pass
     return ""
+
+
+# ---- of a study
+
+
+def exclusive_lease(connection: Connection, study: StudyRecord, time: datetime) -> Lease | None:
+    """Returns the exclusive lease of a study, if its process lives; ``time`` is ``Database.now``."""
+    row = connection.execute(select(exclusive_leases).where(exclusive_leases.c.study_id == study.id)).first()
+    lease = None if row is None else lease_in(row)
+    return lease if lease is not None and is_alive(lease, time) else None
+
+
+def living_and_dead(connection: Connection, study: StudyRecord, time: datetime) -> tuple[list[Lease], list[Lease]]:
+    """Returns the shared leases of a study, the earliest first: those of living processes, and those of dead ones."""
+    query = (
+        select(shared_leases)
+        .where(shared_leases.c.study_id == study.id)
+        .order_by(shared_leases.c.since, shared_leases.c.claim)
+    )
+    found: tuple[list[Lease], list[Lease]] = [], []
+    for row in connection.execute(query):
+        lease = lease_in(row)
+        if lease is not None:
+            found[not is_alive(lease, time, cluster=True)].append(lease)
+    return found
+
+
+def in_use_by(database: Database, connection: Connection, study: StudyRecord) -> str | None:
+    """Returns who works on ``study`` (``process P on HOST since T``, and how many others), or None."""
+    time = database.now(connection)
+    exclusive = exclusive_lease(connection, study, time)
+    if exclusive is not None:
+        return str(exclusive)
+    living, _ = living_and_dead(connection, study, time)
+    if len(living) < 2:
+        return str(living[0]) if living else None
+    return f"{living[0]} and {len(living) - 1} more {'process' if len(living) == 2 else 'processes'}"
+
+
+def in_use(database: Database, study: StudyRecord, who: str, instead: str | None = None) -> EnvironmentFailure:
+    """Refuses to do to a study what those who work on it would not survive; ``instead`` may be done at once."""
+    instead = instead or f"end it by `nnas study stop {study.name}`"
+    return EnvironmentFailure(
+        f"study {study.name!r} is in use by {who}",
+        where=database.where,
+        hint=f"wait until it has ended, or {instead}",
+    )
+
+
+def gone(database: Database, study: StudyRecord) -> EnvironmentFailure:
+    """Refuses to go on with a study that is no more."""
+    return EnvironmentFailure(f"study {study.name!r} was deleted meanwhile", where=database.where)

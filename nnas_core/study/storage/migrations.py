@@ -50,6 +50,6 @@ STEPS: dict[int, tuple[str, ...]] = {
 
 
 def statements_from(version: int) -> Iterator[str]:
-    """What makes a database of ``version``, 1 or more, one of ``VERSION``."""
+    """Yields the statements that make a database of ``version``, 1 or more, one of ``VERSION``."""
     for step in range(version, VERSION):
         yield from STEPS[step]

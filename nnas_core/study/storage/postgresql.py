@@ -12,15 +12,15 @@ import socket
 import warnings
 from datetime import datetime, timezone
 from types import SimpleNamespace
-from typing import Any
 
-from sqlalchemy import URL, Column, Connection, Engine, Integer, MetaData, Table, create_engine, event, insert, select
+import sqlalchemy
+from sqlalchemy import URL, Column, Connection, Integer, MetaData, Table, create_engine, event, insert, select
 from sqlalchemy.exc import DBAPIError
 
 from nnas_core import __version__
 from nnas_core.errors import EnvironmentFailure, InputError, NnasError, NnasWarning, UsageError
 from nnas_core.study.storage import leases, tables
-from nnas_core.study.storage.database import AGAIN, SAFE, Database, engine_options
+from nnas_core.study.storage.database import SAFE, Database, HowToOpen, json_options
 from nnas_core.study.storage.migrations import statements_from
 
 __all__ = ["LOCK", "STUCK_S", "open_database"]
@@ -50,7 +50,7 @@ _SYNCHRONOUS = """
 SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'
 """
 
-_HOLDER = """
+_LOCKED_BY = """
 SELECT a.application_name, a.pid
 FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid JOIN pg_database d ON d.oid = l.database
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND d.datname = current_database()
@@ -60,27 +60,26 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND d.datname = c
 _CONNECTION_LOST = {"25P03", "57P01", "57P02", "57P05"}  # and the class 08
 
 
-def open_database(url: URL, *, create: bool, busy_timeout_s: float) -> Database:
-    """Connect to a database and make sure that its schema is ours; one that is refused is not touched.
+def open_database(url: URL, how: HowToOpen) -> Database:
+    """Connects to a database and makes sure that its schema is ours; one that is refused is not touched.
 
     Args:
         url: of PostgreSQL; its query may have any parameter of libpq, as ``options=-csearch_path=SCHEMA``.
-        create: make the tables if there are none; any number of processes may do so at once.
-        busy_timeout_s: how long to wait for other writers.
+        how: any number of processes may make the tables at once.
 
     Raises:
         UsageError: the URL is not complete, or psycopg is not installed.
         InputError: no tables, or those of another program or a newer nnas.
         EnvironmentFailure: the server cannot be reached, refuses us, cannot write, or is locked for too long.
     """
-    server = _Server(url, busy_timeout_s)
-    database = Database(server.engine, server.where, server.translate, _server_time)
+    server = _Server(url, how)
+    database = Database(server.connector, server.where, server.translate, _server_time)
     try:
         with database.read() as connection:
             server.pin(connection)
             found = server.version(connection)
-        if found is None and not create:
-            raise InputError("there are no studies in this database", where=server.where, hint="check --storage")
+        if found is None and not how.create:
+            raise InputError("there are no studies in this database", where=server.where, hint="check `storage`")
         if found is None:
             with database.write() as connection:
                 if server.version(connection) is None:  # or another process was quicker
@@ -100,7 +99,7 @@ def _fill(connection: Connection) -> None:
 
 
 def _server_time(connection: Connection) -> datetime:
-    """The clock that all machines share."""
+    """Returns the time of the clock that all machines share."""
     seconds = connection.exec_driver_sql("SELECT extract(epoch FROM clock_timestamp())::float8").scalar_one()
     return datetime.fromtimestamp(seconds, timezone.utc)
 
@@ -108,16 +107,16 @@ def _server_time(connection: Connection) -> datetime:
 class _Server:
     """One schema of one database: how transactions begin there, and what its failures mean."""
 
-    def __init__(self, url: URL, busy_timeout_s: float) -> None:
+    def __init__(self, url: URL, how: HowToOpen) -> None:
         _check_url(url)
         self.where = _place_of(url)
         self._secrets = [secret for secret in (url.password, *_values(url, "password")) if secret]
-        self._busy_timeout_s = busy_timeout_s
+        self._how = how
         self._schema = 0
         self._read = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
         self._write = ""
-        self.engine = _engine(url)
-        event.listen(self.engine, "begin", self._begin)
+        self.connector = _connector(url)
+        event.listen(self.connector, "begin", self._begin)
 
     def _begin(self, connection: Connection) -> None:
         writes = connection.get_execution_options().get("writes", False)
@@ -126,7 +125,7 @@ class _Server:
     # ---- the schema
 
     def pin(self, connection: Connection) -> None:
-        """Find the schema, and let every later transaction work in it and nowhere else."""
+        """Finds the schema, and lets every later transaction work in it and nowhere else."""
         place = connection.exec_driver_sql(_PLACE).first()
         if place is None:
             raise InputError(
@@ -143,7 +142,7 @@ class _Server:
         self._schema = place.oid
         inside = f"SET LOCAL search_path TO {place.name.replace('%', '%%')}, pg_temp"
         # a zero would wait for ever; the server knows 31 bits
-        wait_ms = min(max(1, round(self._busy_timeout_s * 1000)), 2**31 - 1)
+        wait_ms = min(max(1, round(self._how.busy_timeout_s * 1000)), 2**31 - 1)
         self._read = f"{self._read}; {inside}"
         self._write = "; ".join(
             (
@@ -158,7 +157,7 @@ class _Server:
         )
 
     def version(self, connection: Connection) -> int | None:
-        """The version of the tables in the schema; None if there are none, and none of another program."""
+        """Returns the version of the tables in the schema; None if there are none, and none of another program."""
         ours = {*tables.metadata.tables, *_marks.tables}
         ours |= {str(index.name) for table in tables.metadata.tables.values() for index in table.indexes}
         rows = connection.exec_driver_sql(f"SELECT relname FROM pg_class WHERE relnamespace = {self._schema}")
@@ -186,17 +185,17 @@ class _Server:
         return int(found[0])
 
     def migrate(self, database: Database) -> None:
-        """Bring the tables to this version, all of them or none."""
+        """Brings the tables to this version, all of them or none."""
         with database.write() as connection:
             found = self.version(connection)
             if found is None or found == tables.VERSION:
                 return  # another process was quicker
             now = _server_time(connection)
             for row in connection.exec_driver_sql("SELECT * FROM owners WHERE claim IS NOT NULL").mappings():
-                holder = leases.claim_of(SimpleNamespace(**row))
-                if holder is not None and leases.is_alive(holder, now):
+                lease = leases.lease_in(SimpleNamespace(**row))
+                if lease is not None and leases.is_alive(lease, now):
                     raise EnvironmentFailure(
-                        f"an older nnas works on it, {holder}", where=self.where, hint="wait until it has ended"
+                        f"an older nnas works on it, {lease}", where=self.where, hint="wait until it has ended"
                     )
             for statement in statements_from(found):
                 connection.exec_driver_sql(statement)
@@ -210,23 +209,24 @@ class _Server:
     # ---- failures
 
     def translate(self, error: DBAPIError) -> NnasError | None:
-        """What a failure means to the user; None if nothing of theirs, so a bug of ours."""
+        """Returns what a failure means to the user; None if nothing of theirs, so a bug of ours."""
         state = getattr(error.orig, "sqlstate", None)
         text = self._text(error)
         if error.connection_invalidated or (state or "").startswith("08") or state in _CONNECTION_LOST:
-            return self._failure(f"the connection to the server was lost ({text}); {SAFE}", f"then {AGAIN}")
+            return self._failure(f"the connection to the server was lost ({text}); {SAFE}", f"then {self._how.again}")
         if error.statement is None and state is None:
             return self._unreachable(text)
         if state == "55P03":
             return self._failure(
-                f"locked for {self._busy_timeout_s:g} s by {self._holder()}",
-                f"wait until it has ended, then {AGAIN}",
+                f"locked for {self._how.busy_timeout_s:g} s by {self._locked_by()}",
+                f"wait until it has ended, then {self._how.again}",
             )
         return self._refusal(state or "", text)
 
     def _refusal(self, state: str, text: str) -> NnasError | None:
         if state == "53100":
-            return self._failure(f"no space left on the server ({text}); {SAFE}", f"free some space and {AGAIN}")
+            hint = f"free some space and {self._how.again}"
+            return self._failure(f"no space left on the server ({text}); {SAFE}", hint)
         if state == "25006":
             return self._failure(
                 "cannot write: the database is read-only for us",
@@ -238,20 +238,20 @@ class _Server:
             return self._damaged(text)
         # out of resources or memory, in the operator's hands, broken disk, or chosen as the victim of a deadlock
         if state.startswith(("53", "57", "58", "40")):
-            return self._failure(f"the server gave up ({text}); {SAFE}", AGAIN)
+            return self._failure(f"the server gave up ({text}); {SAFE}", self._how.again)
         return None
 
     def _unreachable(self, text: str) -> NnasError:
         if text.startswith(("invalid connection option", "invalid integer value", "bad value for", "invalid sslmode")):
-            return UsageError(f"the URL of --storage has {text}", where=self.where, hint="see the parameters of libpq")
+            return UsageError(f"the URL of `storage` has {text}", where=self.where, hint="see the parameters of libpq")
         if "password" in text or "authentication" in text or "pg_hba.conf" in text or "role " in text:
             return self._failure(
                 f"the server refuses us: {text}",
-                "check user and password of --storage; without a password there PGPASSWORD or ~/.pgpass has it",
+                "check user and password of `storage`; without a password there PGPASSWORD or ~/.pgpass has it",
             )
         if re.search(r'database ".*" does not exist', text):
-            return self._failure(f"the server refuses us: {text}", "create it by createdb, or check --storage")
-        return self._failure(f"cannot connect: {text}", "check the server and --storage")
+            return self._failure(f"the server refuses us: {text}", "create it by createdb, or check `storage`")
+        return self._failure(f"cannot connect: {text}", "check the server and `storage`")
 
     def _failure(self, message: str, hint: str) -> EnvironmentFailure:
         return EnvironmentFailure(message, where=self.where, hint=hint)
@@ -264,7 +264,7 @@ class _Server:
         )
 
     def _text(self, error: DBAPIError) -> str:
-        """What server or driver say, in one line without the values of a row and without any password."""
+        """Returns what server or driver say, in one line without the values of a row and without any password."""
         primary = getattr(getattr(error.orig, "diag", None), "message_primary", None)
         # libpq has a line for every address it tried, and the last one counts
         lines = [line.strip() for line in str(primary or error.orig).splitlines()]
@@ -274,11 +274,11 @@ class _Server:
             line = line.replace(secret, "***")
         return line
 
-    def _holder(self) -> str:
-        """The process that locks the schema, as far as the server tells."""
-        query = _HOLDER.format(lock=LOCK, schema=self._schema)
+    def _locked_by(self) -> str:
+        """Returns the process that locks the schema, as far as the server tells."""
+        query = _LOCKED_BY.format(lock=LOCK, schema=self._schema)
         try:
-            with self.engine.begin() as connection:
+            with self.connector.begin() as connection:
                 row = connection.exec_driver_sql(query).first()
         except DBAPIError:  # the lock is the news
             return "another process"
@@ -288,7 +288,7 @@ class _Server:
         return name.removeprefix("nnas ") if name.startswith("nnas process ") else f"process {row.pid} of the server"
 
 
-def _engine(url: URL) -> Engine:
+def _connector(url: URL) -> sqlalchemy.Engine:
     defaults = {
         "application_name": f"nnas process {os.getpid()} on {socket.gethostname()}"[:63],
         "client_encoding": "utf8",
@@ -299,14 +299,14 @@ def _engine(url: URL) -> Engine:
         "keepalives_count": "3",
         "tcp_user_timeout": "60000",
     }
-    arguments: dict[str, Any] = {name: value for name, value in defaults.items() if name not in url.query}
+    arguments: dict[str, object] = {name: value for name, value in defaults.items() if name not in url.query}
     arguments["prepare_threshold"] = None  # poolers between us and the server do not know prepared statements
     try:
         return create_engine(
             url.set(drivername="postgresql+psycopg"),
             pool_pre_ping=True,  # a trial may take hours, and a connection that long idle may be gone
             connect_args=arguments,
-            **engine_options(),
+            **json_options(),
         )
     except ImportError as error:
         raise UsageError(
@@ -323,18 +323,18 @@ def _check_url(url: URL) -> None:
         )
     if url.host is not None and "@" in url.host:  # the rest of it may be the end of a password: it is not shown
         raise UsageError(
-            "the password in the URL of --storage has an @ that looks like the end of it",
+            "the password in the URL of `storage` has an @ that looks like the end of it",
             hint="write %40 for @, %2F for / and %3A for : in user and password",
         )
     if not url.database and not _values(url, "dbname"):
         raise UsageError(
-            "the URL of --storage names no database",
+            "the URL of `storage` names no database",
             hint="give postgresql+psycopg://USER:PASSWORD@HOST/DATABASE",
         )
 
 
 def _place_of(url: URL) -> str:
-    """What messages name: neither user nor password nor any parameter."""
+    """Returns what messages name: neither user nor password nor any parameter."""
     hosts = ",".join(_values(url, "host"))
     shown = URL.create("postgresql", host=url.host or hosts or None, port=url.port, database=url.database)
     return shown.render_as_string(hide_password=True)

@@ -1,4 +1,4 @@
-"""What a study and its trials are: plain values, the same in memory, in a database and as JSON."""
+"""Studies and trials are plain values, the same in memory, in a database and as JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypedDict
 
 from nnas_core.errors import UsageError
 from nnas_core.space.architecture import Architecture
@@ -17,17 +17,19 @@ __all__ = [
     "OPTIMIZE_MODES",
     "STUDY_STATES",
     "TRIAL_STATES",
+    "LimitsDocument",
     "StudyRecord",
     "StudySettings",
     "TrialRecord",
     "check_name",
+    "limits_of",
     "trial_of",
 ]
 
 OPTIMIZE_MODES = ("maximize", "minimize")
 
 STUDY_STATES = ("created", "running", "interrupted", "finished")
-"""``running`` only means that a coordinator did not say good-bye; whether it lives, its owner entry tells."""
+"""``running`` only means that a coordinator did not say good-bye; whether it lives, its lease tells."""
 
 TRIAL_STATES = ("waiting", "running", "succeeded", "failed", "stopped")
 """``stopped``: ended early by an assessor; what the trial reported last is its metric ``intermediate``."""
@@ -37,14 +39,31 @@ ENDED_STATES = ("succeeded", "failed", "stopped")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
+class LimitsDocument(TypedDict):
+    """Limits of a study, as they are stored: those of ``Limits``; None also where no run has set any."""
+
+    trials: int | None
+    duration_s: float | None
+    concurrency: int | None
+
+
+def limits_of(stored: Mapping[str, Any]) -> LimitsDocument:
+    """Returns the limits in a row of the table of studies."""
+    return {
+        "trials": stored.get("trials"),
+        "duration_s": stored.get("duration_s"),
+        "concurrency": stored.get("concurrency"),
+    }
+
+
 @dataclass(frozen=True)
 class StudySettings:
-    """Everything that decides which trials a study makes; a resumed study must have the same.
+    """Holds everything that decides which trials a study makes; a resumed study must have the same.
 
     Attributes:
         name: letters, digits, ``.``, ``_`` and ``-``; at most 100.
         space: the search space.
-        tuner: the name it was found by (``--tuner``).
+        tuner: the name it was found by.
         tuner_args: its arguments, without ``seed`` and ``optimize_mode``.
         seed: of the tuner, and of everything else that is random in the study.
         optimize_mode: ``"maximize"`` or ``"minimize"``.
@@ -70,8 +89,8 @@ class StudySettings:
             object.__setattr__(self, name, json.loads(json.dumps(dict(getattr(self, name)), allow_nan=False)))
 
     def differences(self, now: StudySettings) -> list[str]:
-        """One line for each thing that differs in ``now``; empty for equal settings."""
-        pairs: list[tuple[str, Any, Any]] = [("tuner", self.tuner, now.tuner)]
+        """Returns one line for each thing that differs in ``now``; none for equal settings."""
+        pairs: list[tuple[str, object, object]] = [("tuner", self.tuner, now.tuner)]
         pairs += _entries("tuner argument ", self.tuner_args, now.tuner_args)
         pairs += [("seed", self.seed, now.seed), ("optimize_mode", self.optimize_mode, now.optimize_mode)]
         pairs += _entries("", self.config, now.config)
@@ -87,12 +106,12 @@ class _Missing:
     pass
 
 
-def _entries(prefix: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+def _entries(prefix: str, old: Mapping[str, object], new: Mapping[str, object]) -> list[tuple[str, object, object]]:
     names = sorted(set(old) | set(new))
     return [(prefix + name, old.get(name, _Missing), new.get(name, _Missing)) for name in names]
 
 
-def _show(value: Any) -> str:
+def _show(value: object) -> str:
     return "not set" if value is _Missing else json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
@@ -116,15 +135,15 @@ class StudyRecord:
 
     @property
     def name(self) -> str:
-        """Unique in its database."""
+        """Holds the name, unique in its database."""
         return self.settings.name
 
     def with_state(self, state: str) -> StudyRecord:
-        """The same study in another state."""
+        """Returns the same study in another state."""
         return replace(self, state=state)
 
-    def to_json(self) -> dict[str, Any]:
-        """The study document (schema ``study``)."""
+    def to_json(self) -> dict[str, object]:
+        """Returns the study document (schema ``study``)."""
         return {
             "name": self.name,
             "state": self.state,
@@ -169,8 +188,8 @@ class TrialRecord:
     started: str | None = None
     finished: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """The trial document (schema ``trial``), the architecture as masks."""
+    def to_json(self) -> dict[str, object]:
+        """Returns the trial document (schema ``trial``), the architecture as masks."""
         return {
             "number": self.number,
             "state": self.state,
@@ -187,7 +206,7 @@ class TrialRecord:
 
 
 def check_name(name: str) -> None:
-    """Refuse a study name that could be mistaken for a path, an option or markup.
+    """Refuses a study name that could be mistaken for a path, an option or markup.
 
     Raises:
         UsageError: always with the rule.
@@ -200,7 +219,7 @@ def check_name(name: str) -> None:
 
 
 def trial_of(row: Any, study: StudyRecord) -> TrialRecord:
-    """The trial in a row of the table of trials."""
+    """Returns the trial in a row of the table of trials."""
     return TrialRecord(
         number=row.number,
         state=row.state,

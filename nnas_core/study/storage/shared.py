@@ -1,76 +1,97 @@
-"""A study that any number of processes work on, without an owner: what each may write, and when.
+"""A session of one of any number of processes that work on a study: what each may write, and when.
 
 They take turns. A turn is one transaction in which nobody else writes, so a process that dies in it leaves nothing; and
-in it, the process first shows that it is still one of them. Each has a claim, which it renews while its trials run, and
-the trials that it evaluates are leased to that claim. Who notices that another one has died gives its trials to all.
+in it, the process first shows that it is still one of them. Each has a lease, which it renews while its trials run, and
+the trials that it evaluates name that lease. Who notices that another one has died gives its trials to all.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from types import TracebackType
-from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from nnas_core.errors import NnasError
 from nnas_core.study.storage import leases
 from nnas_core.study.storage.database import Database
-from nnas_core.study.storage.exclusive import REQUEUE
-from nnas_core.study.storage.holders import gone, in_use, joiners_of, owner_of
-from nnas_core.study.storage.records import StudyRecord, TrialRecord, trial_of
-from nnas_core.study.storage.session import TrialWriter, timestamp
-from nnas_core.study.storage.tables import joiners, owners, studies, trials
+from nnas_core.study.storage.leases import Lease
+from nnas_core.study.storage.records import LimitsDocument, StudyRecord, TrialRecord, limits_of, trial_of
+from nnas_core.study.storage.session import BEGUN, REQUEUE, StudySession, WaitingTrial
+from nnas_core.study.storage.tables import exclusive_leases, shared_leases, studies, trials
+from nnas_core.study.storage.trial_writer import Counters, timestamp
 from nnas_core.study.storage.tuner_log import Event, Stored, next_numbers, read_calls
 
-__all__ = ["LEASE", "JoinedStudy"]
+__all__ = ["SharedSession"]
 
-LEASE = timedelta(minutes=5)
-"""How long a process on another machine counts as alive after it has last renewed its claim."""
-
-_BEATS = 5  # how often a claim is renewed in the time of its lease
+_BEATS = 5  # how often a lease is renewed in its term
 
 _RENEW = (
-    update(joiners)
-    .where(joiners.c.study_id == bindparam("of_study"), joiners.c.claim == bindparam("of_claim"))
+    update(shared_leases)
+    .where(shared_leases.c.study_id == bindparam("of_study"), shared_leases.c.claim == bindparam("of_lease"))
     .values(expires=bindparam("new_expires"))
 )
-_BEGUN = select(func.count()).where(trials.c.study_id == bindparam("of_study"), trials.c.state != "waiting")
 
 
-class JoinedStudy(TrialWriter):
-    """A study in the hands of this process and of others, got from ``StudyStore.join``; ``leave`` it at the end.
+class SharedSession(StudySession):
+    """A study in the hands of this process and of others, got from ``StudyStore.join``.
 
-    The first write joins. A process that was given up as dead, and is not, joins again with the next one; its trials
-    are others' then. As a context manager it is left as interrupted when the block ends without that.
+    The first write takes a lease. A process that was given up as dead, and is not, takes a new one with the next write;
+    its trials are others' then.
+
+    Args:
+        database, study: as for ``StudySession``.
+        term: of the leases.
 
     Raises:
-        EnvironmentFailure: an owner works on the study, or the database cannot be written.
+        EnvironmentFailure: a process has the study alone, or the database cannot be written.
     """
 
-    def __init__(self, database: Database, study: StudyRecord, lease: timedelta) -> None:
-        super().__init__(database, study)
-        self._term = lease
-        self._claim: leases.Claim | None = None
-        self._limits: dict[str, Any] = {}
+    go_on = "join"
+    patience_s = 600.0
+
+    def __init__(self, database: Database, study: StudyRecord, term: timedelta) -> None:
+        super().__init__(database, study, Counters())
+        self._term = term
+        self._lease: Lease | None = None
+        self._limits = limits_of({})
         self._connection: Connection | None = None  # of the turn that goes on
         self._left = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="nnas-lease", daemon=True)
 
-    # ---- turns
+    # ---- transactions
+
+    @property
+    def lease_key(self) -> str | None:
+        """Holds the key of this process's lease."""
+        return None if self._lease is None else self._lease.key
+
+    def writing(self) -> contextlib.AbstractContextManager[Connection]:
+        """Begins a transaction in which nobody else writes, or goes on with the one at hand."""
+        return contextlib.nullcontext(self._connection) if self._connection is not None else self._begun_turn()
+
+    def reading(self) -> contextlib.AbstractContextManager[Connection]:
+        """Begins a transaction that changes nothing, or goes on with the one at hand."""
+        return contextlib.nullcontext(self._connection) if self._connection is not None else self.database.read()
 
     @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
-        """One transaction, in which nobody else writes; whatever is called in the block belongs to it."""
-        with self._writing():
+    def turn(self, attempts: int) -> Iterator[None]:
+        """Begins a transaction that all belongs to that is called in the block; takes the trials of the dead first."""
+        with self.writing() as connection:
+            self._bury(connection, attempts)
+            self.read_control()
+            self._count(connection)
             yield
+            self._count(connection)
+
+    def _count(self, connection: Connection) -> None:
+        self.counters.begun = int(connection.execute(BEGUN, {"of_study": self.study.id}).scalar_one())
 
     @contextlib.contextmanager
     def _begun_turn(self) -> Iterator[Connection]:
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             if not self._renewed(connection):
                 self._come_in(connection)
             self._connection = connection
@@ -81,49 +102,46 @@ class JoinedStudy(TrialWriter):
         if self._heart.ident is None:
             self._heart.start()
 
-    def _writing(self) -> contextlib.AbstractContextManager[Connection]:
-        return contextlib.nullcontext(self._connection) if self._connection is not None else self._begun_turn()
-
-    def _reading(self) -> contextlib.AbstractContextManager[Connection]:
-        return contextlib.nullcontext(self._connection) if self._connection is not None else self._database.read()
+    # ---- the lease
 
     def _renewed(self, connection: Connection) -> bool:
-        if self._claim is None:
+        if self._lease is None:
             return False
-        expires = (self._database.now(connection) + self._term).isoformat(timespec="milliseconds")
-        row = {"of_study": self.study.id, "of_claim": self._claim.claim, "new_expires": expires}
+        expires = (self.database.now(connection) + self._term).isoformat(timespec="milliseconds")
+        row = {"of_study": self.study.id, "of_lease": self._lease.key, "new_expires": expires}
         return connection.execute(_RENEW, row).rowcount == 1
 
     def _come_in(self, connection: Connection) -> None:
-        time = self._database.now(connection)
+        time = self.database.now(connection)
         this = studies.c.id == self.study.id
         if connection.execute(select(studies.c.id).where(this)).first() is None:
-            raise gone(self._database, self.study)
-        holder = owner_of(connection, self.study, time)
-        if holder is not None:
-            raise in_use(self._database, self.study, str(holder), "choose another --study name")
-        living, _ = joiners_of(connection, self.study, time)
+            raise leases.gone(self.database, self.study)
+        exclusive = leases.exclusive_lease(connection, self.study, time)
+        if exclusive is not None:
+            raise leases.in_use(self.database, self.study, str(exclusive), "choose another `study` name")
+        living, _ = leases.living_and_dead(connection, self.study, time)
         if not living:
             connection.execute(
                 update(studies).where(this).values(state="running", stop_requested=0, limits=self._limits)
             )
         self._take_over(connection)
-        if self._claim is not None:
-            leases.release(self._claim)
-        self._claim = leases.new_claim(time, self._term)
-        self._lease = self._claim.claim
-        connection.execute(insert(joiners).values(study_id=self.study.id, **vars(self._claim)))
+        if self._lease is not None:
+            leases.release(self._lease)
+        self._lease = leases.new_lease(time, self._term)
+        connection.execute(insert(shared_leases).values(study_id=self.study.id, **self._lease.row()))
 
     def _take_over(self, connection: Connection) -> None:
-        """What an owner that died has left running waits, and it writes nothing more if it only seemed dead."""
-        of_owner = owners.c.study_id == self.study.id
-        connection.execute(update(owners).where(of_owner).values(claim=None, token=owners.c.token + 1))
+        """Lets what a dead process alone has left running wait; it writes nothing more if it only seemed dead."""
+        of_study = exclusive_leases.c.study_id == self.study.id
+        connection.execute(
+            update(exclusive_leases).where(of_study).values(claim=None, token=exclusive_leases.c.token + 1)
+        )
         left = REQUEUE.where(trials.c.lease_token.is_(None))
         self.recovered += connection.execute(left, {"of_study": self.study.id}).rowcount
 
     def renew(self) -> None:
-        """Stay one of those who work on the study; does not bring back one that was given up."""
-        with self._database.write() as connection:
+        """Stays one of those who work on the study; does not bring back one that was given up."""
+        with self.database.write() as connection:
             self._renewed(connection)
 
     def _beat(self) -> None:
@@ -134,108 +152,93 @@ class JoinedStudy(TrialWriter):
 
     # ---- in a turn
 
-    def set_limits(self, limits: dict[str, Any]) -> None:
-        """Join; the limits become those of the study if nobody else works on it, and else theirs stay."""
+    def set_limits(self, limits: LimitsDocument) -> None:
+        """Takes a lease; the limits become those of the study if nobody else works on it, and else theirs stay."""
         self._limits = limits
-        with self.turn():
+        with self.writing():
             pass
 
-    def bury(self, attempts: int) -> None:
-        """Take the trials of those who died: they wait again, or have failed by so many deaths.
-
-        Args:
-            attempts: how often a trial may be begun.
-        """
-        with self._writing() as connection:
-            _, dead = joiners_of(connection, self.study, self._database.now(connection))
-            for claim in dead:
-                theirs = (trials.c.study_id == self.study.id, trials.c.lease_token == claim.claim)
-                rows = connection.execute(
-                    select(trials.c.number, trials.c.losses).where(*theirs, trials.c.state == "running")
-                ).all()
-                for number, losses in rows:
-                    self._lose(connection, number, losses + 1, attempts)
-                connection.execute(
-                    delete(joiners).where(joiners.c.study_id == self.study.id, joiners.c.claim == claim.claim)
+    def _bury(self, connection: Connection, attempts: int) -> None:
+        """Takes the trials of those who died: they wait again, or have failed by so many deaths."""
+        _, dead = leases.living_and_dead(connection, self.study, self.database.now(connection))
+        for lease in dead:
+            theirs = (trials.c.study_id == self.study.id, trials.c.lease_token == lease.key)
+            rows = connection.execute(
+                select(trials.c.number, trials.c.losses).where(*theirs, trials.c.state == "running")
+            ).all()
+            for number, losses in rows:
+                self._lose(connection, number, losses + 1, attempts)
+            connection.execute(
+                delete(shared_leases).where(
+                    shared_leases.c.study_id == self.study.id, shared_leases.c.claim == lease.key
                 )
-                self.recovered += len(rows)
+            )
+            self.recovered += len(rows)
 
     def _lose(self, connection: Connection, number: int, losses: int, attempts: int) -> None:
-        this = (trials.c.study_id == self.study.id, trials.c.number == number)
-        values: dict[str, Any] = {"losses": losses, "lease_token": None}
+        values: dict[str, object] = {"losses": losses, "lease_token": None}
         if losses < attempts:
             values.update(state="waiting", attempt=trials.c.attempt + 1)
         else:
             times = f" {losses} times" if losses > 1 else ""
             values.update(state="failed", error=f"the process that evaluated it was lost{times}", finished=timestamp())
             values.update(told_order=next_numbers(connection, self.study.id)[1])
+        this = (trials.c.study_id == self.study.id, trials.c.number == number)
         connection.execute(update(trials).where(*this).values(values))
 
-    def news(self, number: int | None) -> tuple[list[Stored], list[Event]]:
-        """The calls of the tuner that others have made since the last time, and the trials that they are of.
-
-        Args:
-            number: of the first trial whose result this process does not know yet; None if there is none.
-        """
-        with self._reading() as connection:
-            first = self._next_number if number is None else number
-            found, events = read_calls(connection, self.study.id, first, self._next_order)
+    def news(self, untold: int | None) -> tuple[list[Stored], list[Event]]:
+        """Returns the calls of the tuner that others have made since the last time, and the trials that they are of."""
+        counters = self.counters
+        with self.reading() as connection:
+            first = counters.number if untold is None else untold
+            found, events = read_calls(connection, self.study.id, first, counters.order)
         if found:
-            self._next_number = max(self._next_number, found[-1].number + 1)
+            counters.number = max(counters.number, found[-1].number + 1)
         if events:
-            self._next_order = events[-1].order + 1
+            counters.order = events[-1].order + 1
         return found, events
 
-    def begun(self) -> int:
-        """How many trials have ended or run, here and elsewhere."""
-        with self._reading() as connection:
-            return int(connection.execute(_BEGUN, {"of_study": self.study.id}).scalar_one())
-
-    def waiting(self) -> tuple[TrialRecord, int] | None:
-        """The first trial that waits, and how many of its attempts were lost."""
+    def waiting(self) -> WaitingTrial | None:
+        """Returns the first trial that waits, wherever it ran before."""
         query = select(trials).where(trials.c.study_id == self.study.id, trials.c.state == "waiting")
-        with self._reading() as connection:
+        with self.reading() as connection:
             row = connection.execute(query.order_by(trials.c.number).limit(1)).first()
-        return None if row is None else (trial_of(row, self.study), int(row.losses))
+        return None if row is None else WaitingTrial(trial_of(row, self.study), int(row.losses))
+
+    def holds(self, trial: TrialRecord) -> bool:
+        """Returns false if that attempt of a trial was given to another process."""
+        return self.trials.holds(trial)
+
+    def store_reported(self, trial: TrialRecord, sequence: int, values: Sequence[float]) -> bool:
+        """Stores what a running trial reported on its way; false if it was given to another process."""
+        with self.writing():
+            held = self.trials.holds(trial)
+            if held:
+                self.trials.intermediate(trial, sequence, *values)
+        return held
 
     # ---- the end
 
-    def leave(self, state: str) -> int:
-        """Work no longer on the study; what runs here waits again.
-
-        Args:
-            state: one of ``STUDY_STATES`` for a study that nobody else works on.
-
-        Returns:
-            How many others do.
-        """
+    def release(self, state: str) -> int:
+        """Works no longer on the study; what runs here waits again. The last one leaves it in ``state``."""
+        self._released = True
         self._left.set()
         if self._heart.ident is not None:
             self._heart.join()
-        claim, self._claim = self._claim, None
-        if claim is None:
+        lease, self._lease = self._lease, None
+        if lease is None:
             return 0
-        leases.release(claim)
-        mine = (joiners.c.study_id == self.study.id, joiners.c.claim == claim.claim)
-        with self._database.write() as connection:
-            time = self._database.now(connection)
-            there = connection.execute(delete(joiners).where(*mine)).rowcount
-            of_study = {"of_study": self.study.id}
-            connection.execute(REQUEUE.where(trials.c.lease_token == claim.claim), of_study)
-            living, _ = joiners_of(connection, self.study, time)
+        leases.release(lease)
+        of_study = {"of_study": self.study.id}
+        mine = (shared_leases.c.study_id == self.study.id, shared_leases.c.claim == lease.key)
+        with self.database.write() as connection:
+            time = self.database.now(connection)
+            there = connection.execute(delete(shared_leases).where(*mine)).rowcount
+            connection.execute(REQUEUE.where(trials.c.lease_token == lease.key), of_study)
+            living, _ = leases.living_and_dead(connection, self.study, time)
             if there and not living:
-                connection.execute(delete(joiners).where(joiners.c.study_id == self.study.id))
+                connection.execute(delete(shared_leases).where(shared_leases.c.study_id == self.study.id))
                 if connection.execute(REQUEUE, of_study).rowcount:
                     state = "interrupted"
                 connection.execute(update(studies).where(studies.c.id == self.study.id).values(state=state))
         return len(living)
-
-    def __enter__(self) -> JoinedStudy:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        # what ended the work is the news; what cannot be written now, the others repair
-        with contextlib.suppress(NnasError):
-            self.leave("interrupted")

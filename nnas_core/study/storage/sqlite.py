@@ -17,14 +17,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+import sqlalchemy
+from sqlalchemy import URL, Connection, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from nnas_core import __version__
 from nnas_core.errors import EnvironmentFailure, InputError, NnasError, NnasWarning
 from nnas_core.files import environment_failure, sync_folder
 from nnas_core.study.storage import leases, tables
-from nnas_core.study.storage.database import AGAIN, SAFE, Database, engine_options
+from nnas_core.study.storage.database import SAFE, Database, HowToOpen, json_options
 from nnas_core.study.storage.migrations import statements_from
 
 __all__ = ["APPLICATION_ID", "network_filesystem", "open_file"]
@@ -34,13 +35,12 @@ APPLICATION_ID = int.from_bytes(b"nnas", "big")
 _NETWORK = {"9p", "afs", "ceph", "cifs", "fuse.sshfs", "glusterfs", "lustre", "nfs", "nfs4", "smb3", "smbfs"}
 
 
-def open_file(path: str, *, create: bool, busy_timeout_s: float) -> Database:
-    """Open a study database, after a check that it is one; a file that is refused is not touched.
+def open_file(path: str, how: HowToOpen) -> Database:
+    """Opens a study database, after a check that it is one; a file that is refused is not touched.
 
     Args:
         path: the file.
-        create: make it if there is none; any number of processes may do so at once.
-        busy_timeout_s: how long to wait for other writers.
+        how: any number of processes may make it at once.
 
     Raises:
         InputError: no such file, or not a study database, or a damaged one.
@@ -56,23 +56,23 @@ def open_file(path: str, *, create: bool, busy_timeout_s: float) -> Database:
             stacklevel=3,
         )
     if not target.exists():
-        if not create:
-            raise InputError("no such file", where=path, hint="check the path of --storage")
-        _create(target, busy_timeout_s)
-    _check(target, busy_timeout_s)
-    return Database(_engine(target, busy_timeout_s), path, partial(_translate, target, busy_timeout_s))
+        if not how.create:
+            raise InputError("no such file", where=path, hint="check the path of `storage`")
+        _create(target, how)
+    _check(target, how)
+    return Database(_connector(target, how), path, partial(_translate, target, how))
 
 
 # ---- making
 
 
-def _engine(path: Path, busy_timeout_s: float) -> Engine:
-    engine = create_engine(
-        URL.create("sqlite", database=str(path)), connect_args={"timeout": busy_timeout_s}, **engine_options()
+def _connector(path: Path, how: HowToOpen) -> sqlalchemy.Engine:
+    connector = create_engine(
+        URL.create("sqlite", database=str(path)), connect_args={"timeout": how.busy_timeout_s}, **json_options()
     )
-    event.listen(engine, "connect", _prepare)
-    event.listen(engine, "begin", _begin)
-    return engine
+    event.listen(connector, "connect", _prepare)
+    event.listen(connector, "begin", _begin)
+    return connector
 
 
 def _prepare(connection: Any, _record: Any) -> None:
@@ -91,8 +91,8 @@ def _begin(connection: Connection) -> None:
         raise DBAPIError(statement, None, error) from error
 
 
-def _create(target: Path, busy_timeout_s: float) -> None:
-    """Make the whole database under another name, then give it its own: nobody ever sees half of one."""
+def _create(target: Path, how: HowToOpen) -> None:
+    """Makes the whole database under another name, then gives it its own: nobody ever sees half of one."""
     journal = target.with_name(target.name + "-journal")
     if journal.exists() and not target.exists():
         raise InputError(
@@ -104,7 +104,7 @@ def _create(target: Path, busy_timeout_s: float) -> None:
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
         try:
-            _fill(temporary, target, busy_timeout_s)
+            _fill(temporary, target, how)
             _publish(temporary, target)
         finally:
             temporary.unlink()
@@ -113,9 +113,9 @@ def _create(target: Path, busy_timeout_s: float) -> None:
         raise environment_failure(error, target, "create") from error
 
 
-def _fill(temporary: Path, target: Path, busy_timeout_s: float) -> None:
-    engine = _engine(temporary, busy_timeout_s)
-    database = Database(engine, str(target), partial(_translate, target, busy_timeout_s))
+def _fill(temporary: Path, target: Path, how: HowToOpen) -> None:
+    connector = _connector(temporary, how)
+    database = Database(connector, str(target), partial(_translate, target, how))
     try:
         with database.write() as connection:
             tables.metadata.create_all(connection)
@@ -141,7 +141,7 @@ def _publish(temporary: Path, target: Path) -> None:
 # ---- checking
 
 
-def _check(path: Path, busy_timeout_s: float) -> None:
+def _check(path: Path, how: HowToOpen) -> None:
     if path.is_dir():
         raise InputError("is a directory, a file is needed", where=str(path))
     try:
@@ -155,9 +155,9 @@ def _check(path: Path, busy_timeout_s: float) -> None:
             hint="delete it, or choose another name",
         )
     try:
-        application, version, problems = _probe(path, "ro", busy_timeout_s)
+        application, version, problems = _probe(path, "ro", how)
     except sqlite3.DatabaseError as error:
-        known = _known(str(error), path, busy_timeout_s)
+        known = _known(str(error), path, how)
         if known is None:
             raise
         raise known from error
@@ -165,7 +165,7 @@ def _check(path: Path, busy_timeout_s: float) -> None:
         raise InputError(
             "not a study database: an SQLite file of another program",
             where=str(path),
-            hint="choose another file for --storage",
+            hint="choose another file for `storage`",
         )
     if version > tables.VERSION or version < 1:
         raise InputError(
@@ -177,26 +177,26 @@ def _check(path: Path, busy_timeout_s: float) -> None:
     if problems:
         raise _damaged(path, problems)
     if version < tables.VERSION:
-        _migrate(path, version, busy_timeout_s)
+        _migrate(path, version, how)
 
 
-def _migrate(path: Path, version: int, busy_timeout_s: float) -> None:
-    """Bring the file to this version, all of it or nothing; a copy of the old one stays beside it."""
+def _migrate(path: Path, version: int, how: HowToOpen) -> None:
+    """Brings the file to this version, all of it or nothing; a copy of the old one stays beside it."""
     copy = path.with_name(f"{path.name}.version{version}")
     try:
-        with contextlib.closing(sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None)) as connection:
+        with contextlib.closing(sqlite3.connect(path, timeout=how.busy_timeout_s, isolation_level=None)) as connection:
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("BEGIN IMMEDIATE")
             if connection.execute("PRAGMA user_version").fetchone()[0] != version:
                 return  # another process was quicker
-            _refuse_owned(connection, path)
+            _refuse_in_use(connection, path)
             _copy(path, copy)
             for statement in statements_from(version):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version={tables.VERSION}")
             connection.execute("COMMIT")
     except sqlite3.DatabaseError as error:
-        known = _known(str(error), path, busy_timeout_s)
+        known = _known(str(error), path, how)
         if known is None:
             raise
         raise known from error
@@ -209,7 +209,7 @@ def _migrate(path: Path, version: int, busy_timeout_s: float) -> None:
 
 
 def _copy(path: Path, target: Path) -> None:
-    """Copy a database that nobody writes to meanwhile; the copy is there whole or not at all."""
+    """Copies a database that nobody writes to meanwhile; the copy is there whole or not at all."""
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
         try:
@@ -227,29 +227,29 @@ def _copy(path: Path, target: Path) -> None:
         raise environment_failure(error, target, "create") from error
 
 
-def _refuse_owned(connection: sqlite3.Connection, path: Path) -> None:
-    """Leave the file to an older nnas that still works on it."""
+def _refuse_in_use(connection: sqlite3.Connection, path: Path) -> None:
+    """Leaves the file to an older nnas that still works on it."""
     rows = connection.execute("SELECT * FROM owners WHERE claim IS NOT NULL")
     names = [column[0] for column in rows.description]
     for row in rows:
-        holder = leases.claim_of(SimpleNamespace(**dict(zip(names, row, strict=True))))
-        if holder is not None and leases.is_alive(holder):
+        lease = leases.lease_in(SimpleNamespace(**dict(zip(names, row, strict=True))))
+        if lease is not None and leases.is_alive(lease):
             raise EnvironmentFailure(
-                f"an older nnas works on it, {holder}", where=str(path), hint="wait until it has ended"
+                f"an older nnas works on it, {lease}", where=str(path), hint="wait until it has ended"
             )
 
 
-def _probe(path: Path, mode: str, busy_timeout_s: float) -> tuple[int, int, str]:
-    """Application, version and damage of the file, read without writing to it."""
+def _probe(path: Path, mode: str, how: HowToOpen) -> tuple[int, int, str]:
+    """Returns application, version and damage of the file, read without writing to it."""
     uri = f"file:{urllib.parse.quote(str(path))}?mode={mode}"
-    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=busy_timeout_s)) as connection:
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=how.busy_timeout_s)) as connection:
         try:
             application, version = (
                 connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
             )
         except sqlite3.OperationalError as error:
             if mode == "ro" and "readonly" in str(error):  # a crash left a journal, which only a writer can apply
-                return _probe(path, "rw", busy_timeout_s)
+                return _probe(path, "rw", how)
             raise
         if application != APPLICATION_ID or not 1 <= version <= tables.VERSION:
             return application, version, ""
@@ -258,7 +258,7 @@ def _probe(path: Path, mode: str, busy_timeout_s: float) -> tuple[int, int, str]
 
 
 def network_filesystem(path: Path, mounts: str | None = None) -> str | None:
-    """The kind of network file system that ``path`` is on, or None for a local one.
+    """Returns the kind of network file system that ``path`` is on, or None for a local one.
 
     Args:
         path: need not exist.
@@ -282,32 +282,32 @@ def network_filesystem(path: Path, mounts: str | None = None) -> str | None:
 # ---- failures
 
 
-def _translate(path: Path, busy_timeout_s: float, error: DBAPIError) -> NnasError | None:
-    return _known(str(error.orig), path, busy_timeout_s)
+def _translate(path: Path, how: HowToOpen, error: DBAPIError) -> NnasError | None:
+    return _known(str(error.orig), path, how)
 
 
-def _known(text: str, path: Path, busy_timeout_s: float) -> NnasError | None:
-    """What a message of SQLite means to the user; None if nothing of theirs, so a bug of ours."""
+def _known(text: str, path: Path, how: HowToOpen) -> NnasError | None:
+    """Returns what a message of SQLite means to the user; None if nothing of theirs, so a bug of ours."""
     where = str(path)
     if "file is not a database" in text:
-        return InputError("not a study database", where=where, hint="choose another file for --storage")
+        return InputError("not a study database", where=where, hint="choose another file for `storage`")
     if any(part in text for part in ("malformed", "no such table", "no such column")):
         return _damaged(path, text)
     if "locked" in text:
         return EnvironmentFailure(
-            f"locked for {busy_timeout_s:g} s by {_holder(path)}",
+            f"locked for {how.busy_timeout_s:g} s by {_locked_by(path)}",
             where=where,
-            hint=f"wait until it has ended, then {AGAIN}",
+            hint=f"wait until it has ended, then {how.again}",
         )
     if "disk is full" in text:
         return EnvironmentFailure(
-            f"no space left on the device; {SAFE}", where=where, hint=f"free some space and {AGAIN}"
+            f"no space left on the device; {SAFE}", where=where, hint=f"free some space and {how.again}"
         )
     if "disk I/O error" in text:
         return EnvironmentFailure(
             f"the disk does not read or write (disk I/O error); {SAFE}",
             where=where,
-            hint=f"check the disk and its free space and {AGAIN}",
+            hint=f"check the disk and its free space and {how.again}",
         )
     if "readonly" in text or "unable to open database file" in text:
         return EnvironmentFailure(
@@ -326,8 +326,8 @@ def _damaged(path: Path, what: str) -> InputError:
     )
 
 
-def _holder(path: Path) -> str:
-    """The process that locks the file, as far as the system tells."""
+def _locked_by(path: Path) -> str:
+    """Returns the process that locks the file, as far as the system tells."""
     with contextlib.suppress(OSError):
         inode = str(path.stat().st_ino)
         for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():

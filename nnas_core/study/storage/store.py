@@ -1,4 +1,4 @@
-"""All studies of one database: created, found, listed, and given to one owner at a time."""
+"""All studies of one database: created, found, listed, and given to those who work on them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from nnas_core.space.search_space import SearchSpace
 from nnas_core.study import administration, importing
 from nnas_core.study.administration import StudyStatus
 from nnas_core.study.importing import GivenResult, ImportResult
-from nnas_core.study.storage import holders, leases, postgresql, sqlite, tables
-from nnas_core.study.storage.database import URLS, Database, parse_url
-from nnas_core.study.storage.exclusive import OwnedStudy, acquire
-from nnas_core.study.storage.records import StudyRecord, StudySettings, TrialRecord, trial_of
-from nnas_core.study.storage.shared import LEASE, JoinedStudy
+from nnas_core.study.storage import leases, postgresql, sqlite, tables
+from nnas_core.study.storage.database import URLS, Database, HowToOpen, parse_url
+from nnas_core.study.storage.exclusive import ExclusiveSession, acquire
+from nnas_core.study.storage.records import LimitsDocument, StudyRecord, StudySettings, TrialRecord, trial_of
+from nnas_core.study.storage.shared import SharedSession
+from nnas_core.study.storage.trial_writer import read_intermediates
 
 __all__ = ["DEFAULT_STORAGE", "StudyStore"]
 
@@ -30,35 +31,43 @@ DEFAULT_STORAGE = "sqlite:///nnas.db"
 class StudyStore:
     """The studies of one database. Use ``StudyStore.open``; also a context manager that closes.
 
-    Reading needs no ownership and never waits long; writing goes through ``acquire``.
+    Reading needs no lease and never waits long; writing goes through a session, see ``acquire`` and ``join``.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     @classmethod
-    def open(cls, url: str = DEFAULT_STORAGE, *, create: bool = True, busy_timeout_s: float = 60.0) -> StudyStore:
-        """Connect to a database and make sure that it is ours.
+    def open(
+        cls,
+        url: str = DEFAULT_STORAGE,
+        *,
+        create: bool = True,
+        busy_timeout_s: float = 60.0,
+        go_on: str | None = "resume",
+    ) -> StudyStore:
+        """Connects to a database and makes sure that it is ours.
 
         Args:
             url: ``sqlite:///PATH`` or ``postgresql+psycopg://USER:PASSWORD@HOST/DATABASE``.
             create: make it if there is none.
             busy_timeout_s: how long to wait for other writers.
+            go_on: the parameter that hints name to go on after an error, see ``HowToOpen``.
 
         Raises:
             UsageError: not such a URL, or its driver is not installed.
             InputError: no such file, something else at that place, or a damaged or newer database.
             EnvironmentFailure: it cannot be reached or written.
         """
-        return cls(_open(url, create=create, busy_timeout_s=busy_timeout_s))
+        return cls(_open(url, HowToOpen(create, busy_timeout_s, go_on)))
 
     @property
     def where(self) -> str:
-        """The place, for messages."""
+        """Holds the place, for messages."""
         return self._database.where
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Gives the connections back."""
         self._database.close()
 
     def __enter__(self) -> StudyStore:
@@ -72,7 +81,7 @@ class StudyStore:
     # ---- studies
 
     def create_study(self, settings: StudySettings) -> StudyRecord:
-        """Store a new study without trials.
+        """Stores a new study without trials.
 
         Raises:
             UsageError: there is one of that name.
@@ -101,12 +110,12 @@ class StudyStore:
             raise UsageError(
                 f"a study named {settings.name!r} exists already",
                 where=self.where,
-                hint="go on with it by --resume, or choose another --study name",
+                hint="go on with it by `resume`, or choose another `study` name",
             ) from error
         return StudyRecord(number, settings, "created", created, __version__)
 
     def study(self, name: str) -> StudyRecord:
-        """The study of that name.
+        """Returns the study of that name.
 
         Raises:
             InputError: there is none, or its row is damaged.
@@ -122,13 +131,13 @@ class StudyStore:
         return self._study_of(row)
 
     def studies(self) -> list[StudyRecord]:
-        """All studies, the oldest first."""
+        """Returns all studies, the oldest first."""
         with self._database.read() as connection:
             rows = connection.execute(select(tables.studies).order_by(tables.studies.c.id)).all()
         return [self._study_of(row) for row in rows]
 
     def find(self, prefix: str | None, *, running: bool = False) -> StudyRecord:
-        """The study that a person means.
+        """Returns the study that a person means.
 
         Args:
             prefix: the name, or enough of its beginning; None: the only study.
@@ -140,7 +149,7 @@ class StudyStore:
         """
         studies = self.studies()
         if prefix is None:
-            at_work = [study for study in studies if self.owner(study)] if running else []
+            at_work = [study for study in studies if self.in_use_by(study)] if running else []
             candidates, hint = at_work or studies, "name one of them"
             what = "several studies are running" if at_work else "there are several studies"
             if not studies:
@@ -175,7 +184,7 @@ class StudyStore:
     # ---- trials
 
     def trials(self, study: StudyRecord, *, state: str | None = None) -> list[TrialRecord]:
-        """All trials of a study, or those in one state, by number."""
+        """Returns all trials of a study, or those in one state, by number."""
         table = tables.trials
         query = select(table).where(table.c.study_id == study.id).order_by(table.c.number)
         if state is not None:
@@ -185,7 +194,7 @@ class StudyStore:
         return [trial_of(row, study) for row in rows]
 
     def trial(self, study: StudyRecord, number: int) -> TrialRecord:
-        """One trial.
+        """Returns one trial.
 
         Raises:
             InputError: the study has no such trial.
@@ -199,7 +208,7 @@ class StudyStore:
         return trial_of(row, study)
 
     def top(self, study: StudyRecord, count: int) -> list[TrialRecord]:
-        """The best trials that succeeded, the best first; of equal ones the earlier."""
+        """Returns the best trials that succeeded, the best first; of equal ones the earlier."""
         table = tables.trials
         better = table.c.value.desc() if study.settings.optimize_mode == "maximize" else table.c.value.asc()
         query = (
@@ -213,29 +222,19 @@ class StudyStore:
         return [trial_of(row, study) for row in rows]
 
     def best(self, study: StudyRecord) -> TrialRecord | None:
-        """The best trial by the study's ``optimize_mode``; None while none succeeded."""
+        """Returns the best trial by the study's ``optimize_mode``; None while none succeeded."""
         found = self.top(study, 1)
         return found[0] if found else None
 
     def intermediates(self, study: StudyRecord) -> dict[int, list[float]]:
-        """What the last attempt of each trial reported on its way, by the trial's number."""
-        table, trials = tables.intermediates.c, tables.trials.c
-        query = (
-            select(table.number, table.value)
-            .join(tables.trials, (trials.study_id == table.study_id) & (trials.number == table.number))
-            .where(table.study_id == study.id, trials.attempt == table.attempt)
-            .order_by(table.number, table.sequence)
-        )
-        found: dict[int, list[float]] = {}
+        """Returns what the last attempt of each trial reported on its way, by the trial's number."""
         with self._database.read() as connection:
-            for number, value in connection.execute(query):
-                found.setdefault(number, []).append(value)
-        return found
+            return read_intermediates(connection, study)
 
     # ---- from outside, see administration.py and importing.py
 
     def status(self, study: StudyRecord) -> StudyStatus:
-        """How far a study is.
+        """Returns how far a study is.
 
         Raises:
             EnvironmentFailure: it was deleted meanwhile.
@@ -243,11 +242,11 @@ class StudyStore:
         return administration.read_status(self._database, study, self.best(study))
 
     def request_stop(self, study: StudyRecord) -> bool:
-        """Ask who runs the study to end; False if nobody does."""
+        """Asks who runs the study to end; false if nobody does."""
         return administration.request_stop(self._database, study)
 
-    def update_limits(self, study: StudyRecord, changes: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Change ``trials``, ``duration_s`` or ``concurrency`` of a running study; see ``administration``.
+    def update_limits(self, study: StudyRecord, changes: Mapping[str, float | None]) -> LimitsDocument | None:
+        """Changes ``trials``, ``duration_s`` or ``concurrency`` of a running study; see ``administration``.
 
         Returns:
             All limits as they are now, or None if nobody runs the study.
@@ -258,7 +257,7 @@ class StudyStore:
         return administration.update_limits(self._database, study, changes)
 
     def import_results(self, study: StudyRecord, results: list[GivenResult]) -> ImportResult:
-        """Add trials of elsewhere, which the tuner will learn from; all of them or none.
+        """Adds trials of elsewhere, which the tuner will learn from; all of them or none.
 
         Raises:
             EnvironmentFailure: somebody works on the study.
@@ -266,42 +265,42 @@ class StudyStore:
         return importing.import_results(self._database, study, results)
 
     def delete_study(self, study: StudyRecord) -> None:
-        """Delete a study and its trials, for good.
+        """Deletes a study and its trials, for good.
 
         Raises:
             EnvironmentFailure: somebody works on it.
         """
         administration.delete_study(self._database, study)
 
-    # ---- ownership
+    # ---- sessions
 
-    def owner(self, study: StudyRecord) -> str | None:
-        """Who works on the study (``process P on HOST since T``, and how many others that joined), or None."""
+    def in_use_by(self, study: StudyRecord) -> str | None:
+        """Returns who works on the study (``process P on HOST since T``, and how many others), or None."""
         with self._database.read() as connection:
-            return holders.holder_of(self._database, connection, study)
+            return leases.in_use_by(self._database, connection, study)
 
-    def acquire(self, study: StudyRecord) -> OwnedStudy:
-        """Become the owner of a study; what a dead owner left running waits again.
+    def acquire(self, study: StudyRecord) -> ExclusiveSession:
+        """Begins to work on a study alone; what a dead process left running waits again.
 
         Raises:
-            EnvironmentFailure: another process owns it, or has joined it.
+            EnvironmentFailure: another process works on it.
         """
         return acquire(self._database, study)
 
-    def join(self, study: StudyRecord, lease: timedelta = LEASE) -> JoinedStudy:
-        """Work on a study beside others; see ``JoinedStudy``, which begins with its first transaction."""
-        return JoinedStudy(self._database, study, lease)
+    def join(self, study: StudyRecord, term: timedelta = leases.SHARED_TERM) -> SharedSession:
+        """Begins to work on a study beside others, with the first transaction of the session."""
+        return SharedSession(self._database, study, term)
 
 
-def _open(url: str, *, create: bool, busy_timeout_s: float) -> Database:
+def _open(url: str, how: HowToOpen) -> Database:
     parsed = parse_url(url)
     kind = parsed.get_backend_name()
     if kind == "postgresql":
-        return postgresql.open_database(parsed, create=create, busy_timeout_s=busy_timeout_s)
+        return postgresql.open_database(parsed, how)
     if kind != "sqlite":
         raise UsageError(f"studies cannot be stored in {kind!r}", hint=f"give {URLS}")
     if not parsed.database or parsed.database == ":memory:" or parsed.query:
         raise UsageError(
             f"storage {url!r} does not name a file", hint="give sqlite:///PATH with nothing after the path"
         )
-    return sqlite.open_file(parsed.database, create=create, busy_timeout_s=busy_timeout_s)
+    return sqlite.open_file(parsed.database, how)

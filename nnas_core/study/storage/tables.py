@@ -16,12 +16,25 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ["VERSION", "intermediates", "joiners", "metadata", "owners", "repeats", "studies", "trials"]
+__all__ = ["VERSION", "exclusive_leases", "intermediates", "metadata", "repeats", "shared_leases", "studies", "trials"]
 
 VERSION = 2
 """Grows with every change below, each a step of ``migrations.STEPS``; a database says which it has."""
 
 metadata = MetaData()
+
+
+def _process_columns() -> list[Column[str] | Column[int]]:
+    """Makes what a lease says of its process, and for how long it holds."""
+    return [
+        Column("host", Text, nullable=False),
+        Column("boot", Text, nullable=False),
+        Column("pid", Integer, nullable=False),
+        Column("pid_start", String(40), nullable=False),
+        Column("since", String(40), nullable=False),
+        Column("expires", String(40), nullable=False),
+    ]
+
 
 studies = Table(
     "studies",
@@ -38,38 +51,28 @@ studies = Table(
     Column("config", JSON, nullable=False),
     Column("created", String(40), nullable=False),
     Column("nnas_version", String(40), nullable=False),
-    # what others ask of the owner while it runs: other limits, and to end
+    # what others ask of those who work on it: other limits, and to end
     Column("limits", JSON, nullable=False, server_default="{}"),
     Column("stop_requested", Integer, nullable=False, server_default="0"),
 )
 
-# ``token`` is the fence: it grows with every owner, and every write of an owner must find its own
-owners = Table(
+# exclusive leases. ``token`` is the fence: it grows with every lease, and every write under one must find its own
+exclusive_leases = Table(
     "owners",
     metadata,
     Column("study_id", Integer, ForeignKey("studies.id"), primary_key=True),
     Column("token", Integer, nullable=False),
-    Column("claim", String(40), nullable=True),  # null: nobody owns the study
-    Column("host", Text, nullable=False),
-    Column("boot", Text, nullable=False),
-    Column("pid", Integer, nullable=False),
-    Column("pid_start", String(40), nullable=False),
-    Column("since", String(40), nullable=False),
-    Column("expires", String(40), nullable=False),
+    Column("claim", String(40), nullable=True),  # null: the study was given back
+    *_process_columns(),
 )
 
-# processes that work on a study without an owner; nobody else writes to it while one of them lives
-joiners = Table(
+# shared leases; nobody else writes to a study while the process of one of them lives
+shared_leases = Table(
     "joiners",
     metadata,
     Column("study_id", Integer, ForeignKey("studies.id"), primary_key=True),
     Column("claim", String(40), primary_key=True),
-    Column("host", Text, nullable=False),
-    Column("boot", Text, nullable=False),
-    Column("pid", Integer, nullable=False),
-    Column("pid_start", String(40), nullable=False),
-    Column("since", String(40), nullable=False),
-    Column("expires", String(40), nullable=False),
+    *_process_columns(),
 )
 
 # ``proposed_order`` and ``told_order`` number all calls of the tuner, so that they can be repeated in order
@@ -92,7 +95,7 @@ trials = Table(
     Column("proposed_order", Integer, nullable=False),
     Column("told_order", Integer, nullable=True),
     Column("worker", Text, nullable=True),  # who evaluates it, for people
-    # the claim of the joiner that evaluates it; null: it is the owner's
+    # the shared lease of the process that evaluates it; null: that has the study alone
     Column("lease_token", String(40), nullable=True),
     Column("losses", Integer, nullable=False, server_default="0"),  # attempts that ended because a process died
     UniqueConstraint("study_id", "digest"),

@@ -14,13 +14,13 @@ __all__ = ["Event", "Stored", "digest_of", "next_numbers", "read_calls"]
 
 
 def digest_of(canonical: str) -> str:
-    """What the uniqueness of an architecture in its study is checked by; of ``Architecture.canonical``."""
+    """Returns what makes an architecture unique in its study; of ``Architecture.canonical``."""
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What repeating the tuner's calls needs to know of a trial."""
+    """Holds of a trial what is needed to repeat the tuner's calls."""
 
     number: int
     state: str
@@ -42,7 +42,7 @@ class Event:
 def read_calls(
     connection: Connection, study_id: int, number: int = 0, order: int = 0
 ) -> tuple[list[Stored], list[Event]]:
-    """Trials, by number, and the calls of the tuner, in their order.
+    """Returns trials, by number, and the calls of the tuner, in their order.
 
     Args:
         connection: its transaction shows one state of both.
@@ -79,7 +79,7 @@ def _events(number: int, proposed: int, told: int | None) -> list[Event]:
 
 
 def next_numbers(connection: Connection, study_id: int) -> tuple[int, int]:
-    """The number of the next trial of a study, and the order of the next call of its tuner."""
+    """Returns the number of the next trial of a study, and the order of the next call of its tuner."""
     last = connection.execute(
         select(func.max(trials.c.number), func.max(trials.c.proposed_order), func.max(trials.c.told_order)).where(
             trials.c.study_id == study_id

@@ -5,43 +5,48 @@ from __future__ import annotations
 import json
 import os
 import select
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
 
-__all__ = ["LONGEST_MESSAGE", "Receiver", "begin_to_serve", "send"]
+__all__ = ["LONGEST_MESSAGE", "Receiver", "send_object"]
 
 LONGEST_MESSAGE = 16 * 2**20
 
+T = TypeVar("T")
 
-class Receiver:
+
+class Receiver(Generic[T]):
     """The reading end of a pipe, which never blocks.
 
     Args:
         descriptor: of the pipe; closing it is not done here.
+        decode: makes a message of an object; a ``ValueError`` of it means that the object is none.
 
     Attributes:
         closed: the other end is gone, or sent what is no message.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, decode: Callable[[dict[str, Any]], T]) -> None:
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
+        self._decode = decode
         self._rest = bytearray()
         self.closed = False
 
     def fileno(self) -> int:
-        """The pipe."""
+        """Returns the pipe."""
         return self._descriptor
 
     def wait(self, seconds: float | None) -> bool:
-        """Wait until there is something to receive, at most so long; None: for ever."""
+        """Waits until there is something to receive, at most so long; None: for ever."""
         timeout = None if seconds is None else max(0.0, seconds) * 1000
         poll = select.poll()  # unlike select, it takes any number of open files
         poll.register(self._descriptor, select.POLLIN)
         return bool(poll.poll(timeout))
 
-    def receive(self) -> list[dict[str, Any]]:
-        """All messages that are there, in order."""
-        messages: list[dict[str, Any]] = []
+    def receive(self) -> list[T]:
+        """Returns all messages that are there, in order."""
+        messages: list[T] = []
         while not self.closed:
             try:
                 data = os.read(self._descriptor, 1 << 18)
@@ -53,11 +58,11 @@ class Receiver:
             *lines, rest = data.split(b"\n")
             for line in lines:
                 self._rest += line
-                message = _object(bytes(self._rest))
-                if message is None:
+                try:
+                    messages.append(self._decode(_object(bytes(self._rest))))
+                except (ValueError, RecursionError):
                     self.closed = True
                     return messages
-                messages.append(message)
                 self._rest.clear()
             self._rest += rest
             if len(self._rest) > LONGEST_MESSAGE:
@@ -65,40 +70,19 @@ class Receiver:
         return messages
 
 
-def _object(line: bytes) -> dict[str, Any] | None:
-    try:
-        message = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return message if isinstance(message, dict) else None
+def _object(line: bytes) -> dict[str, Any]:
+    found = json.loads(line)
+    if not isinstance(found, dict):
+        raise ValueError("no object")
+    return found
 
 
-def begin_to_serve(jobs: int, reports: int) -> tuple[Receiver, list[dict[str, Any]]]:
-    """Take over the two pipes that this process was handed, and wait for what comes first.
-
-    Args:
-        jobs: to read from.
-        reports: to write to. No process that this one starts has either.
-
-    Returns:
-        The reading end, and the first messages; none if the other side is gone.
-    """
-    for descriptor in (jobs, reports):
-        os.set_inheritable(descriptor, False)
-    received = Receiver(jobs)
-    first: list[dict[str, Any]] = []
-    while not first and not received.closed:
-        received.wait(None)
-        first = received.receive()
-    return received, first
-
-
-def send(descriptor: int, message: dict[str, Any]) -> None:
-    """Write a message; waits while the pipe is full.
+def send_object(descriptor: int, document: Mapping[str, object]) -> None:
+    """Writes an object; waits while the pipe is full.
 
     Raises:
         OSError: the other end is gone.
     """
-    data = json.dumps(message, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    data = json.dumps(document, separators=(",", ":"), allow_nan=False).encode() + b"\n"
     while data:
         data = data[os.write(descriptor, data) :]

@@ -17,7 +17,7 @@ from tests.study import kill_campaigns
 from tests.study.conftest import Fork
 from tests.study.kill_campaigns import lines
 from tests.study.program_fork_server import Forked, until
-from tests.study.simulated_joiners import check_calls
+from tests.study.simulated_sharing import check_calls
 
 TRIAL_S = 0.05
 """Of a trial where processes are killed."""
@@ -66,7 +66,7 @@ def test_a_signal_gives_the_trial_to_the_others_and_so_does_a_kill(url: str, tmp
         assert "study 'study' was interrupted; its 0 finished trials are stored\n" in first.err
         assert [(trial.state, trial.attempt) for trial in store.trials(study)] == [("waiting", 2), ("running", 1)]
         second.kill()
-        assert store.owner(study) is None
+        assert store.in_use_by(study) is None
         third = fork("join", url, log, 4)
         assert (third.wait(), third.err) == (0, "")
         assert [(trial.number, trial.attempt) for trial in store.trials(study)] == [(0, 2), (1, 2), (2, 1), (3, 1)]
@@ -92,7 +92,7 @@ def kill_some(fork: Fork, url: str, log: Path, kills: int) -> None:
     with StudyStore.open(url) as store:
         study = store.study("study")
         # one that came when all others have ended would begin anew, with limits of its own
-        until(lambda: (store.owner(study) or "").endswith(" and 4 more processes"), "the last one does not join")
+        until(lambda: (store.in_use_by(study) or "").endswith(" and 4 more processes"), "the last one does not join")
         store.update_limits(study, {"trials": len(store.trials(study)) + 20})
     assert [(process.wait(), process.err) for process in processes] == [(0, "")] * 5
 

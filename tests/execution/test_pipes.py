@@ -8,11 +8,13 @@ import os
 import random
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from nnas_core.execution import messages
-from nnas_core.execution.messages import LONGEST_MESSAGE, Receiver, send
+from nnas_core.execution import pipes
+from nnas_core.execution.pipes import LONGEST_MESSAGE, Receiver
+from nnas_core.execution.pipes import send_object as send
 
 
 class Pipe:
@@ -20,7 +22,7 @@ class Pipe:
 
     def __init__(self) -> None:
         self.read_end, self.write_end = os.pipe()
-        self.receiver = Receiver(self.read_end)
+        self.receiver: Receiver[dict[str, Any]] = Receiver(self.read_end, dict)
 
     def close_write_end(self) -> None:
         if self.write_end >= 0:
@@ -100,7 +102,7 @@ def test_what_is_no_object_ends_the_conversation_for_good(pipe: Pipe, line: byte
 
 
 def test_what_never_ends_does_not_fill_the_memory(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(messages, "LONGEST_MESSAGE", 1000)
+    monkeypatch.setattr(pipes, "LONGEST_MESSAGE", 1000)
     os.write(pipe.write_end, b"x" * 1000)
     assert pipe.receiver.receive() == []
     assert not pipe.receiver.closed

@@ -14,20 +14,20 @@ import pytest
 from nnas_core.errors import EnvironmentFailure, InputError, Interrupted, NnasWarning
 from nnas_core.execution.engine import TrialResult
 from nnas_core.space.architecture import Architecture
-from nnas_core.study.cooperation import JoinedResult, run_joined
-from nnas_core.study.limits import TrialRules
+from nnas_core.study.cooperation import SharedResult, run_shared
+from nnas_core.study.limits import Limits, TrialRules
 from nnas_core.study.opening import join_study
 from nnas_core.study.storage.records import StudyRecord
 from nnas_core.study.storage.store import StudyStore
-from tests.study import child, made
+from tests.study import known_studies, study_programs
 from tests.study.program_fork_server import until
-from tests.study.simulated_joiners import change, check_calls, during, join, leave_after, lose_contact
+from tests.study.simulated_sharing import change, check_calls, during, join, leave_after, lose_contact
 from tests.study.trial_objective import additive, evaluate
 
 
 @pytest.fixture
 def study(store: StudyStore) -> StudyRecord:
-    return join_study(store, child.settings())
+    return join_study(store, study_programs.settings())
 
 
 # ---- together
@@ -37,7 +37,7 @@ def test_one_alone_has_the_study_that_a_coordinator_has(
     store: StudyStore, study: StudyRecord, undisturbed: list[tuple[Any, ...]]
 ) -> None:
     result = join(store, study, trials=60)
-    assert child.history(store) == undisturbed[:60]
+    assert study_programs.history(store) == undisturbed[:60]
     assert (result.evaluated, result.others, result.reason) == (60, 0, "trials")
     assert result.whole is not None
     assert (result.whole.finished, result.whole.best) == (60, store.best(study))
@@ -62,7 +62,7 @@ def test_the_tuners_of_all_propose_what_one_would_have_proposed(store: StudyStor
 
 
 def test_who_finds_nothing_to_begin_leaves_the_end_to_the_others(store: StudyStore, study: StudyRecord) -> None:
-    seen: list[JoinedResult] = []
+    seen: list[SharedResult] = []
     result = join(store, study, during(9, lambda: seen.append(join(store, study, trials=10))), trials=10)
     (other,) = seen
     assert (other.evaluated, other.others, other.reason, other.whole) == (0, 1, "trials", None)
@@ -89,20 +89,22 @@ def test_limits_that_are_changed_meanwhile_are_heeded(store: StudyStore, study: 
 
 
 def test_a_space_is_tried_once_by_all_together(store: StudyStore) -> None:
-    study = join_study(store, replace(child.settings("random"), space=made.SPACE))
+    study = join_study(store, replace(study_programs.settings("random"), space=known_studies.SPACE))
 
     def small(architecture: Architecture) -> TrialResult:
         return TrialResult(additive(architecture))
 
     def beside(architecture: Architecture) -> TrialResult:
-        seen.append(run_joined(store, study, child.tuner_of(study), small, trials=None))
+        seen.append(
+            run_shared(store, study, study_programs.tuner_of(study), small, study_programs.run_settings(trials=None))
+        )
         return small(architecture)
 
-    seen: list[JoinedResult] = []
-    result = run_joined(store, study, child.tuner_of(study), beside)
+    seen: list[SharedResult] = []
+    result = run_shared(store, study, study_programs.tuner_of(study), beside)
     assert (result.reason, result.evaluated, seen[0].reason, seen[0].evaluated) == ("exhausted", 1, "exhausted", 11)
     assert sorted(trial.architecture.canonical for trial in store.trials(study)) == sorted(
-        made.SPACE.at(place).canonical for place in range(12)
+        known_studies.SPACE.at(place).canonical for place in range(12)
     )
 
 
@@ -112,7 +114,7 @@ def test_others_see_who_works_on_it_and_cannot_disturb(store: StudyStore, study:
     def alone() -> None:
         with pytest.raises(EnvironmentFailure, match=f"'study' is in use by {me}$") as caught:
             store.acquire(study)
-        assert caught.value.hint == "wait until it has ended, or choose another --study name"
+        assert caught.value.hint == "wait until it has ended, or choose another `study` name"
         join(store, study, during(0, together), trials=3)
 
     def together() -> None:
@@ -121,11 +123,11 @@ def test_others_see_who_works_on_it_and_cannot_disturb(store: StudyStore, study:
         with pytest.raises(EnvironmentFailure, match=f"'study' is in use by {me} and 1 more process$"):
             store.import_results(study, [])
         status = store.status(study)
-        assert status.owner == store.owner(study)
+        assert status.in_use_by == store.in_use_by(study)
         assert (status.study.state, status.counts["running"]) == ("running", 2)
 
     join(store, study, during(0, alone), trials=3)
-    assert store.owner(study) is None
+    assert store.in_use_by(study) is None
     store.acquire(study).release("finished")
 
 
@@ -147,9 +149,9 @@ def test_a_study_that_is_asked_to_stop_is_left_by_all(store: StudyStore, study: 
 
 
 def test_who_comes_later_finds_the_study_of_the_same_settings(store: StudyStore, study: StudyRecord) -> None:
-    assert join_study(store, child.settings()).id == study.id
+    assert join_study(store, study_programs.settings()).id == study.id
     with pytest.raises(InputError, match="study 'study' was made with other settings") as caught:
-        join_study(store, child.settings(seed=1, config={"epochs": 2}))
+        join_study(store, study_programs.settings(seed=1, config={"epochs": 2}))
     assert list(caught.value.problems) == ["seed: 0 before, 1 now", "epochs: 1 before, 2 now"]
 
 
@@ -164,14 +166,14 @@ def test_a_study_with_an_owner_cannot_be_joined(store: StudyStore, study: StudyR
 
 def test_what_a_dead_coordinator_left_is_taken_and_it_writes_no_more(store: StudyStore, study: StudyRecord) -> None:
     lost = store.acquire(study)
-    trial = lost.start(study.settings.space.at(0))
+    trial = lost.trials.start(study.settings.space.at(0))
     with closing(sqlite3.connect(store.where, isolation_level=None)) as connection:
         connection.execute("UPDATE owners SET host='elsewhere', expires='2020-01-01T00:00:00+00:00'")
     begun: list[tuple[int, int]] = []
 
     def too_late() -> None:
         with pytest.raises(EnvironmentFailure, match=f"'study' was taken over by process {os.getpid()} on "):
-            lost.succeed(trial, 99.0, {}, {}, 0.0)
+            lost.trials.succeed(trial, 99.0, {}, {}, 0.0)
 
     with pytest.warns(NnasWarning, match="does not repeat its proposals"):  # the tuner was not asked for that one
         join(store, study, during(0, too_late), trials=2, on_start=lambda *numbers: begun.append(numbers))
@@ -184,9 +186,11 @@ def test_a_coordinator_goes_on_where_joiners_ended(
     store: StudyStore, study: StudyRecord, undisturbed: list[tuple[Any, ...]]
 ) -> None:
     join(store, study, trials=20)
-    child.run_study(store, study, child.tuner_of(study), evaluate, trials=40)
+    study_programs.run_study(
+        store, study, study_programs.tuner_of(study), evaluate, study_programs.run_settings(trials=40)
+    )
     join(store, study, trials=60)
-    assert child.history(store) == undisturbed[:60]
+    assert study_programs.history(store) == undisturbed[:60]
 
 
 def test_a_study_that_was_deleted_cannot_be_joined(store: StudyStore, study: StudyRecord) -> None:
@@ -204,7 +208,7 @@ def test_a_signal_gives_the_trial_back_at_once(store: StudyStore, study: StudyRe
 
     with pytest.raises(Interrupted, match="'study' was interrupted; its 4 finished trials are stored") as caught:
         join(store, study, during(4, stopped), trials=10)
-    assert caught.value.hint == "run the command again with --join to go on"
+    assert caught.value.hint == "run the command again with `join` to go on"
     assert [(trial.number, trial.attempt) for trial in store.trials(study, state="waiting")] == [(4, 2)]
     assert store.study("study").state == "interrupted"
     assert join(store, study, trials=10, rules=TrialRules(attempts=1)).evaluated == 6  # it was no loss
@@ -264,14 +268,14 @@ def test_the_trial_of_a_dead_one_is_taken_and_its_late_result_refused(
 def test_one_that_only_seemed_dead_gives_way_to_a_coordinator(store: StudyStore, study: StudyRecord) -> None:
     def taken_over() -> None:
         lose_contact(store)
-        owned.append(store.acquire(study))
+        sessions.append(store.acquire(study))
 
-    owned: list[Any] = []
+    sessions: list[Any] = []
     with pytest.raises(EnvironmentFailure, match=f"'study' is in use by process {os.getpid()} on "):
         join(store, study, during(1, taken_over), trials=5)
-    assert owned[0].recovered == 1
+    assert sessions[0].recovered == 1
     assert [trial.state for trial in store.trials(study)] == ["succeeded", "waiting"]
-    owned[0].release("interrupted")
+    sessions[0].release("interrupted")
 
 
 def test_a_trial_whose_processes_die_again_and_again_fails(store: StudyStore, study: StudyRecord) -> None:
@@ -351,19 +355,19 @@ def test_the_claim_is_renewed_while_a_trial_runs(store: StudyStore, study: Study
         before = expires()
         until(lambda: expires() > before, "the claim is not renewed")
 
-    join(store, study, during(1, wait), trials=2, lease=timedelta(seconds=0.1))
+    join(store, study, during(1, wait), trials=2, term=timedelta(seconds=0.1))
     assert len(store.trials(study)) == 2
 
 
 def test_the_end_is_interrupted_where_the_trial_of_a_dead_one_is_left(store: StudyStore, study: StudyRecord) -> None:
     left = store.join(study)
     left.set_limits({"trials": 5, "duration_s": None, "concurrency": 1})
-    trial = left.start(study.settings.space.at(0), worker="lost")
+    trial = left.trials.start(study.settings.space.at(0), worker="lost")
     with store.join(study) as other:
-        other.set_limits({})
+        other.set_limits(Limits().to_json())
         change(store, pid=2**22 + 1)
         other.renew()
-        assert not other.leave("finished")
+        assert not other.release("finished")
     assert not left.holds(trial)
     assert [one.state for one in store.trials(study)] == ["waiting"]
     assert store.study("study").state == "interrupted"

@@ -11,14 +11,14 @@ from nnas_core.assessors.base import Assessor
 from nnas_core.errors import Interrupted, NnasWarning, NoResultError, UserCodeError
 from nnas_core.execution.engine import Engine, Failed, Finished, Intermediate, Job, Report, TrialResult
 from nnas_core.space.architecture import Architecture
-from nnas_core.study.cooperation import run_joined
+from nnas_core.study.cooperation import run_shared
 from nnas_core.study.limits import TrialRules
 from nnas_core.study.opening import join_study
 from nnas_core.study.storage.records import StudyRecord
 from nnas_core.study.storage.store import StudyStore
 from nnas_core.tuners.random import RandomTuner
 from tests.study import study_programs
-from tests.study.simulated_joiners import calls, check_calls, during, join, leave_after, lose_contact
+from tests.study.simulated_sharing import calls, check_calls, during, join, leave_after, lose_contact
 from tests.study.trial_objective import additive, evaluate
 
 
@@ -123,14 +123,14 @@ class Heard(Assessor):
 def test_one_process_may_have_several_trials_at_once(store: StudyStore, study: StudyRecord) -> None:
     engine = Scripted(3)
     again: list[tuple[int, int, str]] = []
-    result = run_joined(
+    result = run_shared(
         store,
         study,
         study_programs.tuner_of(study),
         engine,
-        trials=10,
-        concurrency=3,
-        on_retry=lambda trial, why: again.append((trial.number, trial.attempt, why)),
+        study_programs.run_settings(
+            trials=10, concurrency=3, on_retry=lambda trial, why: again.append((trial.number, trial.attempt, why))
+        ),
     )
     assert (result.evaluated, max(engine.at_once)) == (10, 3)
     assert again == [(1, 2, "killed by signal 9")]
@@ -143,7 +143,13 @@ def test_trials_at_once_are_those_of_each_process_until_somebody_changes_them(
 ) -> None:
     def beside(number: int) -> None:
         if number == 1:
-            run_joined(store, study, study_programs.tuner_of(study), other, trials=9, concurrency=3)
+            run_shared(
+                store,
+                study,
+                study_programs.tuner_of(study),
+                other,
+                study_programs.run_settings(trials=9, concurrency=3),
+            )
 
     def change(number: int) -> None:
         if len(store.trials(study)) == 5:
@@ -153,7 +159,7 @@ def test_trials_at_once_are_those_of_each_process_until_somebody_changes_them(
     left: list[float | None] = []
     other = Scripted(4, change)
     ours = Scripted(4, beside)
-    run_joined(store, study, study_programs.tuner_of(study), ours, trials=9)
+    run_shared(store, study, study_programs.tuner_of(study), ours, study_programs.run_settings(trials=9))
     assert other.at_once == [3, 2, 2, 2, 2, 1]  # trials 2 to 13
     assert ours.at_once == [1, 1, 1]  # trials 0 and 1, and that again
     assert len(store.trials(study)) == 14
@@ -167,17 +173,22 @@ def test_an_assessor_hears_what_trials_elsewhere_reported(store: StudyStore, stu
         if number == 2:
             other = Scripted(1)
             with pytest.raises(Interrupted):
-                run_joined(
+                run_shared(
                     store,
                     study,
                     study_programs.tuner_of(study),
                     other,
-                    rules=TrialRules(assessor=theirs),
-                    **leave_after(2),
+                    study_programs.run_settings(rules=TrialRules(assessor=theirs), **leave_after(2)),
                 )
 
     engine = Scripted(1, beside)
-    run_joined(store, study, study_programs.tuner_of(study), engine, trials=6, rules=TrialRules(assessor=ours))
+    run_shared(
+        store,
+        study,
+        study_programs.tuner_of(study),
+        engine,
+        study_programs.run_settings(trials=6, rules=TrialRules(assessor=ours)),
+    )
     assert theirs.ended == [0, 1, 3, 4]
     assert ours.ended == [0, 1, 3, 4, 2, 5]
     assert [values for number, values in ours.heard if number == 3] == [[3.0], [3.0, 3.5]]
@@ -189,14 +200,14 @@ def test_reports_of_a_trial_that_others_have_taken_end_it_here(store: StudyStore
             if not self._jobs or self.cancelled:
                 return super().poll(timeout_s)
             lose_contact(store)
-            with store.join(study) as other:
-                other.bury(3)
+            with store.join(study) as other, other.turn(3):
+                pass
             (job,) = self._jobs
             return [Intermediate(job.number, job.attempt, 0, 1.0)]
 
     engine = Endless(1)
     with pytest.warns(NnasWarning, match="trial 0 was given to another process"):
-        run_joined(store, study, study_programs.tuner_of(study), engine, trials=3)
+        run_shared(store, study, study_programs.tuner_of(study), engine, study_programs.run_settings(trials=3))
     assert engine.cancelled == [(0, 1)]
     assert [(trial.number, trial.attempt, trial.state) for trial in store.trials(study)] == [
         (0, 2, "succeeded"),
@@ -222,9 +233,9 @@ def test_a_tuner_that_repeats_itself_is_repeated_by_all(store: StudyStore) -> No
 
     def others() -> None:
         with pytest.raises(Interrupted):
-            run_joined(store, study, Twice(), evaluate, trials=8, **leave_after(3))
+            run_shared(store, study, Twice(), evaluate, study_programs.run_settings(trials=8, **leave_after(3)))
 
-    run_joined(store, study, Twice(), during(2, others), trials=8)
+    run_shared(store, study, Twice(), during(2, others), study_programs.run_settings(trials=8))
     whole = RandomTuner(seed=3)
     whole.update_search_space(study.settings.space.to_json())
     expected = [study.settings.space.parse(whole.generate_parameters(number)) for number in range(8)]

@@ -29,11 +29,11 @@ def study(store: StudyStore) -> StudyRecord:
 
 
 def test_a_study_is_owned_once(store: StudyStore, study: StudyRecord) -> None:
-    owned = store.acquire(study)
+    session = store.acquire(study)
     with pytest.raises(EnvironmentFailure, match=f"'study' is in use by process {os.getpid()} on .* since 2"):
         store.acquire(study)
     assert store.study("study").state == "running"
-    owned.release("finished")
+    session.release("finished")
     assert store.study("study").state == "finished"
     store.acquire(study).release("interrupted")
 
@@ -58,21 +58,21 @@ def test_a_dead_owner_is_replaced_and_its_trials_wait_again(
     store: StudyStore, study: StudyRecord, changes: dict[str, Any]
 ) -> None:
     lost = store.acquire(study)
-    trial = lost.start(study.settings.space.at(0))
+    trial = lost.trials.start(study.settings.space.at(0))
     change_owner(store, **changes)
-    owned = store.acquire(study)
-    assert owned.recovered == 1
+    session = store.acquire(study)
+    assert session.recovered == 1
     assert [(one.state, one.attempt) for one in store.trials(study)] == [("waiting", 2)]
 
     with pytest.raises(EnvironmentFailure, match=r"'study' was taken over by process .* is not stored"):
-        lost.succeed(trial, 1.0, {}, {}, 0.0)
+        lost.trials.succeed(trial, 1.0, {}, {}, 0.0)
     with pytest.raises(EnvironmentFailure, match="'study' was taken over by process"):
-        lost.start(study.settings.space.at(1))
+        lost.trials.start(study.settings.space.at(1))
     with pytest.raises(EnvironmentFailure, match="'study' was taken over by process"):
         lost.release("finished")
     assert [one.value for one in store.trials(study)] == [None]
     assert store.study("study").state == "running"
-    owned.release("interrupted")
+    session.release("interrupted")
 
 
 @pytest.mark.parametrize(
@@ -85,14 +85,14 @@ def test_a_dead_owner_is_replaced_and_its_trials_wait_again(
 def test_an_owner_that_cannot_be_seen_from_here_keeps_its_lease(
     store: StudyStore, study: StudyRecord, changes: dict[str, Any]
 ) -> None:
-    owned = store.acquire(study)
+    session = store.acquire(study)
     with closing(sqlite3.connect(store.where)) as connection:
         boot, expires = connection.execute("SELECT boot, expires FROM owners").fetchone()
     change_owner(store, **{name: text.format(boot=boot.split("/")[0]) for name, text in changes.items()})
     with pytest.raises(EnvironmentFailure, match="'study' is in use by process"):
         store.acquire(study)
     change_owner(store, expires="2020-01-01T00:00:00+00:00")
-    owned.start(study.settings.space.at(0))  # every write renews the lease
+    session.trials.start(study.settings.space.at(0))  # every write renews the lease
     with closing(sqlite3.connect(store.where)) as connection:
         assert connection.execute("SELECT expires FROM owners").fetchone()[0] >= expires
     with pytest.raises(EnvironmentFailure, match="'study' is in use by process"):
@@ -100,37 +100,37 @@ def test_an_owner_that_cannot_be_seen_from_here_keeps_its_lease(
 
 
 def test_the_result_of_a_lost_attempt_comes_too_late(store: StudyStore, study: StudyRecord) -> None:
-    with store.acquire(study) as owned:
-        lost = owned.start(study.settings.space.at(0))
-    with store.acquire(study) as owned:
+    with store.acquire(study) as session:
+        lost = session.trials.start(study.settings.space.at(0))
+    with store.acquire(study) as session:
         with pytest.raises(EnvironmentFailure, match="attempt 1 of trial 0 comes too late"):
-            owned.succeed(lost, 1.0, {}, {}, 0.0)
-        again = owned.restart(store.trial(study, 0))
+            session.trials.succeed(lost, 1.0, {}, {}, 0.0)
+        again = session.trials.restart(store.trial(study, 0))
         assert again.attempt == 2
-        owned.succeed(again, 2.0, {}, {}, 0.0)
+        session.trials.succeed(again, 2.0, {}, {}, 0.0)
         with pytest.raises(EnvironmentFailure, match="attempt 2 of trial 0 comes too late"):
-            owned.succeed(again, 3.0, {}, {}, 0.0)  # a result counts once
+            session.trials.succeed(again, 3.0, {}, {}, 0.0)  # a result counts once
     assert store.trial(study, 0).value == 2.0
 
 
 def test_nothing_is_written_after_the_release(store: StudyStore, study: StudyRecord) -> None:
-    owned = store.acquire(study)
-    owned.release("finished")
+    session = store.acquire(study)
+    session.release("finished")
     with pytest.raises(EnvironmentFailure, match="'study' was taken over by another process"):
-        owned.start(study.settings.space.at(0))
+        session.trials.start(study.settings.space.at(0))
 
 
 def test_what_runs_at_the_release_waits(store: StudyStore, study: StudyRecord) -> None:
-    with store.acquire(study) as owned:
-        owned.start(study.settings.space.at(0))
+    with store.acquire(study) as session:
+        session.trials.start(study.settings.space.at(0))
     assert store.study("study").state == "interrupted"
     assert [(one.state, one.attempt) for one in store.trials(study)] == [("waiting", 2)]
 
 
 def test_an_error_text_of_any_kind_can_be_stored(store: StudyStore, study: StudyRecord) -> None:
-    with store.acquire(study) as owned:
-        trial: TrialRecord = owned.start(study.settings.space.at(0))
-        owned.fail(trial, "\ud800 \0 é" + "x" * 20_000, 0.0)
+    with store.acquire(study) as session:
+        trial: TrialRecord = session.trials.start(study.settings.space.at(0))
+        session.trials.fail(trial, "\ud800 \0 é" + "x" * 20_000, 0.0)
     stored = store.trial(study, 0).error
     assert stored is not None
     assert stored.startswith("\\ud800 \\0 éxxx")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from datetime import timedelta
 from typing import Any
 
 from nnas_core.execution.engine import TrialResult
 from nnas_core.space.architecture import Architecture
-from nnas_core.study.cooperation import JoinedResult, run_joined
+from nnas_core.study.cooperation import SharedResult, run_shared
+from nnas_core.study.storage.leases import SHARED_TERM
 from nnas_core.study.storage.records import StudyRecord, TrialRecord
 from nnas_core.study.storage.store import StudyStore
 from tests.study import study_programs
@@ -20,9 +22,13 @@ __all__ = ["calls", "change", "check_calls", "during", "join", "leave_after", "l
 Evaluate = Callable[[Architecture], TrialResult]
 
 
-def join(store: StudyStore, study: StudyRecord, evaluation: Evaluate = evaluate, **how: Any) -> JoinedResult:
+def join(
+    store: StudyStore, study: StudyRecord, evaluation: Evaluate = evaluate, term: timedelta = SHARED_TERM, **how: Any
+) -> SharedResult:
     """One more of those who work on the study."""
-    return run_joined(store, study, study_programs.tuner_of(study), evaluation, **how)
+    return run_shared(
+        store, study, study_programs.tuner_of(study), evaluation, study_programs.run_settings(**how), term
+    )
 
 
 def during(trial: int, deed: Callable[[], object]) -> Evaluate:

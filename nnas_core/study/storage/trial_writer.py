@@ -1,0 +1,247 @@
+"""Trials as they are written: every write proves that its trial is still the writer's.
+
+A running trial belongs to the process with the exclusive lease of the study, or to the one with a shared lease that the
+trial names. The statement that changes it finds only this attempt with this lease, so each result counts once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from sqlalchemy import Connection, Update, bindparam, insert, select, update
+
+from nnas_core.errors import EnvironmentFailure
+from nnas_core.space.architecture import Architecture
+from nnas_core.study.storage import leases
+from nnas_core.study.storage.database import Database
+from nnas_core.study.storage.records import ENDED_STATES, StudyRecord, TrialRecord
+from nnas_core.study.storage.tables import intermediates, repeats, trials
+from nnas_core.study.storage.tuner_log import digest_of
+
+__all__ = ["Counters", "Transactions", "TrialWriter", "read_intermediates", "timestamp"]
+
+_LONGEST_ERROR = 10_000
+
+# statements are built once: a trial costs two of these transactions, and no text is put together for it
+_INSERT_TRIAL = insert(trials)
+_INSERT_REPEAT = insert(repeats)
+_THIS = (
+    trials.c.study_id == bindparam("of_study"),
+    trials.c.number == bindparam("of_number"),
+    trials.c.attempt == bindparam("of_attempt"),
+)
+_MINE = (*_THIS, trials.c.state == "running", trials.c.lease_token.is_not_distinct_from(bindparam("of_lease")))
+_HELD = select(trials.c.number).where(*_MINE)
+_RESULT = ("state", "value", "metrics", "cost", "error", "seconds", "finished")
+_FINISH = update(trials).where(*_MINE).values({name: bindparam(f"new_{name}") for name in (*_RESULT, "told_order")})
+_RESTART = (
+    update(trials)
+    .where(*_THIS, trials.c.state == "waiting")
+    .values(
+        state="running",
+        started=bindparam("new_started"),
+        worker=bindparam("new_worker"),
+        lease_token=bindparam("of_lease"),
+    )
+)
+_RETRY = (
+    update(trials)
+    .where(*_MINE)
+    .values(attempt=trials.c.attempt + 1, losses=trials.c.losses + 1, started=bindparam("new_started"))
+)
+_INSERT_INTERMEDIATE = insert(intermediates)
+
+
+@dataclass
+class Counters:
+    """Counts how far a study is, as its session knows.
+
+    Attributes:
+        number: of the next trial.
+        order: of the next call of the tuner.
+        begun: trials that have ended or run.
+    """
+
+    number: int = 0
+    order: int = 0
+    begun: int = 0
+
+
+class Transactions(Protocol):
+    """The means of writing: see ``StudySession``."""
+
+    @property
+    def database(self) -> Database:
+        """Holds where the study is."""
+
+    @property
+    def lease_key(self) -> str | None:
+        """Holds what trials are leased to."""
+
+    def writing(self) -> AbstractContextManager[Connection]:
+        """Begins a transaction, or goes on with one."""
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Begins a transaction that changes nothing, or goes on with one."""
+
+
+class TrialWriter:
+    """Writes the trials of one session; each method is one transaction, or part of one that the session has begun.
+
+    Args:
+        session: whose transactions they are.
+        study: which.
+        counters: kept up to date here.
+
+    Raises:
+        EnvironmentFailure: the trial is not this process's own any more, or the database cannot be written.
+    """
+
+    def __init__(self, session: Transactions, study: StudyRecord, counters: Counters) -> None:
+        self._session = session
+        self._study = study
+        self._counters = counters
+
+    def start(self, architecture: Architecture, repeated: Sequence[int] = (), worker: str | None = None) -> TrialRecord:
+        """Stores a new trial, running.
+
+        Args:
+            architecture: new to the study.
+            repeated: numbers of the known trials that the tuner proposed again before this one.
+            worker: who evaluates it, for people.
+        """
+        number, started, canonical = self._counters.number, timestamp(), architecture.canonical
+        again = self._repeats(repeated)
+        order = self._counters.order + 2 * len(again)
+        row = {
+            "study_id": self._study.id,
+            "number": number,
+            "state": "running",
+            "attempt": 1,
+            "digest": digest_of(canonical),
+            "architecture": canonical,
+            "metrics": {},
+            "cost": {},
+            "started": started,
+            "proposed_order": order,
+            "worker": worker,
+        }
+        with self._session.writing() as connection:
+            if again:
+                connection.execute(_INSERT_REPEAT, again)
+            connection.execute(_INSERT_TRIAL, {**row, "lease_token": self._session.lease_key})
+        self._counters.number += 1
+        self._counters.order = order + 1
+        self._counters.begun += 1
+        return TrialRecord(number, "running", 1, architecture, started=started)
+
+    def _repeats(self, numbers: Sequence[int]) -> list[dict[str, int]]:
+        orders = range(self._counters.order, self._counters.order + 2 * len(numbers), 2)
+        return [
+            {"study_id": self._study.id, "number": number, "proposed_order": order, "told_order": order + 1}
+            for number, order in zip(numbers, orders, strict=True)
+        ]
+
+    def restart(self, trial: TrialRecord, worker: str | None = None) -> TrialRecord:
+        """Lets a waiting trial run."""
+        started = timestamp()
+        self._change(_RESTART, trial, {"new_started": started, "new_worker": worker})
+        self._counters.begun += 1
+        return replace(trial, state="running", started=started)
+
+    def retry(self, trial: TrialRecord) -> TrialRecord:
+        """Gives up an attempt of a running trial whose process died, and begins the next one."""
+        started = timestamp()
+        self._change(_RETRY, trial, {"new_started": started})
+        return replace(trial, attempt=trial.attempt + 1, started=started)
+
+    def intermediate(self, trial: TrialRecord, sequence: int, *values: float) -> None:
+        """Stores what a running trial reported on its way; the first of the values has that sequence number."""
+        row = {"study_id": self._study.id, "number": trial.number, "attempt": trial.attempt}
+        rows = [{**row, "sequence": place, "value": value} for place, value in enumerate(values, sequence)]
+        with self._session.writing() as connection:
+            connection.execute(_INSERT_INTERMEDIATE, rows)
+
+    def succeed(
+        self,
+        trial: TrialRecord,
+        value: float,
+        metrics: dict[str, float],
+        cost: dict[str, float],
+        seconds: float,
+    ) -> TrialRecord:
+        """Stores the result of a running trial; it survives anything from here on."""
+        return self._finish(replace(trial, state="succeeded", value=value, metrics=metrics, cost=cost, seconds=seconds))
+
+    def fail(self, trial: TrialRecord, error: str, seconds: float) -> TrialRecord:
+        """Stores that a running trial has no result, and why."""
+        text = error[:_LONGEST_ERROR].encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+        return self._finish(replace(trial, state="failed", error=text, seconds=seconds))
+
+    def stop(self, trial: TrialRecord, last: float | None, seconds: float) -> TrialRecord:
+        """Stores that a running trial was ended early, and what it had reported last."""
+        metrics = {} if last is None else {"intermediate": last}
+        return self._finish(replace(trial, state="stopped", metrics=metrics, seconds=seconds))
+
+    def holds(self, trial: TrialRecord) -> bool:
+        """Returns true if that attempt of a trial runs, and is this process's own."""
+        with self._session.reading() as connection:
+            return connection.execute(_HELD, self._key(trial)).first() is not None
+
+    def _finish(self, trial: TrialRecord) -> TrialRecord:
+        trial = replace(trial, finished=timestamp())
+        values = {f"new_{name}": getattr(trial, name) for name in _RESULT}
+        self._change(_FINISH, trial, {**values, "new_told_order": self._counters.order})
+        self._counters.order += 1
+        return trial
+
+    def _key(self, trial: TrialRecord) -> dict[str, object]:
+        return {
+            "of_study": self._study.id,
+            "of_number": trial.number,
+            "of_attempt": trial.attempt,
+            "of_lease": self._session.lease_key,
+        }
+
+    def _change(self, statement: Update, trial: TrialRecord, values: Mapping[str, object]) -> None:
+        with self._session.writing() as connection:
+            if connection.execute(statement, {**self._key(trial), **values}).rowcount != 1:
+                raise EnvironmentFailure(
+                    f"study {self._study.name!r}: attempt {trial.attempt} of trial {trial.number} comes too "
+                    "late; its result is not stored",
+                    where=self._session.database.where,
+                )
+
+
+def read_intermediates(
+    connection: Connection, study: StudyRecord, number: int = 0, *, ended: bool = False
+) -> dict[int, list[float]]:
+    """Returns what the last attempt of each trial reported on its way, by the trial's number.
+
+    Args:
+        connection: to read by.
+        study: which.
+        number: of the first trial to read.
+        ended: leave out trials that have not ended.
+    """
+    table = intermediates.c
+    query = (
+        select(table.number, table.value)
+        .join(trials, (trials.c.study_id == table.study_id) & (trials.c.number == table.number))
+        .where(table.study_id == study.id, table.number >= number, trials.c.attempt == table.attempt)
+        .order_by(table.number, table.sequence)
+    )
+    if ended:
+        query = query.where(trials.c.state.in_(ENDED_STATES))
+    found: dict[int, list[float]] = {}
+    for trial, value in connection.execute(query):
+        found.setdefault(trial, []).append(value)
+    return found
+
+
+def timestamp() -> str:
+    """Returns the time, for people."""
+    return leases.now().isoformat(timespec="milliseconds")

@@ -9,20 +9,25 @@ import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 __all__ = [
     "ROOT",
     "calls",
+    "found_at",
     "imports",
     "loaded",
     "module_names",
     "modules",
+    "nodes",
     "public_members",
     "python_files",
     "tree",
 ]
 
 ROOT = Path(__file__).parents[2]
+
+_Node = TypeVar("_Node", bound=ast.AST)
 
 
 @functools.cache
@@ -52,11 +57,19 @@ def tree(file: Path) -> ast.Module:
     return ast.parse(file.read_text(encoding="utf-8"))
 
 
+def nodes(file: Path, kind: type[_Node]) -> Iterator[_Node]:
+    """Every node of a kind in a file."""
+    return (node for node in ast.walk(tree(file)) if isinstance(node, kind))
+
+
+def found_at(file: Path, node: ast.expr | ast.stmt | ast.ExceptHandler, text: str) -> str:
+    """What breaks a rule, and where: ``nnas_core/files.py:12: print``."""
+    return f"{file.relative_to(ROOT)}:{node.lineno}: {text}"
+
+
 def calls(file: Path) -> Iterator[tuple[str, ast.Call]]:
     """Every call in a file: the text of what is called (``np.random.seed``), and its node."""
-    for node in ast.walk(tree(file)):
-        if isinstance(node, ast.Call):
-            yield ast.unparse(node.func), node
+    return ((ast.unparse(node.func), node) for node in nodes(file, ast.Call))
 
 
 @functools.cache

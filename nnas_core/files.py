@@ -172,21 +172,21 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def dump_json(document: Any) -> str:
+def dump_json(document: object) -> str:
     """The one JSON form that nnas writes: sorted keys, two-space indent, no NaN, a final newline."""
     return json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_json(path: str | Path, document: Any) -> None:
+def write_json(path: str | Path, document: object) -> None:
     """Replace ``path`` by ``document`` as JSON, atomically."""
     content = dump_json(document).encode()
     with atomic_writer(path) as stream:
         stream.write(content)
 
 
-def append_json_line(path: str | Path, record: dict[str, Any]) -> None:
+def append_json_line(path: str | Path, record: Mapping[str, object]) -> None:
     """Append one object as one line; a torn line left by a crash is closed first so that it spoils no other."""
-    line = json.dumps(record, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    line = json.dumps(dict(record), sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     try:
         with open(path, "ab+") as stream:
             end = stream.seek(0, os.SEEK_END)
@@ -199,7 +199,7 @@ def append_json_line(path: str | Path, record: dict[str, Any]) -> None:
         raise environment_failure(error, path) from error
 
 
-def _last_byte(stream: Any, end: int) -> bytes:
+def _last_byte(stream: BinaryIO, end: int) -> bytes:
     stream.seek(end - 1)
     return bytes(stream.read(1))
 
@@ -304,7 +304,7 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
 # ---- numbers that JSON can hold: it knows no NaN and no infinity, and neither ranks
 
 
-def finite(value: Any) -> float | None:
+def finite(value: object) -> float | None:
     """``value`` as a float if it is a finite number, else None; truth values and texts are no numbers."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return None
@@ -315,7 +315,7 @@ def finite(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def finite_only(values: Mapping[str, Any]) -> dict[str, float]:
+def finite_only(values: Mapping[str, object]) -> dict[str, float]:
     """The entries that are finite numbers, as floats; what UTF-8 does not have in a name is escaped."""
     pairs = ((_encodable(name), finite(value)) for name, value in values.items())
     return {name: number for name, number in pairs if number is not None}
@@ -325,7 +325,7 @@ def _encodable(name: str) -> str:
     return str(name).encode("utf-8", "backslashreplace").decode()
 
 
-def not_finite(value: Any) -> str:
+def not_finite(value: object) -> str:
     """The message about a metric that ``finite`` does not take."""
     text = str(value) if isinstance(value, float) else repr(value)
     return f"metric is not a finite number: {text[:80]}"

@@ -37,12 +37,12 @@ def _validator(kind: str) -> Draft202012Validator:
     return Draft202012Validator(load(kind))
 
 
-def problems(kind: str, document: Any) -> list[str]:
+def problems(kind: str, document: object) -> list[str]:
     """What is wrong with ``document``, one line a problem with its JSON path, sorted; empty if valid."""
     return sorted({_line(_most_useful(error)) for error in _validator(kind).iter_errors(document)})
 
 
-def check(kind: str, document: Any, where: str) -> None:
+def check(kind: str, document: object, where: str) -> None:
     """Refuse a document that breaks its schema.
 
     Raises:

@@ -44,7 +44,7 @@ def get_parameters() -> dict[str, Any]:
     return parameters
 
 
-def report_intermediate(value: Any) -> None:
+def report_intermediate(value: object) -> None:
     """Report how well the trial does so far, for example after each epoch.
 
     Args:
@@ -57,7 +57,7 @@ def report_intermediate(value: Any) -> None:
         append_json_line(path, {"value": number})
 
 
-def report_final(value: Any) -> None:
+def report_final(value: object) -> None:
     """Report the result of the trial, once; without it the trial fails, whatever its exit status.
 
     Args:
@@ -71,7 +71,7 @@ def report_final(value: Any) -> None:
     path = os.environ.get("NNAS_RESULT")
     if not path:
         return
-    result: dict[str, Any] = {name: int(os.environ[f"NNAS_{name.upper()}"]) for name in ("trial", "attempt")}
+    result: dict[str, object] = {name: int(os.environ[f"NNAS_{name.upper()}"]) for name in ("trial", "attempt")}
     if Path(path).exists():
         error = "the final result was reported twice"
         write_json(path, {**result, "error": error})

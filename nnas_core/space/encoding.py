@@ -8,14 +8,13 @@ from __future__ import annotations
 import bisect
 import itertools
 import warnings
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
 from nnas_core.errors import NnasWarning
 from nnas_core.files import finite
-from nnas_core.space.choice import Choice
+from nnas_core.space.choice import Choice, Decision, Parameter
 from nnas_core.space.search_space import SearchSpace
 
 __all__ = ["Code", "Codes", "Unseen", "below", "shuffled"]
@@ -109,28 +108,18 @@ class Codes:
         """Every code, the last key varying fastest."""
         return itertools.product(*map(range, self.sizes))
 
-    def parameters(self, code: Code) -> dict[str, Any]:
+    def parameters(self, code: Code) -> dict[str, Parameter]:
         """The parameters of a trial, newly built."""
-        result: dict[str, Any] = {}
-        for choice, number in zip(self._choices, code, strict=True):
-            if choice.kind == "layer_choice":
-                result[choice.key] = {"_value": choice.candidates[number], "_idx": number}
-            else:
-                decision = choice.decision(number)
-                names = [choice.candidates[index] for index in decision]
-                result[choice.key] = {"_value": names, "_idx": list(decision)}
-        return result
+        return {
+            choice.key: choice.parameter((number,) if choice.n_chosen == 1 else choice.decision(number))
+            for choice, number in zip(self._choices, code, strict=True)
+        }
 
-    def read(self, parameters: Mapping[str, Any]) -> Code:
+    def read(self, parameters: Mapping[str, Parameter]) -> Code:
         """The code of parameters that were proposed before; use ``parse`` for those of strangers."""
-        return tuple(
-            parameters[choice.key]["_idx"]
-            if choice.kind == "layer_choice"
-            else choice.number(tuple(sorted(parameters[choice.key]["_idx"])))
-            for choice in self._choices
-        )
+        return tuple(choice.number(_indices(parameters[choice.key])) for choice in self._choices)
 
-    def parse(self, document: Any) -> Code:
+    def parse(self, document: object) -> Code:
         """The code of an architecture in any form.
 
         Raises:
@@ -140,7 +129,7 @@ class Codes:
         self.space.validate(architecture)
         return self.read(architecture.parameters())
 
-    def trials(self, data: list[dict[str, Any]]) -> list[tuple[Code, float | None]]:
+    def trials(self, data: Iterable[Mapping[str, object]]) -> list[tuple[Code, float | None]]:
         """Code and value of trials of elsewhere, as ``Tuner.import_data`` gets them.
 
         A value that is no finite number is None, and is warned about.
@@ -159,6 +148,12 @@ class Codes:
                 )
             read.append((self.parse(entry["parameter"]), value))
         return read
+
+
+def _indices(parameter: Parameter) -> Decision:
+    """The decision that a parameter is."""
+    index = parameter["_idx"]
+    return tuple(sorted(index)) if isinstance(index, list | tuple) else (index,)
 
 
 def _steps(choice: Choice) -> int:

@@ -7,16 +7,19 @@ import importlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TypeAlias, cast
 
 import numpy as np
 
 from nnas_core import schema
 from nnas_core.errors import ArchitectureError, InputError, SpaceError
 from nnas_core.space.architecture import Architecture
-from nnas_core.space.choice import Choice, Decision, natural_order
+from nnas_core.space.choice import Choice, ChoiceDocument, Decision, natural_order
 
-__all__ = ["SearchSpace"]
+__all__ = ["SearchSpace", "SearchSpaceDocument"]
+
+SearchSpaceDocument: TypeAlias = dict[str, ChoiceDocument]
+"""A search space as JSON: what can be decided, by key."""
 
 
 class SearchSpace:
@@ -29,7 +32,7 @@ class SearchSpace:
         self._choices = {choice.key: choice for choice in sorted(choices, key=lambda one: natural_order(one.key))}
 
     @classmethod
-    def from_model(cls, model: Any) -> SearchSpace:
+    def from_model(cls, model: object) -> SearchSpace:
         """The search space of a module; building it on the meta device is enough.
 
         Raises:
@@ -45,25 +48,24 @@ class SearchSpace:
         return cls(choices)
 
     @classmethod
-    def from_json(cls, document: Any, where: str = "search space") -> SearchSpace:
+    def from_json(cls, document: object, where: str = "search space") -> SearchSpace:
         """Read a search-space document.
 
         Raises:
             InputError: the document breaks its schema; every problem is listed with its JSON path.
         """
         schema.check("search-space", document, where)
+        space = cls(Choice.from_json(key, entry) for key, entry in cast(SearchSpaceDocument, document).items())
         too_many = [
-            f"$.{key}._value.n_chosen: {entry['_value']['n_chosen']} of {len(entry['_value']['candidates'])}"
-            " candidates cannot be chosen"
-            for key, entry in sorted(document.items())
-            if entry["_type"] == "input_choice"
-            and (entry["_value"]["n_chosen"] or 0) > len(entry["_value"]["candidates"])
+            f"$.{choice.key}._value.n_chosen: {choice.n_chosen} of {len(choice.candidates)} candidates cannot be chosen"
+            for choice in sorted(space, key=lambda one: one.key)
+            if (choice.n_chosen or 0) > len(choice.candidates)
         ]
         if too_many:
             raise InputError("not a valid search space", where=where, problems=too_many)
-        return cls(Choice.from_json(key, entry) for key, entry in document.items())
+        return space
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> SearchSpaceDocument:
         """The search-space document, the form that tuners receive."""
         return {choice.key: choice.to_json() for choice in self}
 
@@ -109,7 +111,7 @@ class SearchSpace:
         canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
-    def parse(self, document: Any, where: str | None = None) -> Architecture:
+    def parse(self, document: object, where: str | None = None) -> Architecture:
         """Read an architecture in any form (see ``Architecture.parse``); ``where`` names its file in errors."""
         return Architecture.parse(document, self._choices, where=where)
 

@@ -131,7 +131,7 @@ class MutatorConformance:
     mutator: ClassVar[type[Mutator]]
     """The class to test."""
 
-    arguments: ClassVar[Mapping[str, Any]] = {}
+    arguments: ClassVar[Mapping[str, object]] = {}
     """For its constructor, besides the model and the generator."""
 
     trainer: ClassVar[type[Trainer] | None] = None
@@ -160,7 +160,7 @@ class MutatorConformance:
     ) -> Trainer:
         """Train a model of ``MODELS``, all of it or to a step, from its beginning or from a state."""
 
-        def build(_: Mapping[str, Any]) -> nn.Module:
+        def build(_: Mapping[str, object]) -> nn.Module:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(7)
                 return MODELS[name]().to(torch.float64 if precision == "float64" else torch.float32)
@@ -383,7 +383,7 @@ def _through_a_file(state: Mapping[str, Any]) -> dict[str, Any]:
     return loaded
 
 
-def _differences(one: Any, other: Any, path: str) -> Iterator[str]:
+def _differences(one: object, other: object, path: str) -> Iterator[str]:
     """The paths at which two nested states differ; wall times are no part of a state."""
     if path.endswith(("/seconds", "/elapsed")):
         return

@@ -12,15 +12,15 @@ import logging
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from nnas_core.errors import UsageError
 from nnas_core.plugins.arguments import sign_of
 from nnas_core.randomness import derive_seed, generator
-from nnas_core.space.choice import Choice, Decision
-from nnas_core.space.encoding import Code, Codes, Unseen
-from nnas_core.space.search_space import SearchSpace
-from nnas_core.tuners.base import NoMoreTrials, Tuner
+from nnas_core.space.choice import Choice, Decision, Parameter
+from nnas_core.space.encoding import Code, Codes
+from nnas_core.tuners._code_tuner import CodeTuner
+from nnas_core.tuners.base import ImportedTrial
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -84,11 +84,11 @@ class Encoding:
                 self.distributions.update(dict.fromkeys(names, FloatDistribution(0.0, 1.0)))
             self._fields.append((choice, form, names))
 
-    def decode(self, parameters: Mapping[str, Any]) -> Code:
+    def decode(self, parameters: Mapping[str, float]) -> Code:
         """The code of what a sampler proposed."""
         return tuple(self._number(parameters, *field) for field in self._fields)
 
-    def _number(self, parameters: Mapping[str, Any], choice: Choice, form: str, names: list[str]) -> int:
+    def _number(self, parameters: Mapping[str, float], choice: Choice, form: str, names: list[str]) -> int:
         if form == "single":
             return 0
         if form == "number":
@@ -96,9 +96,9 @@ class Encoding:
         scores = [float(parameters[name]) for name in names]
         return choice.number(_highest(scores, choice.n_chosen))
 
-    def encode(self, code: Code) -> dict[str, Any]:
+    def encode(self, code: Code) -> dict[str, float]:
         """Parameters that ``decode`` makes ``code`` of."""
-        found: dict[str, Any] = {}
+        found: dict[str, float] = {}
         for number, (choice, form, names) in zip(code, self._fields, strict=True):
             if form == "number":
                 found[names[0]] = number
@@ -127,7 +127,7 @@ def _highest(scores: list[float], n_chosen: int | None) -> Decision:
     return tuple(sorted(ranked[:n_chosen]))
 
 
-class OptunaTuner(Tuner):
+class OptunaTuner(CodeTuner):
     """A sampler of Optuna in a study in memory that holds what the tuner was told.
 
     An architecture is proposed once. When the sampler comes back to one that is known, it is asked again, ``tries``
@@ -142,9 +142,6 @@ class OptunaTuner(Tuner):
     Raises:
         UsageError: an argument is out of range, or Optuna or what the sampler needs besides is not installed.
     """
-
-    name: ClassVar[str]
-    """What users call the tuner."""
 
     needs: ClassVar[tuple[str, ...]] = ()
     """Packages that the sampler imports, besides Optuna and what nnas itself needs."""
@@ -172,7 +169,7 @@ class OptunaTuner(Tuner):
         """Of the values that the sampler is told."""
         return [self.optimize_mode]
 
-    def _values(self, value: float, measured: Mapping[str, Any]) -> list[float] | None:
+    def _values(self, value: float, measured: Mapping[str, object]) -> list[float] | None:
         """What the sampler is told of a trial that succeeded; None: that it failed.
 
         Args:
@@ -184,12 +181,10 @@ class OptunaTuner(Tuner):
     def _adopt(self, trial: FrozenTrial) -> None:
         """Let the sampler make a trial its own that it did not propose."""
 
-    def update_search_space(self, search_space: dict[str, Any]) -> None:
-        """Begin an empty study in a space of which nothing was seen."""
+    def _begin(self) -> None:
+        """Begin an empty study."""
         import optuna
 
-        self._codes = Codes(SearchSpace.from_json(search_space))
-        self._unseen = Unseen(self._codes)
         self._encoding = Encoding(self._codes, self.continuous)
         self._results: dict[Code, list[float]] = {}
         self._running: dict[int, tuple[int, Code]] = {}  # by parameter_id: the number in Optuna's study
@@ -200,17 +195,13 @@ class OptunaTuner(Tuner):
                 directions=[optuna.study.StudyDirection[one.upper()] for one in self._directions()],
             )
 
-    def generate_parameters(self, parameter_id: int, **kwargs: Any) -> dict[str, Any]:
-        """Propose what the sampler suggests.
-
-        Raises:
-            NoMoreTrials: every architecture of the space was proposed or imported.
-        """
-        found = self._ask() if self._unseen else None
-        if found is None:
-            raise NoMoreTrials
-        self._running[parameter_id] = found
-        return self._codes.parameters(found[1])
+    def _propose(self, parameter_id: int) -> Code | None:
+        """Propose what the sampler suggests."""
+        asked = self._ask() if self._unseen else None
+        if asked is None:
+            return None
+        self._running[parameter_id] = asked
+        return asked[1]
 
     def _ask(self) -> tuple[int, Code] | None:
         code: Code | None = None
@@ -235,7 +226,9 @@ class OptunaTuner(Tuner):
                 return drawn
         return None
 
-    def receive_trial_result(self, parameter_id: int, parameters: dict[str, Any], value: float, **kwargs: Any) -> None:
+    def receive_trial_result(
+        self, parameter_id: int, parameters: dict[str, Parameter], value: float, **kwargs: object
+    ) -> None:
         """Tell the sampler the value.
 
         Args:
@@ -251,12 +244,12 @@ class OptunaTuner(Tuner):
             number = None
         self._learn(code, self._values(value, kwargs), number)
 
-    def trial_end(self, parameter_id: int, success: bool, **kwargs: Any) -> None:
+    def trial_end(self, parameter_id: int, success: bool, **kwargs: object) -> None:
         """Let the trial fail if no result came."""
         if parameter_id in self._running:
             self._end(self._running.pop(parameter_id)[0], None)
 
-    def import_data(self, data: list[dict[str, Any]]) -> None:
+    def import_data(self, data: list[ImportedTrial]) -> None:
         """Add finished trials; those without a finite value only count as known.
 
         Raises:

@@ -7,9 +7,15 @@ for it needs only another import.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import TypeAlias
 
-__all__ = ["NoMoreTrials", "Tuner"]
+from nnas_core.space.choice import Parameter
+from nnas_core.space.search_space import SearchSpaceDocument
+
+__all__ = ["ImportedTrial", "NoMoreTrials", "Tuner"]
+
+ImportedTrial: TypeAlias = dict[str, object]
+"""A trial of elsewhere: its ``parameter``, its ``value``, and, where they are known, its ``metrics`` and ``cost``."""
 
 
 class NoMoreTrials(Exception):
@@ -34,7 +40,7 @@ class Tuner(ABC):
         self.optimize_mode = optimize_mode
 
     @abstractmethod
-    def update_search_space(self, search_space: dict[str, Any]) -> None:
+    def update_search_space(self, search_space: SearchSpaceDocument) -> None:
         """Receive the search-space JSON; called once, before anything is proposed.
 
         Args:
@@ -43,7 +49,7 @@ class Tuner(ABC):
         """
 
     @abstractmethod
-    def generate_parameters(self, parameter_id: int, **kwargs: Any) -> dict[str, Any]:
+    def generate_parameters(self, parameter_id: int, **kwargs: object) -> dict[str, Parameter]:
         """Propose trial ``parameter_id`` (0, 1, 2, ...).
 
         Returns:
@@ -53,9 +59,11 @@ class Tuner(ABC):
             NoMoreTrials: there is nothing left to propose, now or ever.
         """
 
-    def generate_multiple_parameters(self, parameter_id_list: list[int], **kwargs: Any) -> list[dict[str, Any]]:
+    def generate_multiple_parameters(
+        self, parameter_id_list: list[int], **kwargs: object
+    ) -> list[dict[str, Parameter]]:
         """Propose several trials; fewer than asked for when ``NoMoreTrials`` comes in between."""
-        proposals: list[dict[str, Any]] = []
+        proposals: list[dict[str, Parameter]] = []
         for parameter_id in parameter_id_list:
             try:
                 proposals.append(self.generate_parameters(parameter_id, **kwargs))
@@ -64,7 +72,9 @@ class Tuner(ABC):
         return proposals
 
     @abstractmethod
-    def receive_trial_result(self, parameter_id: int, parameters: dict[str, Any], value: float, **kwargs: Any) -> None:
+    def receive_trial_result(
+        self, parameter_id: int, parameters: dict[str, Parameter], value: float, **kwargs: object
+    ) -> None:
         """Learn the final metric of a trial that succeeded.
 
         Args:
@@ -73,8 +83,8 @@ class Tuner(ABC):
             value: finite; larger is better unless ``optimize_mode`` is ``"minimize"``.
         """
 
-    def trial_end(self, parameter_id: int, success: bool, **kwargs: Any) -> None:
+    def trial_end(self, parameter_id: int, success: bool, **kwargs: object) -> None:
         """Learn that a trial ended; after ``receive_trial_result`` when it succeeded."""
 
-    def import_data(self, data: list[dict[str, Any]]) -> None:
-        """Learn from trials of elsewhere: objects with ``parameter`` and ``value``."""
+    def import_data(self, data: list[ImportedTrial]) -> None:
+        """Learn from trials of elsewhere."""

@@ -7,10 +7,11 @@ for it needs only another import.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from nnas_core.space.choice import Parameter
-from nnas_core.space.search_space import SearchSpaceDocument
+if TYPE_CHECKING:
+    from nnas_core.space.choice import Parameter
+    from nnas_core.space.search_space import SearchSpaceDocument
 
 __all__ = ["ImportedTrial", "NoMoreTrials", "Tuner"]
 

@@ -59,7 +59,12 @@ def tree(file: Path) -> ast.Module:
 
 def nodes(file: Path, kind: type[_Node]) -> Iterator[_Node]:
     """Every node of a kind in a file."""
-    return (node for node in ast.walk(tree(file)) if isinstance(node, kind))
+    return (node for node in _all_nodes(file) if isinstance(node, kind))
+
+
+@functools.cache
+def _all_nodes(file: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree(file)))
 
 
 def found_at(file: Path, node: ast.expr | ast.stmt | ast.ExceptHandler, text: str) -> str:
@@ -80,7 +85,7 @@ def imports(name: str, *, for_types: bool = False) -> frozenset[str]:
         name: of the module.
         for_types: count what stands under ``if TYPE_CHECKING:``, which never runs.
     """
-    everything = list(ast.walk(tree(modules()[name])))
+    everything = _all_nodes(modules()[name])
     unseen = set()
     if not for_types:
         for node in everything:

@@ -10,7 +10,7 @@ from tests.architecture.sources import ROOT, calls, found_at, imports, module_na
 # Imports by name: where they are, and what they may import. Each is there so that torch or a command is loaded late.
 BY_NAME = {
     "nnas_cli.groups": "f'{self.package}.{name}'",
-    "nnas_core": "f'nnas_core.{_HOME[name]}'",
+    "nnas_core._handing_on": "f'{package}.{names[name]}'",
     "nnas_core.plugins.loading": "source",
     "nnas_core.plugins.registry": "module",
     "nnas_core.space.search_space": "'nnas_core.mutables.tree'",

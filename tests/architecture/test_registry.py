@@ -56,6 +56,8 @@ def test_no_file_but_another_algorithm_imports_an_algorithm() -> None:
         found_at(file, node, node.module)
         for file in python_files("nnas_core", "nnas_cli")
         for node in nodes(file, ast.ImportFrom)
-        if node.module in homes and file.parent != homes[node.module]
+        if node.module in homes
+        and file.parent != homes[node.module]
+        and file != ROOT / "nnas_core" / "__init__.py"  # for type checkers; it is loaded by name
     ]
     assert importing == []

@@ -109,7 +109,7 @@ def algorithms(group: str) -> str:
 
 
 def arguments(cls: type) -> str:
-    """What ``--mutator-arg`` or ``--tuner-arg`` may set, with the defaults as they would be written there."""
+    """Lists what ``--mutator-arg`` or ``--tuner-arg`` may set, with the defaults as they would be written there."""
     ours = {"model", "generator", "seed", "optimize_mode"}
     given = [one for name, one in inspect.signature(cls).parameters.items() if name not in ours]
     return ", ".join(f"`{one.name}={json.dumps(one.default)}`" for one in given) or "none"
@@ -202,7 +202,7 @@ def names_of(module: ModuleType) -> str:
 
 
 def signature(value: object) -> str:
-    """What a function or the constructor of a class takes; nothing for what cannot be called like that."""
+    """Writes what a function or a constructor takes; nothing for what cannot be called like that."""
     if is_typeddict(value) or not (inspect.isclass(value) or inspect.isfunction(value)):
         return ""
     if inspect.isclass(value) and issubclass(value, enum.Enum):

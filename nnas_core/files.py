@@ -146,7 +146,7 @@ class _OpenTemporary(io.BufferedWriter):
 
 
 def _is_special(path: Path) -> bool:
-    """Whether it is neither a file nor a folder: ``/dev/null``, ``/dev/stdout``, a named pipe."""
+    """Returns true if it is neither a file nor a folder: ``/dev/null``, ``/dev/stdout``, a named pipe."""
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -240,7 +240,7 @@ def _refuse(error: OSError, path: str | Path) -> NoReturn:
 
 
 def source_name(path: str | Path) -> str:
-    """What errors call an input file: its path, or ``standard input`` for ``-``."""
+    """Names an input file in errors: by its path, or ``standard input`` for ``-``."""
     return "standard input" if str(path) == "-" else str(path)
 
 

@@ -51,7 +51,7 @@ def restore(captured: Mapping[str, Any]) -> None:
 
 
 def to_json(captured: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``capture`` saw, for another process."""
+    """Writes what ``capture`` saw for another process."""
     version, state, gauss = captured["python"]
     keys, *rest = captured["numpy"]
     document = {
@@ -63,7 +63,7 @@ def to_json(captured: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_json(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``to_json`` was given; of GPUs, as many as this process has."""
+    """Reads what ``to_json`` wrote; of GPUs, as many as this process has."""
     version, state, gauss = document["python"]
     keys, *rest = document["numpy"]
     captured: dict[str, Any] = {
@@ -78,7 +78,7 @@ def from_json(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def bookmark() -> Callable[[], None]:
-    """What brings the global random states of now back; quicker than ``capture``, and of no use in a file."""
+    """Returns a function that brings the present global random states back; quicker than ``capture``."""
     of_torch, of_python, of_numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()
     of_cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
 

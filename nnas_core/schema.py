@@ -38,7 +38,7 @@ def _validator(kind: str) -> Draft202012Validator:
 
 
 def problems(kind: str, document: object) -> list[str]:
-    """What is wrong with ``document``, one line a problem with its JSON path, sorted; empty if valid."""
+    """Lists what is wrong with ``document``, one line a problem with its JSON path, sorted; empty if valid."""
     return sorted({_line(_most_useful(error)) for error in _validator(kind).iter_errors(document)})
 
 

@@ -1,4 +1,4 @@
-"""For programs that ``nnas tune --trial-command`` runs: what to try, and how well it did.
+"""Programs that a study runs as trials learn here what to try, and report how well it did.
 
     from nnas_core.trial import get_parameters, report_final, report_intermediate
 
@@ -26,7 +26,7 @@ __all__ = ["get_parameters", "report_final", "report_intermediate"]
 
 
 def get_parameters() -> dict[str, Any]:
-    """What this trial shall try: key -> ``{"_value": name, "_idx": index}``, as NNI's ``get_next_parameter``.
+    """Returns what this trial shall try: key -> ``{"_value": name, "_idx": index}``, as NNI's ``get_next_parameter``.
 
     Raises:
         UsageError: ``NNAS_PARAMETERS`` does not name a file of parameters.
@@ -36,7 +36,7 @@ def get_parameters() -> dict[str, Any]:
     if not path:
         raise UsageError(
             "this program was not started as a trial",
-            hint="run it by `nnas tune --trial-command`, or set NNAS_PARAMETERS to a file of parameters",
+            hint="let `nnas tune` run it as a trial, or set NNAS_PARAMETERS to a file of parameters",
         )
     parameters = read_json(path)
     if not isinstance(parameters, dict):

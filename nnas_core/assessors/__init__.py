@@ -1,4 +1,4 @@
-"""What ends trials early: one algorithm a file, found by the name of the file.
+"""Assessors end trials early: one algorithm a file, found by the name of the file.
 
     a trial reports a value  -->  Assessor.assess_trial(trial, history)  -->  go on, or end
 

@@ -23,7 +23,7 @@ class AssessResult(IntEnum):
 
 
 class Assessor(ABC):
-    """Base of all assessors; a subclass in one file of your own is used as ``--assessor file.py:Class``.
+    """Base of all assessors; a subclass in one file of your own is named as ``file.py:Class``.
 
     An assessor keeps no files. A resumed study builds a fresh one and gives it what the trials that ended had reported.
 

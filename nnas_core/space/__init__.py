@@ -1,8 +1,8 @@
-"""What can be decided, as plain data that needs no torch.
+"""A search space says what can be decided, an architecture decides it; both are plain data, without torch.
 
-    SearchSpace  --has-->  Choice, one a key        latency_table: what each candidate of a choice costs
-        |                     |
-    Architecture --has-->  Decision, one a key      encoding: the same as a Code, a tuple of whole numbers
+    SearchSpace  -- has -->  Choice, one a key      latency_table: what each candidate of a choice costs
+        |                       |
+    Architecture -- has -->  Decision, one a key    encoding: the same as a Code, a tuple of whole numbers
 
 Begin with ``SearchSpace``: it is read from a model or a file, draws and checks architectures, and has a fingerprint.
 ``Architecture`` is the only place that converts the forms of an architecture: masks, names, indices, parameters and the

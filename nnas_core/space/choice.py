@@ -45,7 +45,7 @@ def natural_order(text: str) -> list[tuple[int, int, str]]:
 
 @dataclass(frozen=True)
 class Choice:
-    """What can be decided at one key.
+    """A choice at one key, among candidates.
 
     Attributes:
         key: the identity of the decision.
@@ -128,7 +128,7 @@ class Choice:
         return cls(key, "input_choice", tuple(value["candidates"]), value["n_chosen"])
 
     def parameter(self, decision: Decision) -> Parameter:
-        """What a trial gets of a valid decision."""
+        """Returns what a trial gets of a valid decision."""
         names = [self.candidates[index] for index in decision]
         if self.kind == "layer_choice":
             return {"_value": names[0], "_idx": decision[0]}

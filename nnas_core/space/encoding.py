@@ -157,7 +157,7 @@ def _indices(parameter: Parameter) -> Decision:
 
 
 def _steps(choice: Choice) -> int:
-    """How many decisions are the smallest step away from any other."""
+    """Counts the decisions that are the smallest step away from any other."""
     count = len(choice.candidates)
     return count if choice.n_chosen is None else choice.n_chosen * (count - choice.n_chosen)
 

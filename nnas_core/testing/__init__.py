@@ -1,4 +1,4 @@
-"""Tests to inherit: what every mutator, every tuner, and every assessor must keep to.
+"""Tests to inherit, for mutators, tuners and assessors: each keeps to the rules of its kind.
 
     class TestMine(TunerConformance):
         tuner = MyTuner

@@ -1,4 +1,4 @@
-"""What every mutator must keep to, as tests to inherit: ``class TestMine(MutatorConformance): mutator = Mine``."""
+"""Every mutator passes these tests, to inherit: ``class TestMine(MutatorConformance): mutator = Mine``."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class MutatorConformance:
     """To train; algorithms of several stages need several."""
 
     last_state: Mapping[str, Any]
-    """What the trainer of the last ``train`` would have written into a checkpoint at its end."""
+    """Holds the state that the trainer of the last ``train`` would have put into a checkpoint at its end."""
 
     # ---- building
 

@@ -1,4 +1,4 @@
-"""What every tuner must keep to, as tests to inherit: ``class TestMine(TunerConformance): tuner = Mine``."""
+"""Every tuner passes these tests, to inherit: ``class TestMine(TunerConformance): tuner = Mine``."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _SMALL = "mixed"
 
 
 _Parameters: TypeAlias = dict[str, Parameter]
-"""What a tuner proposes for one trial."""
+"""A proposal for one trial."""
 
 _Call: TypeAlias = tuple[str, int, float | None]
 """``"propose"`` or ``"tell"``, the number of the trial, and its value; None: it failed, or is not known yet."""
@@ -84,7 +84,7 @@ class TunerConformance:
     """True if it may propose an architecture again, and so need not end."""
 
     trials: ClassVar[int] = 40
-    """How many each test runs; more than a tuner takes to begin to learn."""
+    """Counts the trials of each test; more than a tuner takes to begin to learn."""
 
     # ---- running
 
@@ -147,7 +147,7 @@ class TunerConformance:
         return {name: one for name, one in measured.items() if takes_any or name in named}
 
     def proposals(self, name: str = "large", seed: int = 0) -> list[_Parameters]:
-        """What a new tuner proposes in one of ``SPACES``, one trial after the other."""
+        """Returns what a new tuner proposes in one of ``SPACES``, one trial after the other."""
         return self.run(self.make(SPACES[name], seed), SearchSpace.from_json(SPACES[name]))[0]
 
     def exhaust(self, tuner: Tuner, space: SearchSpace) -> Iterator[Architecture]:

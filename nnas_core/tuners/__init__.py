@@ -1,4 +1,4 @@
-"""What proposes architectures between trials: one algorithm a file, found by the name of the file.
+"""Tuners propose architectures between trials: one algorithm a file, found by the name of the file.
 
     Tuner <- CodeTuner (_code_tuner)     sees architectures as codes, proposes none that it must not: random, grid
                 <- LearningTuner         learns from values: bayes, evolution, spos_evolution, local_search, ppo, ...

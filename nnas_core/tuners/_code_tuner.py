@@ -23,7 +23,7 @@ class CodeTuner(Tuner):
     """Proposes codes; a subclass writes ``_begin`` and ``_propose``, and here no result matters to it."""
 
     name: ClassVar[str]
-    """What users call the tuner."""
+    """Names the tuner for users, in messages, and its stream of random numbers."""
 
     def update_search_space(self, search_space: SearchSpaceDocument) -> None:
         """Begin in a space of which nothing was seen."""

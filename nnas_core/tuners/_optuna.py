@@ -110,7 +110,7 @@ class Encoding:
 
 
 def _form(choice: Choice, continuous: bool) -> str:
-    """How the decisions at a key are written as parameters."""
+    """Names the form in which decisions at a key are parameters."""
     if choice.size == 1:
         return "single"
     if continuous:
@@ -150,7 +150,7 @@ class OptunaTuner(CodeTuner):
     """True if the sampler knows vectors only."""
 
     tries: ClassVar[int]
-    """How many proposals that are known may come in a row before one is drawn at random."""
+    """Counts the known proposals that may come in a row before one is drawn at random."""
 
     retells: ClassVar[bool]
     """A proposal that is known ends with the value that is known for it, rather than as failed."""
@@ -166,11 +166,11 @@ class OptunaTuner(CodeTuner):
         """Build the sampler."""
 
     def _directions(self) -> list[str]:
-        """Of the values that the sampler is told."""
+        """Returns a direction for each value that the sampler is told."""
         return [self.optimize_mode]
 
     def _values(self, value: float, measured: Mapping[str, object]) -> list[float] | None:
-        """What the sampler is told of a trial that succeeded; None: that it failed.
+        """Returns what the sampler is told of a trial that succeeded; None: that it failed.
 
         Args:
             value: of the study's metric.
@@ -298,7 +298,7 @@ def _require(tuner: str, packages: tuple[str, ...]) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what Optuna says of a new study, and of options that it calls experimental; as before after that."""
+    """Silences what Optuna says of a new study and of options that it calls experimental."""
     from optuna.exceptions import ExperimentalWarning
 
     logger = logging.getLogger("optuna")

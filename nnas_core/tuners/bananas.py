@@ -239,7 +239,7 @@ class Ensemble:
         ]
 
     def _forward(self, inputs: _Array) -> list[_Array]:
-        """What each layer receives, and at the end what the last gives, ``[M, B, 1]``."""
+        """Returns the input of each layer, and after them the output of the last, ``[M, B, 1]``."""
         states = [inputs]
         layers = self._layers(self.parameters)
         for number, weights in enumerate(layers, start=1):
@@ -253,7 +253,7 @@ class Ensemble:
         return self._forward(inputs)[-1][:, :, 0]
 
     def gradient(self, inputs: _Array, targets: _Array) -> _Array:
-        """Of the sum over the networks of their mean absolute errors, in the order of ``parameters``.
+        """Differentiates the sum of the mean absolute errors of all networks, in the order of ``parameters``.
 
         Args:
             inputs: ``[B, I]``.

@@ -24,7 +24,7 @@ class NoMoreTrials(Exception):
 
 
 class Tuner(ABC):
-    """Base of all tuners; a subclass in one file of your own is used as ``--tuner file.py:Class``.
+    """Base of all tuners; a subclass in one file of your own is named as ``file.py:Class``.
 
     A tuner keeps no files. A resumed study builds a fresh one with the same arguments and repeats all calls
     in their old order, so whatever is drawn at random must come from a generator made from ``seed``.

@@ -247,7 +247,7 @@ class Kernel:
         return self._of_equal[equal.astype(np.int64)]
 
     def log_likelihood(self, rows: _Rows, scores: _Floats) -> float:
-        """Of ``scores`` ``[n]``, up to a constant, at the overall scale that is best for them (equation 2.30)."""
+        """Returns that of ``scores`` ``[n]``, up to a constant, at the scale that is best for them (equation 2.30)."""
         count = len(rows)
         factor = np.linalg.cholesky(self.between(rows, rows) + self.noise * np.eye(count))
         whitened = np.linalg.solve(factor, scores)

@@ -24,7 +24,7 @@ from nnas_core.tuners._ranks import ranks
 __all__ = ["Policy", "PpoTuner", "advantages_of", "loss_of"]
 
 _HEATING, _HOTTEST = 1.5, 50.0
-"""What the temperature is multiplied by after a batch of known architectures, and up to where."""
+"""A batch of known architectures multiplies the temperature by the first, up to the second."""
 
 
 class PpoTuner(LearningTuner):
@@ -159,7 +159,7 @@ class PpoTuner(LearningTuner):
 
     @torch.no_grad()
     def _log_probability(self, code: Code, temperature: float = 1.0) -> Tensor:
-        """Of each step ``[T]``."""
+        """Computes the log-probability of each step, ``[T]``."""
         if not self.policy.steps:
             return torch.zeros(0)
         actions = torch.tensor(self.policy.actions(code)).unsqueeze(1)
@@ -345,11 +345,11 @@ class Policy(nn.Module):
         return actions
 
     def _start(self, actions: Tensor) -> Tensor:
-        """What the first step reads ``[1, B, E]``."""
+        """Returns the input of the first step, ``[1, B, E]``."""
         return self.embedding.new_zeros(1, actions.shape[1], self.embedding.shape[2])
 
     def _prior(self, step: int, actions: Tensor) -> Tensor:
-        """What is added to the logits of a step, given the actions before it: ``[B, W]``, or ``[W]`` for all."""
+        """Returns an offset for the logits of a step, given the actions before it: ``[B, W]``, or ``[W]`` for all."""
         if step not in self._counted:
             return self._mask[step]
         choice, start = self._counted[step]

@@ -68,7 +68,7 @@ def _all_nodes(file: Path) -> tuple[ast.AST, ...]:
 
 
 def found_at(file: Path, node: ast.expr | ast.stmt | ast.ExceptHandler, text: str) -> str:
-    """What breaks a rule, and where: ``nnas_core/files.py:12: print``."""
+    """Says what breaks a rule, and where: ``nnas_core/files.py:12: print``."""
     return f"{file.relative_to(ROOT)}:{node.lineno}: {text}"
 
 
@@ -79,7 +79,7 @@ def calls(file: Path) -> Iterator[tuple[str, ast.Call]]:
 
 @functools.cache
 def imports(name: str, *, for_types: bool = False) -> frozenset[str]:
-    """What a module imports anywhere, in functions too: our modules by full name, others by their top-level name.
+    """Lists what a module imports anywhere, in functions too: our modules by full name, others by their top-level name.
 
     Args:
         name: of the module.

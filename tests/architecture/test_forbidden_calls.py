@@ -40,7 +40,7 @@ RUNS_CODE |= {"marshal.loads", "shelve.open", "joblib.load", "yaml.load"}
 
 
 def called(files: Iterable[Path], names: Container[str] | tuple[str, ...]) -> list[str]:
-    """Where files call one of ``names``."""
+    """Lists where files call one of ``names``."""
     return [found_at(file, call, text) for file in files for text, call in calls(file) if text in names]
 
 

@@ -104,7 +104,7 @@ def test_the_summary_of_a_command_is_the_first_line_of_its_own_help() -> None:
 
 
 def first_line(command: click.Command | None, name: str) -> str:
-    """What the help of a command begins with."""
+    """Returns the first line of the help of a command."""
     assert command is not None
     assert command.name == name
     return (command.help or "").splitlines()[0]

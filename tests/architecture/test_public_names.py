@@ -62,7 +62,7 @@ def undocumented(module: ModuleType) -> list[str]:
 
 
 def _is_silent(owner: type, name: str) -> bool:
-    """Whether a public method of a class has no docstring, nor inherits one."""
+    """Returns true if a public method of a class has no docstring, nor inherits one."""
     value = inspect.getattr_static(owner, name)
     if name.startswith("_") or not (
         inspect.isfunction(value) or isinstance(value, classmethod | staticmethod | property)

@@ -172,7 +172,7 @@ def test_a_command_line_that_is_shown_can_be_parsed() -> None:
 
 
 def problems_of(line: str) -> list[str]:
-    """What the command line refuses of a line, without running it; the most is one problem."""
+    """Lists what the command line refuses of a line, one problem at most, without running it."""
     words = shlex.split(line)[1:]
     context = cli.make_context("nnas", list(words[:1]), resilient_parsing=True)
     command = cli.get_command(context, words[0])

@@ -15,12 +15,12 @@ __all__ = ["bookmark", "capture", "from_json", "restore", "to_json", "torch_gene
 
 
 def torch_generator(seed: int, *names: str | int) -> torch.Generator:
-    """A private CPU generator for the purpose ``names``."""
+    """Returns a private CPU generator for the purpose ``names``."""
     return torch.Generator().manual_seed(derive_seed(seed, *names))
 
 
 def capture() -> dict[str, Any]:
-    """The global random states of torch (all devices), Python and numpy, as tensors and plain data."""
+    """Returns the global random states of torch (all devices), Python and numpy, as tensors and plain data."""
     version, state, gauss = random.getstate()
     numbers = np.random.get_state(legacy=False)
     twister = numbers["state"]
@@ -40,7 +40,7 @@ def capture() -> dict[str, Any]:
 
 
 def restore(captured: Mapping[str, Any]) -> None:
-    """Set the global random states to what ``capture`` saw."""
+    """Sets the global random states to what ``capture`` saw."""
     torch.set_rng_state(captured["torch"])
     version, state, gauss = captured["python"]
     random.setstate((version, tuple(state.tolist()), gauss))

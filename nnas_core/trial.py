@@ -45,7 +45,7 @@ def get_parameters() -> dict[str, Any]:
 
 
 def report_intermediate(value: object) -> None:
-    """Report how well the trial does so far, for example after each epoch.
+    """Reports how well the trial does so far, for example after each epoch.
 
     Args:
         value: a number, or a dict with one under ``"default"``. What is no finite number is not recorded. Without
@@ -58,7 +58,7 @@ def report_intermediate(value: object) -> None:
 
 
 def report_final(value: object) -> None:
-    """Report the result of the trial, once; without it the trial fails, whatever its exit status.
+    """Reports the result of the trial, once; without it the trial fails, whatever its exit status.
 
     Args:
         value: a number, or a dict with one under ``"default"``; its other numbers are kept as metrics. What is no

@@ -54,7 +54,7 @@ class Architecture:
     def parse(
         cls, document: object, choices: Mapping[str, Choice], *, strict: bool = True, where: str | None = None
     ) -> Architecture:
-        """Read any form of architecture against the choices it must decide.
+        """Reads any form of architecture against the choices it must decide.
 
         Tensors and arrays count as lists. A bare list of integers means indices, also when it is as long
         as the candidates and holds only 0 and 1 (a warning says so).
@@ -100,11 +100,11 @@ class Architecture:
 
     @property
     def is_hard(self) -> bool:
-        """True if every decision chooses candidates, false if any weighs them."""
+        """Returns true if every decision chooses candidates, false if any weighs them."""
         return not any(isinstance(decision, Weights) for decision in self._decisions.values())
 
     def masks(self) -> dict[str, list[bool] | list[float]]:
-        """One entry a candidate: booleans for a hard decision, numbers for weights."""
+        """Returns one entry a candidate: booleans for a hard decision, numbers for weights."""
         return {key: self._mask(key) for key in self._decisions}
 
     def _mask(self, key: str) -> list[bool] | list[float]:
@@ -114,7 +114,7 @@ class Architecture:
         return [index in decision for index in range(len(self._choices[key].candidates))]
 
     def indices(self) -> dict[str, Decision]:
-        """The chosen indices by key.
+        """Returns the chosen indices by key.
 
         Raises:
             ArchitectureError: a decision weighs its candidates.
@@ -142,7 +142,7 @@ class Architecture:
         return result
 
     def parameters(self) -> dict[str, Parameter]:
-        """The parameters of one trial: ``_value`` and ``_idx``, lists for input choices.
+        """Returns the parameters of one trial: ``_value`` and ``_idx``, lists for input choices.
 
         Raises:
             ArchitectureError: a decision weighs its candidates, or one of a layer choice takes not one of them.
@@ -160,7 +160,7 @@ class Architecture:
         return result
 
     def to_form(self, form: str) -> dict[str, object]:
-        """One of ``FORMS`` by name."""
+        """Returns one of ``FORMS`` by name."""
         if form == "indices":
             return {key: list(decision) for key, decision in self.indices().items()}
         convert: dict[str, Callable[[], Mapping[str, object]]] = {
@@ -181,7 +181,7 @@ class Architecture:
 
     @classmethod
     def from_canonical(cls, text: str, choices: Mapping[str, Choice]) -> Architecture:
-        """Read what ``canonical`` wrote for the same choices."""
+        """Reads what ``canonical`` wrote for the same choices."""
         return cls(
             choices,
             {
@@ -191,7 +191,7 @@ class Architecture:
         )
 
     def replace(self, key: str, decision: Decision) -> Architecture:
-        """The same architecture with another decision at ``key``."""
+        """Returns the same architecture with another decision at ``key``."""
         return Architecture(self._choices, {**self._decisions, key: decision})
 
     # ---- a mapping of key -> mask, compared by value
@@ -234,7 +234,7 @@ class Architecture:
 
 
 def document_of(architecture: Architecture, fingerprint: str, **parts: Mapping[str, object]) -> dict[str, object]:
-    """The architecture document.
+    """Returns the architecture document.
 
     Args:
         architecture: what was found.

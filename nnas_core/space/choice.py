@@ -38,7 +38,7 @@ class Parameter(TypedDict):
 
 
 def natural_order(text: str) -> list[tuple[int, int, str]]:
-    """Sort key that puts ``LayerChoice2`` before ``LayerChoice10``."""
+    """Returns a sort key that puts ``LayerChoice2`` before ``LayerChoice10``."""
     parts = re.findall(r"\d+|\D+", text)
     return [(0, int(part), part) if part.isdigit() and part.isascii() else (1, 0, part) for part in parts]
 
@@ -83,7 +83,7 @@ class Choice:
         return tuple(chosen)
 
     def number(self, decision: Decision) -> int:
-        """The number of a valid decision: the inverse of ``decision``."""
+        """Returns the number of a valid decision: the inverse of ``decision``."""
         if self.n_chosen == 1:
             return decision[0]
         if self.n_chosen is None:
@@ -95,7 +95,7 @@ class Choice:
         return number
 
     def sample(self, rng: np.random.Generator) -> Decision:
-        """A decision drawn uniformly; among subsets, each subset is equally likely."""
+        """Returns a decision drawn uniformly; among subsets, each subset is equally likely."""
         count = len(self.candidates)
         if self.n_chosen == 1:
             return (int(rng.integers(count)),)
@@ -104,24 +104,24 @@ class Choice:
         return tuple(sorted(rng.choice(count, self.n_chosen, replace=False).tolist()))
 
     def sample_other(self, rng: np.random.Generator, than: Decision) -> Decision:
-        """A decision drawn uniformly among all but ``than``; the choice must have at least two."""
+        """Returns a decision drawn uniformly among all but ``than``; the choice must have at least two."""
         while (drawn := self.sample(rng)) == than:
             pass
         return drawn
 
     def decisions(self) -> Iterator[Decision]:
-        """Every decision, in the order of their numbers."""
+        """Returns every decision, in the order of their numbers."""
         return (self.decision(index) for index in range(self.size))
 
     def to_json(self) -> ChoiceDocument:
-        """The entry of a search-space file."""
+        """Returns the entry of a search-space file."""
         if self.kind == "layer_choice":
             return {"_type": "layer_choice", "_value": list(self.candidates)}
         return {"_type": "input_choice", "_value": {"candidates": list(self.candidates), "n_chosen": self.n_chosen}}
 
     @classmethod
     def from_json(cls, key: str, entry: ChoiceDocument) -> Choice:
-        """Read an entry that its schema has passed."""
+        """Reads an entry that its schema has passed."""
         value = entry["_value"]
         if isinstance(value, list):
             return cls(key, "layer_choice", tuple(value), 1)

@@ -22,7 +22,7 @@ Latencies = Mapping[str, Mapping[str, float]]
 
 
 def read_latencies(table: str | Path | Latencies, space: SearchSpace) -> dict[str, dict[str, float]]:
-    """The latency of every candidate of ``space`` that has one in ``table``.
+    """Returns the latency of every candidate of ``space`` that has one in ``table``.
 
     Args:
         table: a file (``-``: standard input) of the schema ``latency-table``, or what stands in it as ``latencies``.

@@ -33,7 +33,7 @@ class SearchSpace:
 
     @classmethod
     def from_model(cls, model: object) -> SearchSpace:
-        """The search space of a module; building it on the meta device is enough.
+        """Returns the search space of a module; building it on the meta device is enough.
 
         Raises:
             SpaceError: no mutables, or mutables that contradict each other (all problems are listed).
@@ -49,7 +49,7 @@ class SearchSpace:
 
     @classmethod
     def from_json(cls, document: object, where: str = "search space") -> SearchSpace:
-        """Read a search-space document.
+        """Reads a search-space document.
 
         Raises:
             InputError: the document breaks its schema; every problem is listed with its JSON path.
@@ -66,7 +66,7 @@ class SearchSpace:
         return space
 
     def to_json(self) -> SearchSpaceDocument:
-        """The search-space document, the form that tuners receive."""
+        """Returns the search-space document, the form that tuners receive."""
         return {choice.key: choice.to_json() for choice in self}
 
     def __iter__(self) -> Iterator[Choice]:
@@ -112,11 +112,11 @@ class SearchSpace:
         return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
     def parse(self, document: object, where: str | None = None) -> Architecture:
-        """Read an architecture in any form (see ``Architecture.parse``); ``where`` names its file in errors."""
+        """Reads an architecture in any form (see ``Architecture.parse``); ``where`` names its file in errors."""
         return Architecture.parse(document, self._choices, where=where)
 
     def sample(self, rng: np.random.Generator) -> Architecture:
-        """An architecture drawn uniformly."""
+        """Returns an architecture drawn uniformly."""
         return Architecture(self._choices, {choice.key: choice.sample(rng) for choice in self})
 
     def at(self, index: int) -> Architecture:
@@ -130,7 +130,7 @@ class SearchSpace:
         return Architecture(self._choices, {key: decisions[key] for key in self._choices})
 
     def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
-        """Every architecture that differs from ``architecture`` in the decision at exactly one key."""
+        """Returns every architecture that differs from ``architecture`` in the decision at exactly one key."""
         decisions = architecture.indices()
         for choice in self:
             for other in choice.decisions():
@@ -138,7 +138,7 @@ class SearchSpace:
                     yield Architecture(self._choices, {**decisions, choice.key: other})
 
     def validate(self, architecture: Architecture) -> None:
-        """Check keys, lengths and the number of chosen candidates.
+        """Checks keys, lengths and the number of chosen candidates.
 
         Raises:
             ArchitectureError: with every problem listed.
@@ -148,7 +148,7 @@ class SearchSpace:
             raise ArchitectureError("the architecture does not fit the search space", problems=problems)
 
     def differences(self, other: SearchSpace, names: tuple[str, str]) -> list[str]:
-        """One line a key that the two spaces do not have in common; empty for equal spaces."""
+        """Returns one line a key that the two spaces do not have in common; empty for equal spaces."""
         lines = []
         for key in sorted(set(self.keys) | set(other.keys), key=natural_order):
             mine, theirs = self._choices.get(key), other._choices.get(key)

@@ -47,7 +47,7 @@ class AssessorConformance:
     # ---- running
 
     def make(self, optimize_mode: str = "maximize") -> Assessor:
-        """A new assessor."""
+        """Returns a new assessor."""
         given = {"optimize_mode": optimize_mode} if self._takes_mode() else {}
         return self.assessor(**self.arguments, **given)
 
@@ -72,7 +72,7 @@ class AssessorConformance:
         at_a_time: int = 1,
         failing: int = 0,
     ) -> tuple[_Verdicts, _Ended]:
-        """Run trials, each of which reports one value in turn.
+        """Runs trials, each of which reports one value in turn.
 
         Args:
             assessor: asked after each value.

@@ -149,7 +149,7 @@ class MutatorConformance:
     # ---- building
 
     def make(self, model: nn.Module, generator: torch.Generator) -> Mutator:
-        """Bind a new mutator to ``model``."""
+        """Binds a new mutator to ``model``."""
         arguments = dict(self.arguments)
         if "generator" in inspect.signature(self.mutator).parameters:
             arguments["generator"] = generator
@@ -158,7 +158,7 @@ class MutatorConformance:
     def train(
         self, name: str, precision: str = "float32", stop_at: int | None = None, state: Mapping[str, Any] | None = None
     ) -> Trainer:
-        """Train a model of ``MODELS``, all of it or to a step, from its beginning or from a state."""
+        """Trains a model of ``MODELS``, all of it or to a step, from its beginning or from a state."""
 
         def build(_: Mapping[str, object]) -> nn.Module:
             with torch.random.fork_rng(devices=[]):
@@ -198,7 +198,7 @@ class MutatorConformance:
         return trainer
 
     def bound(self, name: str = "layers", seed: int = 5) -> Mutator:
-        """A mutator that was trained for one epoch less a bit, on one of ``MODELS``, and is ready to sample."""
+        """Returns a mutator that was trained for one epoch less a bit, on one of ``MODELS``, and is ready to sample."""
         trainer = self.train(name, stop_at=3)
         for generator in trainer.generators.values():
             generator.manual_seed(seed)
@@ -384,7 +384,7 @@ def _through_a_file(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differences(one: object, other: object, path: str) -> Iterator[str]:
-    """The paths at which two nested states differ; wall times are no part of a state."""
+    """Returns the paths at which two nested states differ; wall times are no part of a state."""
     if path.endswith(("/seconds", "/elapsed")):
         return
     if isinstance(one, Tensor) and isinstance(other, Tensor):

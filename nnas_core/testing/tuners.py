@@ -89,7 +89,7 @@ class TunerConformance:
     # ---- running
 
     def make(self, space: SearchSpaceDocument, seed: int = 0, optimize_mode: str = "maximize") -> Tuner:
-        """A new tuner that has received its search space."""
+        """Returns a new tuner that has received its search space."""
         tuner = self._built(seed, optimize_mode)
         tuner.update_search_space(copy.deepcopy(space))
         return tuner
@@ -101,7 +101,7 @@ class TunerConformance:
     def run(
         self, tuner: Tuner, space: SearchSpace, *, sign: float = 1.0, at_a_time: int = 1, failing: int = 0
     ) -> tuple[list[_Parameters], list[_Call]]:
-        """Run trials in a tuner, whose values are a fixed function of the architecture.
+        """Runs trials in a tuner, whose values are a fixed function of the architecture.
 
         Args:
             tuner: as ``make`` gives it.
@@ -133,7 +133,7 @@ class TunerConformance:
         return proposed, calls
 
     def tell(self, tuner: Tuner, number: int, parameters: _Parameters, value: float | None) -> None:
-        """End a trial; metrics and costs go to tuners that take them, as in a study."""
+        """Ends a trial; metrics and costs go to tuners that take them, as in a study."""
         if value is not None:
             given = self._measured(tuner, parameters, value)
             tuner.receive_trial_result(number, copy.deepcopy(parameters), value, **given)
@@ -151,7 +151,7 @@ class TunerConformance:
         return self.run(self.make(SPACES[name], seed), SearchSpace.from_json(SPACES[name]))[0]
 
     def exhaust(self, tuner: Tuner, space: SearchSpace) -> Iterator[Architecture]:
-        """Every proposal until there is none; the values get better and worse."""
+        """Returns every proposal until there is none; the values get better and worse."""
         for number in range(space.size + 1):
             try:
                 parameters = _kept(tuner.generate_parameters(number))
@@ -308,7 +308,7 @@ def _kept(parameters: _Parameters) -> _Parameters:
 
 
 def _value(architecture: Architecture) -> float:
-    """A number from 0 to 1 for each architecture, to which each decision adds a fixed part."""
+    """Returns a number from 0 to 1 for each architecture, to which each decision adds a fixed part."""
     parts = []
     for key, decision in architecture.indices().items():
         digest = hashlib.sha256(f"{key}{decision}".encode()).digest()
@@ -317,6 +317,6 @@ def _value(architecture: Architecture) -> float:
 
 
 def _global_state() -> str:
-    """All global random states as text."""
+    """Returns all global random states as text."""
     numpy_state = [np.asarray(part).tolist() for part in np.random.get_state()]
     return repr((random.getstate(), numpy_state, torch.get_rng_state().tolist()))

@@ -26,24 +26,24 @@ class CodeTuner(Tuner):
     """Names the tuner for users, in messages, and its stream of random numbers."""
 
     def update_search_space(self, search_space: SearchSpaceDocument) -> None:
-        """Begin in a space of which nothing was seen."""
+        """Begins in a space of which nothing was seen."""
         self._codes = Codes(SearchSpace.from_json(search_space))
         self._unseen = Unseen(self._codes)
         self._begin()
 
     def _begin(self) -> None:
-        """Forget everything about an earlier space; the codes of the new one are there."""
+        """Forgets everything about an earlier space; the codes of the new one are there."""
 
     @abstractmethod
     def _propose(self, parameter_id: int) -> Code | None:
-        """Choose what to try; None where there is nothing left."""
+        """Chooses what to try; None where there is nothing left."""
 
     def _see(self, code: Code) -> None:
-        """Learn that an architecture was proposed or imported."""
+        """Learns that an architecture was proposed or imported."""
         self._unseen.see(code)
 
     def generate_parameters(self, parameter_id: int, **kwargs: object) -> dict[str, Parameter]:
-        """Propose an architecture.
+        """Proposes an architecture.
 
         Raises:
             NoMoreTrials: there is none that may still be proposed.
@@ -57,11 +57,11 @@ class CodeTuner(Tuner):
     def receive_trial_result(
         self, parameter_id: int, parameters: dict[str, Parameter], value: float, **kwargs: object
     ) -> None:
-        """Remember that the architecture was tried; the value is not used."""
+        """Remembers that the architecture was tried; the value is not used."""
         self._see(self._codes.read(parameters))
 
     def import_data(self, data: list[ImportedTrial]) -> None:
-        """Remember architectures that were tried elsewhere, whatever came out.
+        """Remembers architectures that were tried elsewhere, whatever came out.
 
         Raises:
             ArchitectureError: a ``parameter`` does not fit the space.
@@ -80,7 +80,7 @@ class LearningTuner(CodeTuner):
 
     @abstractmethod
     def _learn(self, code: Code, value: float, parameter_id: int | None) -> None:
-        """Learn the value of an architecture that was seen.
+        """Learns the value of an architecture that was seen.
 
         Args:
             code: what was tried.
@@ -91,13 +91,13 @@ class LearningTuner(CodeTuner):
     def receive_trial_result(
         self, parameter_id: int, parameters: dict[str, Parameter], value: float, **kwargs: object
     ) -> None:
-        """Learn the value of a trial that succeeded."""
+        """Learns the value of a trial that succeeded."""
         code = self._codes.read(parameters)
         self._see(code)
         self._learn(code, self._sign * value, parameter_id)
 
     def import_data(self, data: list[ImportedTrial]) -> None:
-        """Learn from architectures that were tried elsewhere; those without a finite value only count as known.
+        """Learns from architectures that were tried elsewhere; those without a finite value only count as known.
 
         Raises:
             ArchitectureError: a ``parameter`` does not fit the space.

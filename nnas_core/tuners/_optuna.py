@@ -85,7 +85,7 @@ class Encoding:
             self._fields.append((choice, form, names))
 
     def decode(self, parameters: Mapping[str, float]) -> Code:
-        """The code of what a sampler proposed."""
+        """Returns the code of what a sampler proposed."""
         return tuple(self._number(parameters, *field) for field in self._fields)
 
     def _number(self, parameters: Mapping[str, float], choice: Choice, form: str, names: list[str]) -> int:
@@ -163,7 +163,7 @@ class OptunaTuner(CodeTuner):
 
     @abstractmethod
     def _sampler(self, seed: int) -> BaseSampler:
-        """Build the sampler."""
+        """Builds the sampler."""
 
     def _directions(self) -> list[str]:
         """Returns a direction for each value that the sampler is told."""
@@ -179,10 +179,10 @@ class OptunaTuner(CodeTuner):
         return [value]
 
     def _adopt(self, trial: FrozenTrial) -> None:
-        """Let the sampler make a trial its own that it did not propose."""
+        """Lets the sampler make a trial its own that it did not propose."""
 
     def _begin(self) -> None:
-        """Begin an empty study."""
+        """Begins an empty study."""
         import optuna
 
         self._encoding = Encoding(self._codes, self.continuous)
@@ -196,7 +196,7 @@ class OptunaTuner(CodeTuner):
             )
 
     def _propose(self, parameter_id: int) -> Code | None:
-        """Propose what the sampler suggests."""
+        """Proposes what the sampler suggests."""
         asked = self._ask() if self._unseen else None
         if asked is None:
             return None
@@ -219,7 +219,7 @@ class OptunaTuner(CodeTuner):
         return None if drawn is None else (self._insert(drawn), drawn)
 
     def _near(self, known: Code) -> Code | None:
-        """An unseen architecture that differs from a known one at one key; None if few tries found none."""
+        """Returns an unseen architecture that differs from a known one at one key; None if few tries found none."""
         for _ in range(_MUTANTS):
             if (drawn := self._codes.mutate(known, self._rng)) in self._unseen:
                 self._unseen.see(drawn)
@@ -229,7 +229,7 @@ class OptunaTuner(CodeTuner):
     def receive_trial_result(
         self, parameter_id: int, parameters: dict[str, Parameter], value: float, **kwargs: object
     ) -> None:
-        """Tell the sampler the value.
+        """Tells the sampler the value.
 
         Args:
             parameter_id: as given to ``generate_parameters``.
@@ -245,12 +245,12 @@ class OptunaTuner(CodeTuner):
         self._learn(code, self._values(value, kwargs), number)
 
     def trial_end(self, parameter_id: int, success: bool, **kwargs: object) -> None:
-        """Let the trial fail if no result came."""
+        """Lets the trial fail if no result came."""
         if parameter_id in self._running:
             self._end(self._running.pop(parameter_id)[0], None)
 
     def import_data(self, data: list[ImportedTrial]) -> None:
-        """Add finished trials; those without a finite value only count as known.
+        """Adds finished trials; those without a finite value only count as known.
 
         Raises:
             ArchitectureError: a ``parameter`` does not fit the space.
@@ -269,7 +269,7 @@ class OptunaTuner(CodeTuner):
             self._results[code] = values
 
     def _insert(self, code: Code) -> int:
-        """A running trial that the sampler did not propose."""
+        """Returns a running trial that the sampler did not propose."""
         from optuna.trial import TrialState, create_trial
 
         parameters, distributions = self._encoding.encode(code), self._encoding.distributions
@@ -285,7 +285,7 @@ class OptunaTuner(CodeTuner):
 
 
 def _require(tuner: str, packages: tuple[str, ...]) -> None:
-    """Refuse to go on without the packages of the extra, none of which is imported."""
+    """Refuses to go on without the packages of the extra, none of which is imported."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     hint = "pip install 'nnas[optuna]'"
     if missing:

@@ -112,12 +112,12 @@ class BananasTuner(LearningTuner):
         self._rate = learning_rate
 
     def _begin(self) -> None:
-        """Begin with random architectures."""
+        """Begins with random architectures."""
         self._values: dict[Code, float] = {}
         self._next: list[Code] = []  # chosen and not yet proposed, the best last
 
     def _propose(self, parameter_id: int) -> Code | None:
-        """Propose a random architecture while few are known, the next of those that were chosen after that."""
+        """Proposes a random architecture while few are known, the next of those that were chosen after that."""
         if len(self._values) < self._init or not self._unseen:
             return self._unseen.draw(self._rng)
         self._next = [code for code in self._next if code in self._unseen]  # some may have been imported
@@ -126,11 +126,11 @@ class BananasTuner(LearningTuner):
         return self._next.pop() if self._next else self._unseen.draw(self._rng)
 
     def _learn(self, code: Code, value: float, parameter_id: int | None) -> None:
-        """Remember the value for the next training; trials of elsewhere count among the first ``num_init``."""
+        """Remembers the value for the next training; trials of elsewhere count among the first ``num_init``."""
         self._values[code] = value
 
     def _choose(self) -> list[Code]:
-        """The candidates with the highest draws, the best first; fewer, or none, where few are unknown."""
+        """Returns the candidates with the highest draws, the best first; fewer, or none, where few are unknown."""
         known = list(self._values)
         candidates = self._mutated(sorted(known, key=self._values.__getitem__, reverse=True)[: self._parents])
         if len(candidates) <= 1:
@@ -154,7 +154,7 @@ class BananasTuner(LearningTuner):
         return list(found)
 
     def _encoded(self, codes: list[Code]) -> _Array:
-        """The inputs ``[len(codes), I]``, without those that are 0 for all of them."""
+        """Returns the inputs ``[len(codes), I]``, without those that are 0 for all of them."""
         columns: dict[tuple[int, ...], int] = {}
         rows = [
             [columns.setdefault(feature, len(columns)) for feature in features(self._codes.space, code, self._length)]
@@ -167,7 +167,7 @@ class BananasTuner(LearningTuner):
 
 
 def features(space: SearchSpace, code: Code, length: int) -> list[tuple[int, ...]]:
-    """The inputs that are 1 for an architecture.
+    """Returns the inputs that are 1 for an architecture.
 
     Args:
         space: of the architecture.
@@ -231,7 +231,7 @@ class Ensemble:
             weights[:, -1] = 0.0
 
     def _layers(self, vector: _Array) -> list[_Array]:
-        """The layers ``[M, inputs + 1, outputs]`` as views of a vector."""
+        """Returns the layers ``[M, inputs + 1, outputs]`` as views of a vector."""
         ends = list(itertools.accumulate(map(math.prod, self._shapes), initial=0))
         return [
             vector[start:end].reshape(shape)
@@ -249,7 +249,7 @@ class Ensemble:
         return states
 
     def predict(self, inputs: _Array) -> _Array:
-        """The predictions ``[M, B]`` for inputs ``[B, I]``."""
+        """Returns the predictions ``[M, B]`` for inputs ``[B, I]``."""
         return self._forward(inputs)[-1][:, :, 0]
 
     def gradient(self, inputs: _Array, targets: _Array) -> _Array:
@@ -271,7 +271,7 @@ class Ensemble:
         return gradient
 
     def fit(self, inputs: _Array, targets: _Array, steps: int, learning_rate: float) -> None:
-        """Train by Adam (Kingma and Ba, arXiv:1412.6980) with all values in each step.
+        """Trains by Adam (Kingma and Ba, arXiv:1412.6980) with all values in each step.
 
         Args:
             inputs: ``[B, I]``.

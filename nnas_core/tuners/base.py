@@ -42,7 +42,7 @@ class Tuner(ABC):
 
     @abstractmethod
     def update_search_space(self, search_space: SearchSpaceDocument) -> None:
-        """Receive the search-space JSON; called once, before anything is proposed.
+        """Receives the search-space JSON; called once, before anything is proposed.
 
         Args:
             search_space: key -> ``{"_type": "layer_choice", "_value": [names]}`` or
@@ -51,7 +51,7 @@ class Tuner(ABC):
 
     @abstractmethod
     def generate_parameters(self, parameter_id: int, **kwargs: object) -> dict[str, Parameter]:
-        """Propose trial ``parameter_id`` (0, 1, 2, ...).
+        """Proposes trial ``parameter_id`` (0, 1, 2, ...).
 
         Returns:
             key -> ``{"_value": name, "_idx": index}`` for a layer choice, lists of both for an input choice.
@@ -63,7 +63,7 @@ class Tuner(ABC):
     def generate_multiple_parameters(
         self, parameter_id_list: list[int], **kwargs: object
     ) -> list[dict[str, Parameter]]:
-        """Propose several trials; fewer than asked for when ``NoMoreTrials`` comes in between."""
+        """Proposes several trials; fewer than asked for when ``NoMoreTrials`` comes in between."""
         proposals: list[dict[str, Parameter]] = []
         for parameter_id in parameter_id_list:
             try:
@@ -76,7 +76,7 @@ class Tuner(ABC):
     def receive_trial_result(
         self, parameter_id: int, parameters: dict[str, Parameter], value: float, **kwargs: object
     ) -> None:
-        """Learn the final metric of a trial that succeeded.
+        """Learns the final metric of a trial that succeeded.
 
         Args:
             parameter_id: as given to ``generate_parameters``.
@@ -85,7 +85,7 @@ class Tuner(ABC):
         """
 
     def trial_end(self, parameter_id: int, success: bool, **kwargs: object) -> None:
-        """Learn that a trial ended; after ``receive_trial_result`` when it succeeded."""
+        """Learns that a trial ended; after ``receive_trial_result`` when it succeeded."""
 
     def import_data(self, data: list[ImportedTrial]) -> None:
-        """Learn from trials of elsewhere."""
+        """Learns from trials of elsewhere."""

@@ -84,7 +84,7 @@ class BayesTuner(LearningTuner):
         self._beta = beta
 
     def _begin(self) -> None:
-        """Begin with a space of which nothing is known."""
+        """Begins with a space of which nothing is known."""
         self._values: dict[Code, float] = {}  # in the order that they came
         self._running: dict[int, Code] = {}
         self._failed: set[Code] = set()
@@ -99,7 +99,7 @@ class BayesTuner(LearningTuner):
             self._untried = np.ones(len(self._listed), dtype=bool)
 
     def _propose(self, parameter_id: int) -> Code | None:
-        """Propose a random architecture at first, then the one with the highest upper confidence bound."""
+        """Proposes a random architecture at first, then the one with the highest upper confidence bound."""
         ready = len(self._values) - len(self._failed) >= self._starts and bool(self._unseen)
         code = self._best() if ready else self._unseen.draw(self._rng)
         if code is not None:
@@ -107,12 +107,12 @@ class BayesTuner(LearningTuner):
         return code
 
     def _learn(self, code: Code, value: float, parameter_id: int | None) -> None:
-        """Add a value to the model."""
+        """Adds a value to the model."""
         self._failed.discard(code)
         self._values[code] = value
 
     def trial_end(self, parameter_id: int, success: bool, **kwargs: object) -> None:
-        """Take the trial for one that no longer runs; one that failed for as bad as the worst."""
+        """Takes the trial for one that no longer runs; one that failed for as bad as the worst."""
         code = self._running.pop(parameter_id, None)
         if code is not None and not success and code not in self._values:
             self._failed.add(code)
@@ -136,7 +136,7 @@ class BayesTuner(LearningTuner):
         return self._climb(model, known, scores)
 
     def _known(self) -> tuple[list[Code], Posterior]:
-        """The codes that the model is made of, and the model; a new one where it is time to choose a kernel."""
+        """Returns the codes that the model is made of, and the model; a new one where it is time to choose a kernel."""
         tried = list(self._values)
         if self._model is None or len(tried) >= self._fitted + min(_NEWEST, self._fitted // 2):
             best = set(sorted(tried, key=lambda code: -self._values[code])[: _MOST_VALUES // 2])
@@ -149,7 +149,7 @@ class BayesTuner(LearningTuner):
         return [*self._base, *tried[self._fitted :]], self._model
 
     def _climb(self, model: Posterior, known: Sequence[Code], scores: _Floats) -> Code | None:
-        """The best of a selection, and from there on the best neighbour as long as one is better."""
+        """Returns the best of a selection, and from there on the best neighbour as long as one is better."""
         width = max(1, len(coordinates(self._codes.space, known[:1])[0]))
         count = max(64, min(_CANDIDATES, _MOST_WORK // (width * max(1, len(known)))))
         parents = [known[place] for place in np.argsort(-scores, kind="stable")[:_PARENTS]]
@@ -180,7 +180,7 @@ class BayesTuner(LearningTuner):
 
 
 def normal_scores(values: Sequence[float]) -> _Floats:
-    """The quantiles of a normal distribution that the ranks of ``values`` stand for, scaled to variance 1.
+    """Returns the quantiles of a normal distribution that the ranks of ``values`` stand for, scaled to variance 1.
 
     Equal values have equal scores; all are 0 where all values are equal.
     """
@@ -256,7 +256,7 @@ class Kernel:
 
     @classmethod
     def most_likely(cls, rows: _Rows, scores: _Floats) -> Kernel:
-        """The kernel whose share and noise, of a few, make ``scores`` likeliest."""
+        """Returns the kernel whose share and noise, of a few, make ``scores`` likeliest."""
         width = rows.shape[1]
         shares = _SHARES if width > 1 else (0.0,)
         kernels = [cls(width, share, noise) for share in shares for noise in _NOISES]
@@ -282,7 +282,7 @@ class Posterior:
         self._whitened = np.zeros(0)
 
     def condition(self, rows: _Rows) -> None:
-        """Take ``rows`` ``[n, M]`` for measured; what they have in common with the rows before is kept."""
+        """Takes ``rows`` ``[n, M]`` for measured; what they have in common with the rows before is kept."""
         both = min(len(rows), len(self._rows))
         differ = np.flatnonzero((rows[:both] != self._rows[:both]).any(axis=1))
         kept = int(differ[0]) if len(differ) else both
@@ -307,7 +307,7 @@ class Posterior:
         self._inverse, self._pulls = inverse, pulls
 
     def learn(self, scores: _Floats) -> None:
-        """Give the first rows their values ``[k]``, ``k <= n``; the others get what the model expects of them.
+        """Gives the first rows their values ``[k]``, ``k <= n``; the others get what the model expects of them.
 
         So these change no expectation, but variances.
         """

@@ -57,15 +57,15 @@ class EvolutionTuner(LearningTuner):
         self._population: deque[tuple[Code, float]] = deque(maxlen=population)  # the oldest first
 
     def _begin(self) -> None:
-        """Begin with an empty population."""
+        """Begins with an empty population."""
         self._population.clear()
 
     def _learn(self, code: Code, value: float, parameter_id: int | None) -> None:
-        """Let the architecture join the population."""
+        """Lets the architecture join the population."""
         self._population.append((code, value))  # maxlen lets the oldest go
 
     def _propose(self, parameter_id: int) -> Code | None:
-        """Propose a random architecture while the population grows, a child of the population after that."""
+        """Proposes a random architecture while the population grows, a child of the population after that."""
         growing = len(self._population) < self._size
         if self._repeats:
             return self._codes.sample(self._rng) if growing else self._child()

@@ -36,11 +36,11 @@ class GridTuner(CodeTuner):
         sign_of("grid: optimize_mode", optimize_mode)
 
     def _begin(self) -> None:
-        """Begin at the first architecture."""
+        """Begins at the first architecture."""
         self._position = 0
 
     def _propose(self, parameter_id: int) -> Code | None:
-        """Propose the next architecture that was not imported."""
+        """Proposes the next architecture that was not imported."""
         while self._position < self._codes.size:
             code = self._at(self._position)
             self._position += 1
@@ -49,7 +49,7 @@ class GridTuner(CodeTuner):
         return None
 
     def _at(self, position: int) -> Code:
-        """The code at ``position`` of the order, computed from the position alone."""
+        """Returns the code at ``position`` of the order, computed from the position alone."""
         digits: list[int] = []
         for size in reversed(self._codes.sizes):
             position, digit = divmod(position, size)

@@ -58,21 +58,21 @@ class LocalSearchTuner(LearningTuner):
         self._full = query_full_neighbourhood
 
     def _begin(self) -> None:
-        """Begin with the first climb."""
+        """Begins with the first climb."""
         self._values: dict[Code, float] = {}
         self._optima: list[float] = []  # where the climbs that are over ended
         self._running: dict[int, int] = {}  # proposals without a result: their climbs
         self._begin_climb()
 
     def _propose(self, parameter_id: int) -> Code | None:
-        """Propose a random architecture where a climb begins, a neighbour of the best after that."""
+        """Proposes a random architecture where a climb begins, a neighbour of the best after that."""
         code = self._next_step() if self._unseen else None
         if code is not None:
             self._running[parameter_id] = len(self._optima)
         return code
 
     def _learn(self, code: Code, value: float, parameter_id: int | None) -> None:
-        """Let the architecture be the next step of the climb if it is the best of it.
+        """Lets the architecture be the next step of the climb if it is the best of it.
 
         One that was tried elsewhere stands for a random one of the climb's start.
         """
@@ -86,7 +86,7 @@ class LocalSearchTuner(LearningTuner):
             self._consider(code)
 
     def trial_end(self, parameter_id: int, success: bool, **kwargs: object) -> None:
-        """Forget the proposal of a trial that failed."""
+        """Forgets the proposal of a trial that failed."""
         self._running.pop(parameter_id, None)
 
     def _begin_climb(self) -> None:
@@ -114,7 +114,7 @@ class LocalSearchTuner(LearningTuner):
                 self._begin_climb()
 
     def _neighbour(self, centre: Code) -> Code | None:
-        """The next neighbour that is unseen; None where all were tried, or the climb can go on from a better one."""
+        """Returns the next unseen neighbour; None where all were tried, or the climb can go on from a better one."""
         while self._full or self._top == centre:
             index = next(self._order, None)
             if index is None:

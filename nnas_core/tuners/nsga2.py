@@ -112,6 +112,6 @@ class Nsga2Tuner(OptunaTuner):
 
 
 def _numbers(measured: Mapping[str, object], kind: str) -> Mapping[str, object]:
-    """The metrics or the costs of a trial; empty where none came."""
+    """Returns the metrics or the costs of a trial; empty where none came."""
     numbers = measured.get(kind)
     return numbers if isinstance(numbers, Mapping) else {}

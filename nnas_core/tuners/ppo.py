@@ -113,7 +113,7 @@ class PpoTuner(LearningTuner):
         self._draws = torch.Generator().manual_seed(derive_seed(seed, "tuner", "ppo", "policy"))
 
     def _begin(self) -> None:
-        """Begin with a policy that knows nothing."""
+        """Begins with a policy that knows nothing."""
         self.policy = Policy(self._codes.space, *self._sizes, self._draws)
         self._optimizer = torch.optim.Adam(self.policy.parameters(), lr=self._rate, eps=1e-5)
         self._values: list[float] = []  # all that are known
@@ -122,7 +122,7 @@ class PpoTuner(LearningTuner):
         self._source = self._proposals()
 
     def _propose(self, parameter_id: int) -> Code | None:
-        """Propose what the policy draws."""
+        """Proposes what the policy draws."""
         drawn = next(self._source, None)
         code, temperature = drawn if drawn is not None else (self._unseen.draw(self._rng), math.inf)
         if code is not None:
@@ -130,7 +130,7 @@ class PpoTuner(LearningTuner):
         return code
 
     def _learn(self, code: Code, value: float, parameter_id: int | None) -> None:
-        """Let the policy learn once enough trials have come; one of elsewhere counts as if it had drawn it now."""
+        """Lets the policy learn once enough trials have come; one of elsewhere counts as if it had drawn it now."""
         log_p = None if parameter_id is None else self._running.pop(parameter_id, None)
         self._values.append(value)
         self._batch.append((code, self._log_probability(code) if log_p is None else log_p))
@@ -141,7 +141,7 @@ class PpoTuner(LearningTuner):
             self._source = self._proposals()
 
     def trial_end(self, parameter_id: int, success: bool, **kwargs: object) -> None:
-        """Forget the proposal of a trial that failed."""
+        """Forgets the proposal of a trial that failed."""
         self._running.pop(parameter_id, None)
 
     def _proposals(self) -> Iterator[tuple[Code, float]]:
@@ -225,7 +225,7 @@ def loss_of(
     vf_coef: float,
     ent_coef: float,
 ) -> Tensor:
-    """The negative of equation 9, a mean over steps and episodes.
+    """Returns the negative of equation 9, a mean over steps and episodes.
 
     Args:
         log_p: of all actions ``[T, B, W]``, minus infinity where one is impossible.
@@ -296,7 +296,7 @@ class Policy(nn.Module):
         self.value_bias = nn.Parameter(torch.zeros(self.steps, dtype=torch.float64))
 
     def actions(self, code: Code) -> list[int]:
-        """The actions ``[T]`` that make an architecture."""
+        """Returns the actions ``[T]`` that make an architecture."""
         found: list[int] = []
         for place, choice, span in self._spans:
             if choice.n_chosen == 1:
@@ -307,7 +307,7 @@ class Policy(nn.Module):
         return found
 
     def code(self, actions: Sequence[int]) -> Code:
-        """The architecture that actions make; the inverse of ``actions``."""
+        """Returns the architecture that actions make; the inverse of ``actions``."""
         code = [0] * self._keys
         for place, choice, span in self._spans:
             if choice.n_chosen == 1:
@@ -334,7 +334,7 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def draw(self, count: int, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
-        """The actions ``[T, count]`` of architectures that are drawn independently."""
+        """Returns the actions ``[T, count]`` of architectures that are drawn independently."""
         actions = torch.zeros(self.steps, count, dtype=torch.long)
         given, state = self._start(actions), None
         for step in range(self.steps):
@@ -361,5 +361,5 @@ class Policy(nn.Module):
 
 
 def _fill(weights: Tensor, limit: float, generator: torch.Generator) -> None:
-    """Draw weights uniformly between ``-limit`` and ``limit``."""
+    """Draws weights uniformly between ``-limit`` and ``limit``."""
     weights.data.copy_((2 * torch.rand(weights.shape, generator=generator, dtype=torch.float64) - 1) * limit)

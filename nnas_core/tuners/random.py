@@ -28,5 +28,5 @@ class RandomTuner(CodeTuner):
         self._rng = generator(seed, "tuner", self.name)
 
     def _propose(self, parameter_id: int) -> Code | None:
-        """Propose an architecture that was never proposed or imported."""
+        """Proposes an architecture that was never proposed or imported."""
         return self._unseen.draw(self._rng)

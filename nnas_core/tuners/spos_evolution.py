@@ -81,13 +81,13 @@ class SposEvolutionTuner(LearningTuner):
         self._mutations = num_mutation
 
     def _begin(self) -> None:
-        """Begin before the first round."""
+        """Begins before the first round."""
         self._made = 0
         self._round: list[Code] = []  # what is left of it, the next one last
         self._best: dict[Code, float] = {}  # the best first
 
     def _propose(self, parameter_id: int) -> Code | None:
-        """Propose the next architecture of the round, or the first of the next one; None after the last round."""
+        """Proposes the next architecture of the round, or the first of the next one; None after the last round."""
         if not self._round:
             if self._made == self._rounds or not self._unseen:
                 return None
@@ -101,7 +101,7 @@ class SposEvolutionTuner(LearningTuner):
             self._round.remove(code)
 
     def _learn(self, code: Code, value: float, parameter_id: int | None) -> None:
-        """Rank the architecture among the best so far; one of elsewhere belongs to no round."""
+        """Ranks the architecture among the best so far; one of elsewhere belongs to no round."""
         known = {**self._best, code: value}
         # stable: of equal ones the older is the better
         self._best = dict(sorted(known.items(), key=lambda member: member[1], reverse=True)[: self._select])

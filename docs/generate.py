@@ -1,4 +1,4 @@
-"""Write the parts of the documentation that the code knows: tables, the list of pages, every --help.
+"""Write the parts of the documentation that the code knows: tables, the list of pages, every --help, docs/api.md.
 
     python docs/generate.py            rewrite them
     python docs/generate.py --check    only say which files are out of date; exit code 1 if any is
@@ -9,14 +9,19 @@ They stand between ``<!-- generated: NAME -->`` and ``<!-- end -->``.
 from __future__ import annotations
 
 import argparse
+import ast
+import enum
+import importlib
 import inspect
+import itertools
 import json
 import re
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, is_typeddict
 
 import click
 
@@ -104,7 +109,7 @@ def algorithms(group: str) -> str:
 
 
 def arguments(cls: type) -> str:
-    """What ``--mutator-arg`` or ``--tuner-arg`` may set, with the defaults as they would be written there."""
+    """Lists what ``--mutator-arg`` or ``--tuner-arg`` may set, with the defaults as they would be written there."""
     ours = {"model", "generator", "seed", "optimize_mode"}
     given = [one for name, one in inspect.signature(cls).parameters.items() if name not in ours]
     return ", ".join(f"`{one.name}={json.dumps(one.default)}`" for one in given) or "none"
@@ -155,6 +160,116 @@ def verbs(name: str) -> dict[str, click.Command]:
     return {verb: one for verb, one in found.items() if one is not None}
 
 
+# ---- the library
+
+
+def library() -> str:
+    """A section for each package and module of the library: what it is for, and its public names."""
+    sections = [f"## {name}\n\n{markdown(documented.__doc__)}\n{names_of(documented)}" for name, documented in public()]
+    return "\n" + "\n".join(sections) + "\n"
+
+
+def public() -> list[tuple[str, ModuleType]]:
+    """nnas_core, and every module and package in it that has public names."""
+    folder = ROOT / "nnas_core"
+    inside = sorted(one.stem for one in folder.iterdir() if one.suffix == ".py" or (one / "__init__.py").is_file())
+    names = ["nnas_core", *(f"nnas_core.{one}" for one in inside if not one.startswith("_"))]
+    modules = [(name, importlib.import_module(name)) for name in names]
+    return [(name, module) for name, module in modules if getattr(module, "__all__", [])]
+
+
+def markdown(docstring: str | None) -> str:
+    """A docstring as Markdown; what is indented is a diagram or a program."""
+    paragraphs = []
+    for paragraph in inspect.cleandoc(docstring or "").split("\n\n"):
+        indented = all(line.startswith("    ") for line in paragraph.splitlines())
+        paragraphs.append(f"```text\n{textwrap.dedent(paragraph)}\n```" if indented else ticks(paragraph))
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def ticks(text: str) -> str:
+    """Markdown's backquotes for those of docstrings."""
+    return text.replace("``", "`")
+
+
+def names_of(module: ModuleType) -> str:
+    """A table of the public names of a module or package."""
+    rows = []
+    for name in sorted(set(module.__all__) - {"__version__"}, key=str.lower):
+        value = getattr(module, name)
+        rows.append([f"`{name}{signature(value)}`", first_sentences(module, name, value)])
+    return table(["name", "what it is"], rows)
+
+
+def signature(value: object) -> str:
+    """Writes what a function or a constructor takes; nothing for what cannot be called like that."""
+    if is_typeddict(value) or not (inspect.isclass(value) or inspect.isfunction(value)):
+        return ""
+    if inspect.isclass(value) and issubclass(value, enum.Enum):
+        return ""
+    own = inspect.isclass(value) and value.__init__ is not object.__init__
+    try:
+        found = inspect.signature(value.__init__ if own else value)
+    except ValueError:  # a built-in constructor, as that of an exception
+        return ""
+    parameters = list(found.parameters.values())[1 if own else 0 :]
+    if [one.name for one in parameters] == ["args", "kwargs"]:
+        return ""
+    returned = (
+        "" if inspect.isclass(value) or found.return_annotation is found.empty else f" -> {found.return_annotation}"
+    )
+    return f"({', '.join(spelt(parameters))}){returned}"
+
+
+def spelt(parameters: list[inspect.Parameter]) -> list[str]:
+    """Parameters as they are written in a definition."""
+    written = []
+    keyword_only = False
+    for one in parameters:
+        if one.kind is one.KEYWORD_ONLY and not keyword_only:
+            written.append("*")
+        keyword_only = keyword_only or one.kind in (one.KEYWORD_ONLY, one.VAR_POSITIONAL)
+        star = {one.VAR_POSITIONAL: "*", one.VAR_KEYWORD: "**"}.get(one.kind, "")
+        typed = "" if one.annotation is one.empty else f": {one.annotation}"
+        given = "" if one.default is one.empty else f" = {default_of(one)}"
+        written.append(f"{star}{one.name}{typed}{given}")
+    return written
+
+
+def default_of(parameter: inspect.Parameter) -> str:
+    """A default as it is written; ``...`` for an object that has no short form."""
+    shown = repr(parameter.default)
+    return "..." if "<" in shown else shown
+
+
+def first_sentences(module: ModuleType, name: str, value: object) -> str:
+    """The first paragraph of a name's docstring, and the public methods of a class."""
+    named = inspect.isclass(value) or inspect.isfunction(value)
+    docstring = inspect.getdoc(value) if named else assigned_docstring(module, name)
+    said = ticks(" ".join((docstring or "").split("\n\n")[0].split()))
+    if not inspect.isclass(value):
+        return said
+    methods = [one for one, member in vars(value).items() if inspect.isfunction(member) and not one.startswith("_")]
+    return f"{said} Methods: {', '.join(f'`{one}`' for one in methods)}." if methods else said
+
+
+def assigned_docstring(module: ModuleType, name: str) -> str | None:
+    """The text right after the assignment of a constant or of an alias of a type, in the module that has it."""
+    for source in (module, *(importlib.import_module(home) for home in homes(module, name))):
+        body = ast.parse(inspect.getsource(source)).body
+        for statement, after in itertools.pairwise(body):
+            target = getattr(statement, "target", None) or next(iter(getattr(statement, "targets", [])), None)
+            if isinstance(target, ast.Name) and target.id == name and isinstance(after, ast.Expr):
+                return inspect.cleandoc(ast.literal_eval(after.value))
+    return None
+
+
+def homes(package: ModuleType, name: str) -> list[str]:
+    """The modules that a package imports a name from."""
+    statements = [one for one in ast.walk(ast.parse(inspect.getsource(package))) if isinstance(one, ast.ImportFrom)]
+    return [one.module for one in statements if one.module and any(alias.name == name for alias in one.names)]
+
+
 def table(columns: list[str], rows: list[list[str]]) -> str:
     """A table in Markdown."""
     lines = [columns, ["---"] * len(columns), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
@@ -169,6 +284,7 @@ def guides() -> str:
 
 
 GENERATORS: dict[str, Callable[[], str]] = {
+    "api": library,
     "commands": commands,
     "help": help_of_all,
     "pages": guides,

@@ -12,8 +12,8 @@
     +-- EnvironmentFailure  6   disk, permissions, memory, storage; a retry may help
     +-- Interrupted         130 / 143   a signal ended the work, its state is saved
 
-A message names a parameter in backquotes, as in "`epochs` must be positive"; the command line writes its option there,
-``--epochs``. Other code in backquotes is more than one lower-case word.
+A message names a parameter in backquotes, as in "`epochs` must be positive"; the command line writes its option there.
+Other code in backquotes is more than one lower-case word.
 
 Some are also the built-in class that NNI 1.x raised in the same place, for programs which catch those.
 """
@@ -42,7 +42,7 @@ __all__ = [
 
 
 class ExitCode(enum.IntEnum):
-    """What a shell sees when a command ends; part of the public contract."""
+    """A command ends with one of these, which a shell sees; part of the public contract."""
 
     DONE = 0
     CHECK_FAILED = 1

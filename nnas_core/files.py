@@ -55,7 +55,7 @@ _REASONS = {
 
 
 def environment_failure(error: OSError, path: str | Path, action: str = "write") -> EnvironmentFailure:
-    """Translate an ``OSError`` into one line: what could not be done, to which file, why."""
+    """Translates an ``OSError`` into one line: what could not be done, to which file, why."""
     code = error.errno or 0
     reason, hint = _REASONS.get(code, (error.strerror or str(error), "check the disk and the path"))
     return EnvironmentFailure(f"cannot {action}: {reason}", where=str(path), hint=hint)
@@ -66,7 +66,7 @@ def environment_failure(error: OSError, path: str | Path, action: str = "write")
 
 @contextlib.contextmanager
 def atomic_writer(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside ``path`` that replaces it only if the block succeeds.
+    """Opens a temporary file beside ``path`` that replaces it only if the block succeeds.
 
     The data is fsynced before the rename and the folder after it: after a kill or a power cut the path
     holds the old content or the new one. The mode of an existing file is kept.
@@ -112,7 +112,7 @@ def atomic_writer(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def check_writable(path: str | Path) -> None:
-    """Prove that ``atomic_writer`` can replace ``path``, before hours of work go into its content.
+    """Proves that ``atomic_writer`` can replace ``path``, before hours of work go into its content.
 
     Raises:
         EnvironmentFailure: it cannot; the message is the writer's.
@@ -146,7 +146,7 @@ class _OpenTemporary(io.BufferedWriter):
 
 
 def _is_special(path: Path) -> bool:
-    """Whether it is neither a file nor a folder: ``/dev/null``, ``/dev/stdout``, a named pipe."""
+    """Returns true if it is neither a file nor a folder: ``/dev/null``, ``/dev/stdout``, a named pipe."""
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -164,7 +164,7 @@ def _mode_for(target: Path) -> int:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename or a new name in ``folder`` survive a power cut."""
+    """Makes a rename or a new name in ``folder`` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -172,21 +172,21 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def dump_json(document: Any) -> str:
-    """The one JSON form that nnas writes: sorted keys, two-space indent, no NaN, a final newline."""
+def dump_json(document: object) -> str:
+    """Returns the one JSON form that nnas writes: sorted keys, two-space indent, no NaN, a final newline."""
     return json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_json(path: str | Path, document: Any) -> None:
-    """Replace ``path`` by ``document`` as JSON, atomically."""
+def write_json(path: str | Path, document: object) -> None:
+    """Replaces ``path`` by ``document`` as JSON, atomically."""
     content = dump_json(document).encode()
     with atomic_writer(path) as stream:
         stream.write(content)
 
 
-def append_json_line(path: str | Path, record: dict[str, Any]) -> None:
-    """Append one object as one line; a torn line left by a crash is closed first so that it spoils no other."""
-    line = json.dumps(record, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+def append_json_line(path: str | Path, record: Mapping[str, object]) -> None:
+    """Appends one object as one line; a torn line left by a crash is closed first so that it spoils no other."""
+    line = json.dumps(dict(record), sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     try:
         with open(path, "ab+") as stream:
             end = stream.seek(0, os.SEEK_END)
@@ -199,13 +199,13 @@ def append_json_line(path: str | Path, record: dict[str, Any]) -> None:
         raise environment_failure(error, path) from error
 
 
-def _last_byte(stream: Any, end: int) -> bytes:
+def _last_byte(stream: BinaryIO, end: int) -> bytes:
     stream.seek(end - 1)
     return bytes(stream.read(1))
 
 
 def prepare_folder(path: str | Path) -> Path:
-    """Make ``path`` a folder that can be written to, and prove it before hours of work go into it."""
+    """Makes ``path`` a folder that can be written to, and proves it before hours of work go into it."""
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -220,7 +220,7 @@ def prepare_folder(path: str | Path) -> Path:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The content of a file, or of standard input for ``-``."""
+    """Returns the content of a file, or of standard input for ``-``."""
     if str(path) == "-":
         return sys.stdin.buffer.read()
     try:
@@ -240,12 +240,12 @@ def _refuse(error: OSError, path: str | Path) -> NoReturn:
 
 
 def source_name(path: str | Path) -> str:
-    """What errors call an input file: its path, or ``standard input`` for ``-``."""
+    """Names an input file in errors: by its path, or ``standard input`` for ``-``."""
     return "standard input" if str(path) == "-" else str(path)
 
 
 def read_json(path: str | Path) -> Any:
-    """Parse a JSON file (``-``: standard input).
+    """Parses a JSON file (``-``: standard input).
 
     Raises:
         InputError: no such file, not UTF-8, or not JSON (with line and column); ``NaN`` is not JSON.
@@ -254,7 +254,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def parse_json(content: bytes, where: str) -> Any:
-    """Parse JSON from bytes; ``where`` names their source in errors."""
+    """Parses JSON from bytes; ``where`` names their source in errors."""
     try:
         return json.loads(content.decode("utf-8-sig"), parse_constant=_no_constant, object_pairs_hook=_unique)
     except UnicodeDecodeError as error:
@@ -289,7 +289,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
-    """The objects of an append-only file; a torn line (a crash while it was written) is passed over."""
+    """Returns the objects of an append-only file; a torn line (a crash while it was written) is passed over."""
     records = []
     for line in read_bytes(path).split(b"\n"):
         try:
@@ -304,7 +304,7 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
 # ---- numbers that JSON can hold: it knows no NaN and no infinity, and neither ranks
 
 
-def finite(value: Any) -> float | None:
+def finite(value: object) -> float | None:
     """``value`` as a float if it is a finite number, else None; truth values and texts are no numbers."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return None
@@ -315,8 +315,8 @@ def finite(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def finite_only(values: Mapping[str, Any]) -> dict[str, float]:
-    """The entries that are finite numbers, as floats; what UTF-8 does not have in a name is escaped."""
+def finite_only(values: Mapping[str, object]) -> dict[str, float]:
+    """Returns the entries that are finite numbers, as floats; what UTF-8 does not have in a name is escaped."""
     pairs = ((_encodable(name), finite(value)) for name, value in values.items())
     return {name: number for name, number in pairs if number is not None}
 
@@ -325,7 +325,7 @@ def _encodable(name: str) -> str:
     return str(name).encode("utf-8", "backslashreplace").decode()
 
 
-def not_finite(value: Any) -> str:
-    """The message about a metric that ``finite`` does not take."""
+def not_finite(value: object) -> str:
+    """Returns the message about a metric that ``finite`` does not take."""
     text = str(value) if isinstance(value, float) else repr(value)
     return f"metric is not a finite number: {text[:80]}"

@@ -29,12 +29,12 @@ __all__ = [
 
 
 def torch_generator(seed: int, *names: str | int) -> torch.Generator:
-    """A private CPU generator for the purpose ``names``."""
+    """Returns a private CPU generator for the purpose ``names``."""
     return torch.Generator().manual_seed(derive_seed(seed, *names))
 
 
 def capture() -> dict[str, Any]:
-    """The global random states of torch (all devices), Python and numpy, as tensors and plain data."""
+    """Returns the global random states of torch (all devices), Python and numpy, as tensors and plain data."""
     version, state, gauss = random.getstate()
     numbers = np.random.get_state(legacy=False)
     twister = numbers["state"]
@@ -54,7 +54,7 @@ def capture() -> dict[str, Any]:
 
 
 def restore(captured: Mapping[str, Any]) -> None:
-    """Set the global random states to what ``capture`` saw."""
+    """Sets the global random states to what ``capture`` saw."""
     torch.set_rng_state(captured["torch"])
     version, state, gauss = captured["python"]
     random.setstate((version, tuple(state.tolist()), gauss))
@@ -87,7 +87,7 @@ def untouched(generators: Mapping[str, torch.Generator]) -> Iterator[None]:
 
 
 def to_json(captured: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``capture`` saw, for another process."""
+    """Writes what ``capture`` saw for another process."""
     version, state, gauss = captured["python"]
     keys, *rest = captured["numpy"]
     document = {
@@ -99,7 +99,7 @@ def to_json(captured: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_json(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``to_json`` was given; of GPUs, as many as this process has."""
+    """Reads what ``to_json`` wrote; of GPUs, as many as this process has."""
     version, state, gauss = document["python"]
     keys, *rest = document["numpy"]
     captured: dict[str, Any] = {
@@ -129,7 +129,7 @@ def set_torch_states(states: Sequence[Tensor], device: torch.device) -> None:
 
 
 def bookmark() -> Callable[[], None]:
-    """What brings the global random states of now back; quicker than ``capture``, and of no use in a file."""
+    """Returns a function that brings the present global random states back; quicker than ``capture``."""
     of_torch, of_python, of_numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()
     of_cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
 

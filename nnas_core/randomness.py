@@ -14,11 +14,11 @@ __all__ = ["derive_seed", "generator"]
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
-    """A 63-bit seed for the purpose ``names``, stable over processes, machines and versions of nnas."""
+    """Returns a 63-bit seed for the purpose ``names``, stable over processes, machines and versions of nnas."""
     text = "\x1f".join([str(seed), *map(str, names)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def generator(seed: int, *names: str | int) -> np.random.Generator:
-    """A private numpy generator for the purpose ``names``."""
+    """Returns a private numpy generator for the purpose ``names``."""
     return np.random.default_rng(derive_seed(seed, *names))

@@ -17,14 +17,14 @@ __all__ = ["check", "kinds", "load", "problems"]
 
 
 def kinds() -> tuple[str, ...]:
-    """The names of all schemas, sorted."""
+    """Returns the names of all schemas, sorted."""
     files = importlib.resources.files("nnas_core.schemas").iterdir()
     return tuple(sorted(file.name.removesuffix(".json") for file in files if file.name.endswith(".json")))
 
 
 @functools.cache
 def load(kind: str) -> dict[str, Any]:
-    """The schema of one kind of document, as a dictionary."""
+    """Returns the schema of one kind of document, as a dictionary."""
     text = importlib.resources.files("nnas_core.schemas").joinpath(f"{kind}.json").read_text(encoding="utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema
@@ -37,13 +37,13 @@ def _validator(kind: str) -> Draft202012Validator:
     return Draft202012Validator(load(kind))
 
 
-def problems(kind: str, document: Any) -> list[str]:
-    """What is wrong with ``document``, one line a problem with its JSON path, sorted; empty if valid."""
+def problems(kind: str, document: object) -> list[str]:
+    """Lists what is wrong with ``document``, one line a problem with its JSON path, sorted; empty if valid."""
     return sorted({_line(_most_useful(error)) for error in _validator(kind).iter_errors(document)})
 
 
-def check(kind: str, document: Any, where: str) -> None:
-    """Refuse a document that breaks its schema.
+def check(kind: str, document: object, where: str) -> None:
+    """Refuses a document that breaks its schema.
 
     Raises:
         InputError: with every problem listed.
@@ -55,7 +55,7 @@ def check(kind: str, document: Any, where: str) -> None:
 
 
 def _most_useful(error: ValidationError) -> ValidationError:
-    """The branch of a failed ``oneOf`` that came nearest, instead of "is not valid under any of the schemas"."""
+    """Returns the nearest branch of a failed ``oneOf``, instead of "is not valid under any of the schemas"."""
     while error.context:
         error = max(error.context, key=lambda inner: (len(inner.absolute_path), inner.validator != "const"))
     return error

@@ -1,4 +1,4 @@
-"""For programs that ``nnas tune --trial-command`` runs: what to try, and how well it did.
+"""Programs that a study runs as trials learn here what to try, and report how well it did.
 
     from nnas_core.trial import get_parameters, report_final, report_intermediate
 
@@ -36,7 +36,7 @@ def get_parameters() -> dict[str, Any]:
     if not path:
         raise UsageError(
             "this program was not started as a trial",
-            hint="run it by `nnas tune --trial-command`, or set NNAS_PARAMETERS to a file of parameters",
+            hint="let `nnas tune` run it as a trial, or set NNAS_PARAMETERS to a file of parameters",
         )
     parameters = read_json(path)
     if not isinstance(parameters, dict):
@@ -71,7 +71,7 @@ def report_final(value: object) -> None:
     path = os.environ.get("NNAS_RESULT")
     if not path:
         return
-    result: dict[str, Any] = {name: int(os.environ[f"NNAS_{name.upper()}"]) for name in ("trial", "attempt")}
+    result: dict[str, object] = {name: int(os.environ[f"NNAS_{name.upper()}"]) for name in ("trial", "attempt")}
     if Path(path).exists():
         error = "the final result was reported twice"
         write_json(path, {**result, "error": error})

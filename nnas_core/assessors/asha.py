@@ -50,7 +50,7 @@ class AshaAssessor(Assessor):
         self._rungs: dict[int, dict[int, float]] = {}  # by step, what each trial had there; larger is better
 
     def assess_trial(self, trial_number: int, history: Sequence[float]) -> bool:
-        """Compare the newest value with those that others had at this step, if it is a rung."""
+        """Compares the newest value with those that others had at this step, if it is a rung."""
         step = len(history)
         if step == 1:
             for reached in self._rungs.values():  # by an attempt that was given up

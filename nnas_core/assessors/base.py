@@ -23,7 +23,7 @@ class AssessResult(IntEnum):
 
 
 class Assessor(ABC):
-    """Base of all assessors; a subclass in one file of your own is used as ``--assessor file.py:Class``.
+    """Base of all assessors; a subclass in one file of your own is named as ``file.py:Class``.
 
     An assessor keeps no files. A resumed study builds a fresh one and gives it what the trials that ended had reported.
 
@@ -43,7 +43,7 @@ class Assessor(ABC):
 
     @abstractmethod
     def assess_trial(self, trial_number: int, history: Sequence[float]) -> bool | AssessResult:
-        """Judge a running trial after each value that it reports.
+        """Judges a running trial after each value that it reports.
 
         A trial whose process died begins again, and so does its history. A resumed study asks again for all trials
         that ended, in order of their numbers, and heeds none of these answers.
@@ -57,10 +57,10 @@ class Assessor(ABC):
         """
 
     def trial_end(self, trial_number: int, success: bool) -> None:
-        """Learn that a trial ended; ``success`` is False if it failed or was ended early."""
+        """Learns that a trial ended; ``success`` is False if it failed or was ended early."""
 
     def goes_on(self, trial_number: int, history: Sequence[float]) -> bool:
-        """The answer of ``assess_trial``, checked: one that is forgotten must not end every trial.
+        """Returns the answer of ``assess_trial``, checked: one that is forgotten must not end every trial.
 
         Raises:
             UserCodeError: it is neither True nor False.

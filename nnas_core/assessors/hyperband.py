@@ -56,12 +56,12 @@ class HyperbandAssessor(Assessor):
         self._bracket_of: list[int] = []  # by the trial's number
 
     def assess_trial(self, trial_number: int, history: Sequence[float]) -> bool:
-        """Ask the bracket of this trial."""
+        """Asks the bracket of this trial."""
         bracket = self._bracket(trial_number)
         return bracket == len(self._brackets) or self._brackets[bracket].assess_trial(trial_number, history)
 
     def _bracket(self, trial_number: int) -> int:
-        """The place of its bracket in the order s_max, ..., 0."""
+        """Returns the place of its bracket in the order s_max, ..., 0."""
         total = sum(self._shares)
         while len(self._bracket_of) <= trial_number:
             count = len(self._bracket_of) + 1

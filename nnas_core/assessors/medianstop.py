@@ -38,7 +38,7 @@ class MedianstopAssessor(Assessor):
         self._averages: list[list[float]] = []  # by step those of all trials, larger is better, ascending
 
     def assess_trial(self, trial_number: int, history: Sequence[float]) -> bool:
-        """Compare the best value with the median at this step."""
+        """Compares the best value with the median at this step."""
         self._running[trial_number] = list(history)
         step = len(history)
         if step < self._start_step or step > len(self._averages):
@@ -48,7 +48,7 @@ class MedianstopAssessor(Assessor):
         return best >= averages[(len(averages) - 1) // 2]
 
     def trial_end(self, trial_number: int, success: bool) -> None:
-        """Let the averages of a trial that succeeded count from now on."""
+        """Lets the averages of a trial that succeeded count from now on."""
         values = self._running.pop(trial_number, [])
         if not success:
             return

@@ -21,11 +21,10 @@ from typing import Any
 from nnas_core.errors import UsageError, UserCodeError
 from nnas_core.files import read_bytes, read_json
 from nnas_core.plugins import loading
+from nnas_core.plugins.folders import own_classes
 from nnas_core.plugins.signatures import Option, options_of
 
 __all__ = ["Entry", "entries", "find", "measured"]
-
-_SUFFIX = {"mutators": "Mutator", "tuners": "Tuner", "assessors": "Assessor"}
 
 _FILLED = {
     "mutators": {"model", "generator"},
@@ -95,14 +94,10 @@ def entries(group: str) -> dict[str, Entry]:
         UserCodeError: an installed package claims a name that is taken.
     """
     found = {}
-    for file in sorted((_ROOT / "nnas_core" / group).glob("[!_]*.py")):
-        if file.stem == "base":
-            continue
-        summary, source = _describe(file.read_text(encoding="utf-8"))
-        camel = "".join(word.capitalize() for word in file.stem.split("_"))
-        target = f"nnas_core.{group}.{file.stem}:{camel}{_SUFFIX[group]}"
-        name = file.stem.replace("_", "-")
-        found[name] = Entry(name, target, summary, source, group)
+    for cls, module in own_classes(group).items():
+        summary, source = _describe((_ROOT / "nnas_core" / group / f"{module}.py").read_text(encoding="utf-8"))
+        name = module.replace("_", "-")
+        found[name] = Entry(name, f"nnas_core.{group}.{module}:{cls}", summary, source, group)
     for point in importlib.metadata.entry_points(group=f"nnas.{group}"):
         if point.name in found:
             raise UserCodeError(

@@ -14,13 +14,12 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from nnas_core import schema
 from nnas_core.errors import ArchitectureError, NnasWarning
-from nnas_core.space.choice import Choice, Decision, natural_order
+from nnas_core.space.choice import Choice, Decision, Parameter, natural_order
 
 __all__ = ["DOCUMENT_FORMAT", "FORMS", "Architecture", "Mask", "Weights", "document_of"]
 
@@ -53,9 +52,9 @@ class Architecture:
 
     @classmethod
     def parse(
-        cls, document: Any, choices: Mapping[str, Choice], *, strict: bool = True, where: str | None = None
+        cls, document: object, choices: Mapping[str, Choice], *, strict: bool = True, where: str | None = None
     ) -> Architecture:
-        """Read any form of architecture against the choices it must decide.
+        """Reads any form of architecture against the choices it must decide.
 
         Tensors and arrays count as lists. A bare list of integers means indices, also when it is as long
         as the candidates and holds only 0 and 1 (a warning says so).
@@ -101,11 +100,11 @@ class Architecture:
 
     @property
     def is_hard(self) -> bool:
-        """True if every decision chooses candidates, false if any weighs them."""
+        """Returns true if every decision chooses candidates, false if any weighs them."""
         return not any(isinstance(decision, Weights) for decision in self._decisions.values())
 
     def masks(self) -> dict[str, list[bool] | list[float]]:
-        """One entry a candidate: booleans for a hard decision, numbers for weights."""
+        """Returns one entry a candidate: booleans for a hard decision, numbers for weights."""
         return {key: self._mask(key) for key in self._decisions}
 
     def _mask(self, key: str) -> list[bool] | list[float]:
@@ -115,7 +114,7 @@ class Architecture:
         return [index in decision for index in range(len(self._choices[key].candidates))]
 
     def indices(self) -> dict[str, Decision]:
-        """The chosen indices by key.
+        """Returns the chosen indices by key.
 
         Raises:
             ArchitectureError: a decision weighs its candidates.
@@ -132,40 +131,44 @@ class Architecture:
             )
         return decision
 
-    def names(self) -> dict[str, Any]:
+    def names(self) -> dict[str, str | int | list[str | int]]:
         """Candidates' names: a string where exactly one is chosen, else a list; indices where names repeat."""
-        result: dict[str, Any] = {}
+        result: dict[str, str | int | list[str | int]] = {}
         for key, decision in self.indices().items():
             candidates = self._choices[key].candidates
             unique = len(set(candidates)) == len(candidates)
-            chosen = [candidates[index] if unique else index for index in decision]
+            chosen: list[str | int] = [candidates[index] if unique else index for index in decision]
             result[key] = chosen[0] if len(chosen) == 1 else chosen
         return result
 
-    def parameters(self) -> dict[str, Any]:
-        """The parameters of one trial: ``_value`` and ``_idx``, lists for input choices."""
-        result: dict[str, Any] = {}
+    def parameters(self) -> dict[str, Parameter]:
+        """Returns the parameters of one trial: ``_value`` and ``_idx``, lists for input choices.
+
+        Raises:
+            ArchitectureError: a decision weighs its candidates, or one of a layer choice takes not one of them.
+        """
+        result: dict[str, Parameter] = {}
         for key, decision in self.indices().items():
             choice = self._choices[key]
-            values = [choice.candidates[index] for index in decision]
-            if choice.kind == "layer_choice":
-                if len(decision) != 1:
-                    raise ArchitectureError(
-                        f"a layer choice of a trial takes one candidate, this takes {len(decision)}",
-                        where=key,
-                        hint="export it as masks",
-                    )
-                result[key] = {"_value": values[0], "_idx": decision[0]}
-            else:
-                result[key] = {"_value": values, "_idx": list(decision)}
+            if choice.kind == "layer_choice" and len(decision) != 1:
+                raise ArchitectureError(
+                    f"a layer choice of a trial takes one candidate, this takes {len(decision)}",
+                    where=key,
+                    hint="export it as masks",
+                )
+            result[key] = choice.parameter(decision)
         return result
 
-    def to_form(self, form: str) -> dict[str, Any]:
-        """One of ``FORMS`` by name."""
+    def to_form(self, form: str) -> dict[str, object]:
+        """Returns one of ``FORMS`` by name."""
         if form == "indices":
             return {key: list(decision) for key, decision in self.indices().items()}
-        convert = {"masks": self.masks, "names": self.names, "parameters": self.parameters}[form]
-        return dict(convert())
+        convert: dict[str, Callable[[], Mapping[str, object]]] = {
+            "masks": self.masks,
+            "names": self.names,
+            "parameters": self.parameters,
+        }
+        return dict(convert[form]())
 
     @property
     def canonical(self) -> str:
@@ -178,7 +181,7 @@ class Architecture:
 
     @classmethod
     def from_canonical(cls, text: str, choices: Mapping[str, Choice]) -> Architecture:
-        """Read what ``canonical`` wrote for the same choices."""
+        """Reads what ``canonical`` wrote for the same choices."""
         return cls(
             choices,
             {
@@ -188,7 +191,7 @@ class Architecture:
         )
 
     def replace(self, key: str, decision: Decision) -> Architecture:
-        """The same architecture with another decision at ``key``."""
+        """Returns the same architecture with another decision at ``key``."""
         return Architecture(self._choices, {**self._decisions, key: decision})
 
     # ---- a mapping of key -> mask, compared by value
@@ -230,15 +233,15 @@ class Architecture:
         return found
 
 
-def document_of(architecture: Architecture, fingerprint: str, **parts: Mapping[str, Any]) -> dict[str, Any]:
-    """The architecture document.
+def document_of(architecture: Architecture, fingerprint: str, **parts: Mapping[str, object]) -> dict[str, object]:
+    """Returns the architecture document.
 
     Args:
         architecture: what was found.
         fingerprint: of its search space.
         parts: ``metrics``, ``cost``, ``provenance``; left out where empty.
     """
-    document: dict[str, Any] = {
+    document: dict[str, object] = {
         "format": DOCUMENT_FORMAT,
         "architecture": architecture.masks(),
         "space": {"fingerprint": fingerprint},
@@ -254,12 +257,12 @@ class _Unreadable(ValueError):
     """A value that is no decision; the message goes into the list of problems."""
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     names = {bool: "a boolean", str: "a text", int: "a number", float: "a number", list: "a list"}
     return "null" if value is None else names.get(type(value), f"a {type(value).__name__}")
 
 
-def _read_decision(choice: Choice, value: Any) -> Decision | Weights:
+def _read_decision(choice: Choice, value: object) -> Decision | Weights:
     if hasattr(value, "tolist"):  # tensors and arrays, without importing torch
         value = value.tolist()
     if isinstance(value, tuple):
@@ -273,7 +276,7 @@ def _read_decision(choice: Choice, value: Any) -> Decision | Weights:
     return _from_list(choice, [one.item() if hasattr(one, "item") else one for one in value])
 
 
-def _from_list(choice: Choice, value: list[Any]) -> Decision | Weights:
+def _from_list(choice: Choice, value: list[object]) -> Decision | Weights:
     count = len(choice.candidates)
     if not value:
         return ()
@@ -281,16 +284,17 @@ def _from_list(choice: Choice, value: list[Any]) -> Decision | Weights:
         if len(value) != count:
             raise _Unreadable(f"a mask of {len(value)} entries for {count} candidates; {_expected(choice)}")
         return tuple(index for index, chosen in enumerate(value) if chosen)
-    numbers = all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in value)
-    if numbers and any(isinstance(one, float) for one in value):
-        return _weights(choice, value)
-    if numbers and len(value) == count > 1 and set(value) <= {0, 1}:
+    numbers = [one for one in value if isinstance(one, (int, float)) and not isinstance(one, bool)]
+    if len(numbers) == len(value) and any(isinstance(one, float) for one in numbers):
+        return _weights(choice, numbers)
+    if len(numbers) == len(value) == count > 1 and set(numbers) <= {0, 1}:
+        chosen = sorted({int(one) for one in numbers})
         warnings.warn(
-            f"{choice.key}: {value} is read as the indices {sorted(set(value))}; write booleans for a mask",
+            f"{choice.key}: {value} is read as the indices {chosen}; write booleans for a mask",
             NnasWarning,
             stacklevel=2,
         )
-        return tuple(sorted(set(value)))
+        return tuple(chosen)
     indices = [_index_of(choice, one) for one in value]
     if len(set(indices)) != len(indices):
         raise _Unreadable(f"{value!r} chooses a candidate twice")
@@ -305,7 +309,7 @@ def _weights(choice: Choice, value: Sequence[float]) -> Weights:
     return Weights(tuple(float(one) for one in value))
 
 
-def _index_of(choice: Choice, value: Any) -> int:
+def _index_of(choice: Choice, value: object) -> int:
     if isinstance(value, str):
         if value in choice.candidates:
             return choice.candidates.index(value)
@@ -323,7 +327,7 @@ def _expected(choice: Choice) -> str:
     return f"expected a name among {shown}, an index below {count}, or a mask of {count}"
 
 
-def _from_parameters(choice: Choice, value: Mapping[str, Any]) -> Decision:
+def _from_parameters(choice: Choice, value: Mapping[str, object]) -> Decision:
     position = value.get("_idx", value.get("_idex"))  # the second is how NNI's documentation spelt it once
     if position is None or "_value" not in value:
         raise _Unreadable("an object needs both _value and _idx")

@@ -4,27 +4,48 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
-__all__ = ["Choice", "Decision", "natural_order"]
+__all__ = ["Choice", "ChoiceDocument", "Decision", "InputsDocument", "Parameter", "natural_order"]
 
 Decision = tuple[int, ...]
 """A hard decision: the sorted indices of the chosen candidates."""
 
 
+class InputsDocument(TypedDict):
+    """The inputs of an input choice in a search-space file."""
+
+    candidates: list[str]
+    n_chosen: int | None
+
+
+class ChoiceDocument(TypedDict):
+    """An entry of a search-space file: names for a layer choice, names and how many of them for an input choice."""
+
+    _type: str
+    _value: list[str] | InputsDocument
+
+
+class Parameter(TypedDict):
+    """A decision as a trial gets it: one name and its index for a layer choice, lists of both for an input choice."""
+
+    _value: str | list[str]
+    _idx: int | list[int]
+
+
 def natural_order(text: str) -> list[tuple[int, int, str]]:
-    """Sort key that puts ``LayerChoice2`` before ``LayerChoice10``."""
+    """Returns a sort key that puts ``LayerChoice2`` before ``LayerChoice10``."""
     parts = re.findall(r"\d+|\D+", text)
     return [(0, int(part), part) if part.isdigit() and part.isascii() else (1, 0, part) for part in parts]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What can be decided at one key.
+    """A choice at one key, among candidates.
 
     Attributes:
         key: the identity of the decision.
@@ -62,7 +83,7 @@ class Choice:
         return tuple(chosen)
 
     def number(self, decision: Decision) -> int:
-        """The number of a valid decision: the inverse of ``decision``."""
+        """Returns the number of a valid decision: the inverse of ``decision``."""
         if self.n_chosen == 1:
             return decision[0]
         if self.n_chosen is None:
@@ -74,7 +95,7 @@ class Choice:
         return number
 
     def sample(self, rng: np.random.Generator) -> Decision:
-        """A decision drawn uniformly; among subsets, each subset is equally likely."""
+        """Returns a decision drawn uniformly; among subsets, each subset is equally likely."""
         count = len(self.candidates)
         if self.n_chosen == 1:
             return (int(rng.integers(count)),)
@@ -83,29 +104,35 @@ class Choice:
         return tuple(sorted(rng.choice(count, self.n_chosen, replace=False).tolist()))
 
     def sample_other(self, rng: np.random.Generator, than: Decision) -> Decision:
-        """A decision drawn uniformly among all but ``than``; the choice must have at least two."""
+        """Returns a decision drawn uniformly among all but ``than``; the choice must have at least two."""
         while (drawn := self.sample(rng)) == than:
             pass
         return drawn
 
     def decisions(self) -> Iterator[Decision]:
-        """Every decision, in the order of their numbers."""
+        """Returns every decision, in the order of their numbers."""
         return (self.decision(index) for index in range(self.size))
 
-    def to_json(self) -> dict[str, Any]:
-        """The entry of a search-space file."""
+    def to_json(self) -> ChoiceDocument:
+        """Returns the entry of a search-space file."""
         if self.kind == "layer_choice":
             return {"_type": "layer_choice", "_value": list(self.candidates)}
-        value = {"candidates": list(self.candidates), "n_chosen": self.n_chosen}
-        return {"_type": "input_choice", "_value": value}
+        return {"_type": "input_choice", "_value": {"candidates": list(self.candidates), "n_chosen": self.n_chosen}}
 
     @classmethod
-    def from_json(cls, key: str, entry: Mapping[str, Any]) -> Choice:
-        """Read an entry that its schema has passed."""
+    def from_json(cls, key: str, entry: ChoiceDocument) -> Choice:
+        """Reads an entry that its schema has passed."""
         value = entry["_value"]
-        if entry["_type"] == "layer_choice":
+        if isinstance(value, list):
             return cls(key, "layer_choice", tuple(value), 1)
         return cls(key, "input_choice", tuple(value["candidates"]), value["n_chosen"])
+
+    def parameter(self, decision: Decision) -> Parameter:
+        """Returns what a trial gets of a valid decision."""
+        names = [self.candidates[index] for index in decision]
+        if self.kind == "layer_choice":
+            return {"_value": names[0], "_idx": decision[0]}
+        return {"_value": names, "_idx": list(decision)}
 
     def __str__(self) -> str:
         shown = ", ".join(self.candidates[:8]) + (", ..." if len(self.candidates) > 8 else "")

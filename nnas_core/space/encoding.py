@@ -8,14 +8,13 @@ from __future__ import annotations
 import bisect
 import itertools
 import warnings
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
 from nnas_core.errors import NnasWarning
 from nnas_core.files import finite
-from nnas_core.space.choice import Choice
+from nnas_core.space.choice import Choice, Decision, Parameter
 from nnas_core.space.search_space import SearchSpace
 
 __all__ = ["Code", "Codes", "Unseen", "below", "shuffled"]
@@ -26,7 +25,7 @@ _INT64 = 2**63
 
 
 def below(rng: np.random.Generator, limit: int) -> int:
-    """An integer drawn uniformly from ``0 <= n < limit``, of any size."""
+    """Returns an integer drawn uniformly from ``0 <= n < limit``, of any size."""
     if limit < _INT64:
         return int(rng.integers(limit))
     bits = (limit - 1).bit_length()
@@ -37,7 +36,7 @@ def below(rng: np.random.Generator, limit: int) -> int:
 
 
 def shuffled(rng: np.random.Generator, count: int) -> Iterator[int]:
-    """Every ``0 <= n < count`` once, in a random order that costs only what is taken of it, whatever ``count``."""
+    """Returns every ``0 <= n < count`` once, in a random order that costs only what is taken of it."""
     moved: dict[int, int] = {}  # the shuffle of Fisher and Yates on a list of which only what changed exists
     for last in range(count - 1, -1, -1):
         place = below(rng, last + 1)
@@ -71,7 +70,7 @@ class Codes:
         self._free = [place for place, size in enumerate(self.sizes) if size > 1]
 
     def sample(self, rng: np.random.Generator) -> Code:
-        """A code drawn uniformly."""
+        """Returns a code drawn uniformly."""
         drawn: list[int] = rng.integers(self._limits).tolist()
         for place in self._huge:
             drawn[place] = below(rng, self.sizes[place])
@@ -106,32 +105,22 @@ class Codes:
         return (*code[:place], _step(self._choices[place], code[place], step), *code[place + 1 :])
 
     def all(self) -> itertools.product[Code]:
-        """Every code, the last key varying fastest."""
+        """Returns every code, the last key varying fastest."""
         return itertools.product(*map(range, self.sizes))
 
-    def parameters(self, code: Code) -> dict[str, Any]:
-        """The parameters of a trial, newly built."""
-        result: dict[str, Any] = {}
-        for choice, number in zip(self._choices, code, strict=True):
-            if choice.kind == "layer_choice":
-                result[choice.key] = {"_value": choice.candidates[number], "_idx": number}
-            else:
-                decision = choice.decision(number)
-                names = [choice.candidates[index] for index in decision]
-                result[choice.key] = {"_value": names, "_idx": list(decision)}
-        return result
+    def parameters(self, code: Code) -> dict[str, Parameter]:
+        """Returns the parameters of a trial, newly built."""
+        return {
+            choice.key: choice.parameter((number,) if choice.n_chosen == 1 else choice.decision(number))
+            for choice, number in zip(self._choices, code, strict=True)
+        }
 
-    def read(self, parameters: Mapping[str, Any]) -> Code:
-        """The code of parameters that were proposed before; use ``parse`` for those of strangers."""
-        return tuple(
-            parameters[choice.key]["_idx"]
-            if choice.kind == "layer_choice"
-            else choice.number(tuple(sorted(parameters[choice.key]["_idx"])))
-            for choice in self._choices
-        )
+    def read(self, parameters: Mapping[str, Parameter]) -> Code:
+        """Returns the code of parameters that were proposed before; use ``parse`` for those of strangers."""
+        return tuple(choice.number(_indices(parameters[choice.key])) for choice in self._choices)
 
-    def parse(self, document: Any) -> Code:
-        """The code of an architecture in any form.
+    def parse(self, document: object) -> Code:
+        """Returns the code of an architecture in any form.
 
         Raises:
             ArchitectureError: it does not fit the space.
@@ -140,7 +129,7 @@ class Codes:
         self.space.validate(architecture)
         return self.read(architecture.parameters())
 
-    def trials(self, data: list[dict[str, Any]]) -> list[tuple[Code, float | None]]:
+    def trials(self, data: Iterable[Mapping[str, object]]) -> list[tuple[Code, float | None]]:
         """Code and value of trials of elsewhere, as ``Tuner.import_data`` gets them.
 
         A value that is no finite number is None, and is warned about.
@@ -161,14 +150,20 @@ class Codes:
         return read
 
 
+def _indices(parameter: Parameter) -> Decision:
+    """Returns the decision that a parameter is."""
+    index = parameter["_idx"]
+    return tuple(sorted(index)) if isinstance(index, list | tuple) else (index,)
+
+
 def _steps(choice: Choice) -> int:
-    """How many decisions are the smallest step away from any other."""
+    """Counts the decisions that are the smallest step away from any other."""
     count = len(choice.candidates)
     return count if choice.n_chosen is None else choice.n_chosen * (count - choice.n_chosen)
 
 
 def _step(choice: Choice, number: int, index: int) -> int:
-    """The number of the decision that is step ``index`` away from decision ``number``."""
+    """Returns the number of the decision that is step ``index`` away from decision ``number``."""
     if choice.n_chosen is None:
         return number ^ 1 << index
     if choice.n_chosen == 1:
@@ -192,11 +187,11 @@ class Unseen:
         self._rest: list[Code] | None = None
 
     def __contains__(self, code: Code) -> bool:
-        """True if ``code`` was not seen."""
+        """Returns true if ``code`` was not seen."""
         return code not in self._seen
 
     def __bool__(self) -> bool:
-        """True while anything was not seen."""
+        """Returns true while anything was not seen."""
         return len(self._seen) < self._codes.size
 
     def see(self, code: Code) -> None:
@@ -204,7 +199,7 @@ class Unseen:
         self._seen.add(code)
 
     def draw(self, rng: np.random.Generator) -> Code | None:
-        """An unseen code, each equally likely, which is seen from now on; None when all were seen."""
+        """Returns an unseen code, each equally likely, which is seen from now on; None when all were seen."""
         if not self:
             return None
         # while most are unseen a few tries find one; after that a list costs no more than what was seen

@@ -22,7 +22,7 @@ Latencies = Mapping[str, Mapping[str, float]]
 
 
 def read_latencies(table: str | Path | Latencies, space: SearchSpace) -> dict[str, dict[str, float]]:
-    """The latency of every candidate of ``space`` that has one in ``table``.
+    """Returns the latency of every candidate of ``space`` that has one in ``table``.
 
     Args:
         table: a file (``-``: standard input) of the schema ``latency-table``, or what stands in it as ``latencies``.
@@ -50,7 +50,7 @@ def read_latencies(table: str | Path | Latencies, space: SearchSpace) -> dict[st
 
 
 def latency_problems(document: Mapping[str, Any], space: SearchSpace) -> list[str]:
-    """What of a document that its schema has passed does not fit ``space``; one line a key or candidate."""
+    """Lists what does not fit ``space`` in a document that its schema has passed, one line a key or candidate."""
     latencies: Latencies = document["latencies"]
     choices = {choice.key: choice for choice in space}
     problems = [f"{key}: no key of the model" for key in sorted(set(latencies) - set(choices), key=natural_order)]

@@ -7,16 +7,19 @@ import importlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TypeAlias, cast
 
 import numpy as np
 
 from nnas_core import schema
 from nnas_core.errors import ArchitectureError, InputError, SpaceError
 from nnas_core.space.architecture import Architecture
-from nnas_core.space.choice import Choice, Decision, natural_order
+from nnas_core.space.choice import Choice, ChoiceDocument, Decision, natural_order
 
-__all__ = ["SearchSpace"]
+__all__ = ["SearchSpace", "SearchSpaceDocument"]
+
+SearchSpaceDocument: TypeAlias = dict[str, ChoiceDocument]
+"""A search space as JSON: what can be decided, by key."""
 
 
 class SearchSpace:
@@ -29,8 +32,8 @@ class SearchSpace:
         self._choices = {choice.key: choice for choice in sorted(choices, key=lambda one: natural_order(one.key))}
 
     @classmethod
-    def from_model(cls, model: Any) -> SearchSpace:
-        """The search space of a module; building it on the meta device is enough.
+    def from_model(cls, model: object) -> SearchSpace:
+        """Returns the search space of a module; building it on the meta device is enough.
 
         Raises:
             SpaceError: no mutables, or mutables that contradict each other (all problems are listed).
@@ -45,26 +48,25 @@ class SearchSpace:
         return cls(choices)
 
     @classmethod
-    def from_json(cls, document: Any, where: str = "search space") -> SearchSpace:
-        """Read a search-space document.
+    def from_json(cls, document: object, where: str = "search space") -> SearchSpace:
+        """Reads a search-space document.
 
         Raises:
             InputError: the document breaks its schema; every problem is listed with its JSON path.
         """
         schema.check("search-space", document, where)
+        space = cls(Choice.from_json(key, entry) for key, entry in cast(SearchSpaceDocument, document).items())
         too_many = [
-            f"$.{key}._value.n_chosen: {entry['_value']['n_chosen']} of {len(entry['_value']['candidates'])}"
-            " candidates cannot be chosen"
-            for key, entry in sorted(document.items())
-            if entry["_type"] == "input_choice"
-            and (entry["_value"]["n_chosen"] or 0) > len(entry["_value"]["candidates"])
+            f"$.{choice.key}._value.n_chosen: {choice.n_chosen} of {len(choice.candidates)} candidates cannot be chosen"
+            for choice in sorted(space, key=lambda one: one.key)
+            if (choice.n_chosen or 0) > len(choice.candidates)
         ]
         if too_many:
             raise InputError("not a valid search space", where=where, problems=too_many)
-        return cls(Choice.from_json(key, entry) for key, entry in document.items())
+        return space
 
-    def to_json(self) -> dict[str, Any]:
-        """The search-space document, the form that tuners receive."""
+    def to_json(self) -> SearchSpaceDocument:
+        """Returns the search-space document, the form that tuners receive."""
         return {choice.key: choice.to_json() for choice in self}
 
     def __iter__(self) -> Iterator[Choice]:
@@ -109,12 +111,12 @@ class SearchSpace:
         canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
-    def parse(self, document: Any, where: str | None = None) -> Architecture:
-        """Read an architecture in any form (see ``Architecture.parse``); ``where`` names its file in errors."""
+    def parse(self, document: object, where: str | None = None) -> Architecture:
+        """Reads an architecture in any form (see ``Architecture.parse``); ``where`` names its file in errors."""
         return Architecture.parse(document, self._choices, where=where)
 
     def sample(self, rng: np.random.Generator) -> Architecture:
-        """An architecture drawn uniformly."""
+        """Returns an architecture drawn uniformly."""
         return Architecture(self._choices, {choice.key: choice.sample(rng) for choice in self})
 
     def at(self, index: int) -> Architecture:
@@ -128,7 +130,7 @@ class SearchSpace:
         return Architecture(self._choices, {key: decisions[key] for key in self._choices})
 
     def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
-        """Every architecture that differs from ``architecture`` in the decision at exactly one key."""
+        """Returns every architecture that differs from ``architecture`` in the decision at exactly one key."""
         decisions = architecture.indices()
         for choice in self:
             for other in choice.decisions():
@@ -136,7 +138,7 @@ class SearchSpace:
                     yield Architecture(self._choices, {**decisions, choice.key: other})
 
     def validate(self, architecture: Architecture) -> None:
-        """Check keys, lengths and the number of chosen candidates.
+        """Checks keys, lengths and the number of chosen candidates.
 
         Raises:
             ArchitectureError: with every problem listed.
@@ -146,7 +148,7 @@ class SearchSpace:
             raise ArchitectureError("the architecture does not fit the search space", problems=problems)
 
     def differences(self, other: SearchSpace, names: tuple[str, str]) -> list[str]:
-        """One line a key that the two spaces do not have in common; empty for equal spaces."""
+        """Returns one line a key that the two spaces do not have in common; empty for equal spaces."""
         lines = []
         for key in sorted(set(self.keys) | set(other.keys), key=natural_order):
             mine, theirs = self._choices.get(key), other._choices.get(key)

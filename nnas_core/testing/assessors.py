@@ -1,4 +1,4 @@
-"""What every assessor must keep to, as tests to inherit: ``class TestMine(AssessorConformance): assessor = Mine``."""
+"""Every assessor passes these tests, to inherit: ``class TestMine(AssessorConformance): assessor = Mine``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Verdicts = list[tuple[int, int, bool]]
 """The number of a trial, the step, and whether it might go on; in the order in which they were asked for."""
 
 _Ended = dict[int, tuple[int, bool]]
-"""How many values each trial reported, and whether it succeeded, by its number."""
+"""Holds the number of values that each trial reported, and True if it succeeded, by its number."""
 
 
 class AssessorConformance:
@@ -39,15 +39,15 @@ class AssessorConformance:
     """For its constructor, besides the mode."""
 
     trials: ClassVar[int] = 40
-    """How many each test runs."""
+    """Counts the trials of each test."""
 
     steps: ClassVar[int] = 30
-    """How many values a complete trial reports."""
+    """Counts the values that a complete trial reports."""
 
     # ---- running
 
     def make(self, optimize_mode: str = "maximize") -> Assessor:
-        """A new assessor."""
+        """Returns a new assessor."""
         given = {"optimize_mode": optimize_mode} if self._takes_mode() else {}
         return self.assessor(**self.arguments, **given)
 
@@ -72,7 +72,7 @@ class AssessorConformance:
         at_a_time: int = 1,
         failing: int = 0,
     ) -> tuple[_Verdicts, _Ended]:
-        """Run trials, each of which reports one value in turn.
+        """Runs trials, each of which reports one value in turn.
 
         Args:
             assessor: asked after each value.

@@ -1,4 +1,4 @@
-"""What every mutator must keep to, as tests to inherit: ``class TestMine(MutatorConformance): mutator = Mine``."""
+"""Every mutator passes these tests, to inherit: ``class TestMine(MutatorConformance): mutator = Mine``."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class MutatorConformance:
     mutator: ClassVar[type[Mutator]]
     """The class to test."""
 
-    arguments: ClassVar[Mapping[str, Any]] = {}
+    arguments: ClassVar[Mapping[str, object]] = {}
     """For its constructor, besides the model and the generator."""
 
     trainer: ClassVar[type[Trainer] | None] = None
@@ -145,12 +145,12 @@ class MutatorConformance:
     """To train; algorithms of several stages need several."""
 
     last_state: Mapping[str, Any]
-    """What the trainer of the last ``train`` would have written into a checkpoint at its end."""
+    """Holds the state that the trainer of the last ``train`` would have put into a checkpoint at its end."""
 
     # ---- building
 
     def make(self, model: nn.Module, generator: torch.Generator) -> Mutator:
-        """Bind a new mutator to ``model``."""
+        """Binds a new mutator to ``model``."""
         arguments = dict(self.arguments)
         if "generator" in inspect.signature(self.mutator).parameters:
             arguments["generator"] = generator
@@ -159,9 +159,9 @@ class MutatorConformance:
     def train(
         self, name: str, precision: str = "float32", stop_at: int | None = None, state: Mapping[str, Any] | None = None
     ) -> Trainer:
-        """Train a model of ``MODELS``, all of it or to a step, from its beginning or from a state."""
+        """Trains a model of ``MODELS``, all of it or to a step, from its beginning or from a state."""
 
-        def build(_: Mapping[str, Any]) -> nn.Module:
+        def build(_: Mapping[str, object]) -> nn.Module:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(7)
                 return MODELS[name]().to(torch.float64 if precision == "float64" else torch.float32)
@@ -199,7 +199,7 @@ class MutatorConformance:
         return trainer
 
     def bound(self, name: str = "layers", seed: int = 5) -> Mutator:
-        """A mutator that was trained for one epoch less a bit, on one of ``MODELS``, and is ready to sample."""
+        """Returns a mutator that was trained for one epoch less a bit, on one of ``MODELS``, and is ready to sample."""
         trainer = self.train(name, stop_at=3)
         for generator in trainer.generators.values():
             generator.manual_seed(seed)
@@ -384,8 +384,8 @@ def _through_a_file(state: Mapping[str, Any]) -> dict[str, Any]:
     return loaded
 
 
-def _differences(one: Any, other: Any, path: str) -> Iterator[str]:
-    """The paths at which two nested states differ; wall times are no part of a state."""
+def _differences(one: object, other: object, path: str) -> Iterator[str]:
+    """Returns the paths at which two nested states differ; wall times are no part of a state."""
     if path.endswith(("/seconds", "/elapsed")):
         return
     if isinstance(one, Tensor) and isinstance(other, Tensor):

@@ -1,4 +1,4 @@
-"""What every tuner must keep to, as tests to inherit: ``class TestMine(TunerConformance): tuner = Mine``."""
+"""Every tuner passes these tests, to inherit: ``class TestMine(TunerConformance): tuner = Mine``."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ import inspect
 import json
 import random
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import torch
 
 from nnas_core.space.architecture import Architecture
-from nnas_core.space.search_space import SearchSpace
+from nnas_core.space.choice import ChoiceDocument, Parameter
+from nnas_core.space.search_space import SearchSpace, SearchSpaceDocument
 from nnas_core.study.opening import create_tuner
-from nnas_core.tuners.base import NoMoreTrials, Tuner
+from nnas_core.tuners.base import ImportedTrial, NoMoreTrials, Tuner
 
 __all__ = ["SPACES", "TunerConformance"]
 
 
-def _layer(*names: str) -> dict[str, Any]:
+def _layer(*names: str) -> ChoiceDocument:
     return {"_type": "layer_choice", "_value": list(names)}
 
 
-def _inputs(n_chosen: int | None, *names: str) -> dict[str, Any]:
+def _inputs(n_chosen: int | None, *names: str) -> ChoiceDocument:
     return {"_type": "input_choice", "_value": {"candidates": list(names), "n_chosen": n_chosen}}
 
 
-SPACES: dict[str, dict[str, Any]] = {
+SPACES: dict[str, SearchSpaceDocument] = {
     "layers": {"a": _layer("x", "y"), "b": _layer("x", "y", "z", "w", "v"), "c": _layer("only"), "d": _layer(*"pqr")},
     "inputs": {
         "any": _inputs(None, "a", "b", "c"),
@@ -55,7 +56,10 @@ _SMALL = "mixed"
 """The space whose 36 architectures are proposed to the last."""
 
 
-_Call = tuple[str, int, float | None]
+_Parameters: TypeAlias = dict[str, Parameter]
+"""A proposal for one trial."""
+
+_Call: TypeAlias = tuple[str, int, float | None]
 """``"propose"`` or ``"tell"``, the number of the trial, and its value; None: it failed, or is not known yet."""
 
 
@@ -73,21 +77,21 @@ class TunerConformance:
     tuner: ClassVar[type[Tuner]]
     """The class to test."""
 
-    arguments: ClassVar[Mapping[str, Any]] = {}
+    arguments: ClassVar[Mapping[str, object]] = {}
     """For its constructor, besides the seed and the mode."""
 
     repeats: ClassVar[bool] = False
     """True if it may propose an architecture again, and so need not end."""
 
     trials: ClassVar[int] = 40
-    """How many each test runs; more than a tuner takes to begin to learn."""
+    """Counts the trials of each test; more than a tuner takes to begin to learn."""
 
     # ---- running
 
-    def make(self, space: Mapping[str, Any], seed: int = 0, optimize_mode: str = "maximize") -> Tuner:
-        """A new tuner that has received its search space."""
+    def make(self, space: SearchSpaceDocument, seed: int = 0, optimize_mode: str = "maximize") -> Tuner:
+        """Returns a new tuner that has received its search space."""
         tuner = self._built(seed, optimize_mode)
-        tuner.update_search_space(copy.deepcopy(dict(space)))
+        tuner.update_search_space(copy.deepcopy(space))
         return tuner
 
     def _built(self, seed: int, optimize_mode: str) -> Tuner:
@@ -96,8 +100,8 @@ class TunerConformance:
 
     def run(
         self, tuner: Tuner, space: SearchSpace, *, sign: float = 1.0, at_a_time: int = 1, failing: int = 0
-    ) -> tuple[list[dict[str, Any]], list[_Call]]:
-        """Run trials in a tuner, whose values are a fixed function of the architecture.
+    ) -> tuple[list[_Parameters], list[_Call]]:
+        """Runs trials in a tuner, whose values are a fixed function of the architecture.
 
         Args:
             tuner: as ``make`` gives it.
@@ -109,7 +113,7 @@ class TunerConformance:
         Returns:
             What was proposed, as JSON keeps it, and all calls.
         """
-        proposed: list[dict[str, Any]] = []
+        proposed: list[_Parameters] = []
         calls: list[_Call] = []
         running: collections.deque[int] = collections.deque()
         while len(proposed) < self.trials:
@@ -128,26 +132,26 @@ class TunerConformance:
                 calls.append(("tell", ended, value))
         return proposed, calls
 
-    def tell(self, tuner: Tuner, number: int, parameters: dict[str, Any], value: float | None) -> None:
-        """End a trial; metrics and costs go to tuners that take them, as in a study."""
+    def tell(self, tuner: Tuner, number: int, parameters: _Parameters, value: float | None) -> None:
+        """Ends a trial; metrics and costs go to tuners that take them, as in a study."""
         if value is not None:
             given = self._measured(tuner, parameters, value)
             tuner.receive_trial_result(number, copy.deepcopy(parameters), value, **given)
         tuner.trial_end(number, value is not None)
 
-    def _measured(self, tuner: Tuner, parameters: dict[str, Any], value: float) -> dict[str, Any]:
+    def _measured(self, tuner: Tuner, parameters: _Parameters, value: float) -> dict[str, dict[str, float]]:
         seconds = float(sum(np.sum(one["_idx"]) for one in parameters.values()))
         measured = {"metrics": {"metric": value}, "cost": {"seconds": seconds, "parameters": seconds**2}}
         named = inspect.signature(tuner.receive_trial_result).parameters
         takes_any = any(one.kind is one.VAR_KEYWORD for one in named.values())
         return {name: one for name, one in measured.items() if takes_any or name in named}
 
-    def proposals(self, name: str = "large", seed: int = 0) -> list[dict[str, Any]]:
-        """What a new tuner proposes in one of ``SPACES``, one trial after the other."""
+    def proposals(self, name: str = "large", seed: int = 0) -> list[_Parameters]:
+        """Returns what a new tuner proposes in one of ``SPACES``, one trial after the other."""
         return self.run(self.make(SPACES[name], seed), SearchSpace.from_json(SPACES[name]))[0]
 
     def exhaust(self, tuner: Tuner, space: SearchSpace) -> Iterator[Architecture]:
-        """Every proposal until there is none; the values get better and worse."""
+        """Returns every proposal until there is none; the values get better and worse."""
         for number in range(space.size + 1):
             try:
                 parameters = _kept(tuner.generate_parameters(number))
@@ -277,12 +281,12 @@ class TunerConformance:
         space = SearchSpace.from_json(SPACES[_SMALL])
         known = [space.at(index) for index in range(0, space.size, 3)]
         fresh = self.make(SPACES[_SMALL])
-        data: list[dict[str, Any]] = [
+        data: list[ImportedTrial] = [
             {"parameter": parameters, "value": value, **self._measured(fresh, parameters, value)}
             for parameters, value in ((one.parameters(), _value(one)) for one in known)
         ]
         half = len(data) // 2
-        found: list[list[dict[str, Any]]] = []
+        found: list[list[_Parameters]] = []
         for _ in range(2):
             tuner = self.make(SPACES[_SMALL])
             tuner.import_data(copy.deepcopy(data[:half]))
@@ -297,14 +301,14 @@ class TunerConformance:
             assert not later & {one.canonical for one in known}, "an imported architecture was proposed"
 
 
-def _kept(parameters: dict[str, Any]) -> dict[str, Any]:
+def _kept(parameters: _Parameters) -> _Parameters:
     """Parameters as they come back from where they are stored."""
-    kept: dict[str, Any] = json.loads(json.dumps(parameters))
+    kept: _Parameters = json.loads(json.dumps(parameters))
     return kept
 
 
 def _value(architecture: Architecture) -> float:
-    """A number from 0 to 1 for each architecture, to which each decision adds a fixed part."""
+    """Returns a number from 0 to 1 for each architecture, to which each decision adds a fixed part."""
     parts = []
     for key, decision in architecture.indices().items():
         digest = hashlib.sha256(f"{key}{decision}".encode()).digest()
@@ -313,6 +317,6 @@ def _value(architecture: Architecture) -> float:
 
 
 def _global_state() -> str:
-    """All global random states as text."""
+    """Returns all global random states as text."""
     numpy_state = [np.asarray(part).tolist() for part in np.random.get_state()]
     return repr((random.getstate(), numpy_state, torch.get_rng_state().tolist()))

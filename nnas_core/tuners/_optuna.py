@@ -12,15 +12,15 @@ import logging
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from nnas_core.errors import UsageError
 from nnas_core.plugins.arguments import sign_of
 from nnas_core.randomness import derive_seed, generator
-from nnas_core.space.choice import Choice, Decision
-from nnas_core.space.encoding import Code, Codes, Unseen
-from nnas_core.space.search_space import SearchSpace
-from nnas_core.tuners.base import NoMoreTrials, Tuner
+from nnas_core.space.choice import Choice, Decision, Parameter
+from nnas_core.space.encoding import Code, Codes
+from nnas_core.tuners._code_tuner import CodeTuner
+from nnas_core.tuners.base import ImportedTrial
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -84,11 +84,11 @@ class Encoding:
                 self.distributions.update(dict.fromkeys(names, FloatDistribution(0.0, 1.0)))
             self._fields.append((choice, form, names))
 
-    def decode(self, parameters: Mapping[str, Any]) -> Code:
-        """The code of what a sampler proposed."""
+    def decode(self, parameters: Mapping[str, float]) -> Code:
+        """Returns the code of what a sampler proposed."""
         return tuple(self._number(parameters, *field) for field in self._fields)
 
-    def _number(self, parameters: Mapping[str, Any], choice: Choice, form: str, names: list[str]) -> int:
+    def _number(self, parameters: Mapping[str, float], choice: Choice, form: str, names: list[str]) -> int:
         if form == "single":
             return 0
         if form == "number":
@@ -96,9 +96,9 @@ class Encoding:
         scores = [float(parameters[name]) for name in names]
         return choice.number(_highest(scores, choice.n_chosen))
 
-    def encode(self, code: Code) -> dict[str, Any]:
+    def encode(self, code: Code) -> dict[str, float]:
         """Parameters that ``decode`` makes ``code`` of."""
-        found: dict[str, Any] = {}
+        found: dict[str, float] = {}
         for number, (choice, form, names) in zip(code, self._fields, strict=True):
             if form == "number":
                 found[names[0]] = number
@@ -110,7 +110,7 @@ class Encoding:
 
 
 def _form(choice: Choice, continuous: bool) -> str:
-    """How the decisions at a key are written as parameters."""
+    """Names the form in which decisions at a key are parameters."""
     if choice.size == 1:
         return "single"
     if continuous:
@@ -127,7 +127,7 @@ def _highest(scores: list[float], n_chosen: int | None) -> Decision:
     return tuple(sorted(ranked[:n_chosen]))
 
 
-class OptunaTuner(Tuner):
+class OptunaTuner(CodeTuner):
     """A sampler of Optuna in a study in memory that holds what the tuner was told.
 
     An architecture is proposed once. When the sampler comes back to one that is known, it is asked again, ``tries``
@@ -143,9 +143,6 @@ class OptunaTuner(Tuner):
         UsageError: an argument is out of range, or Optuna or what the sampler needs besides is not installed.
     """
 
-    name: ClassVar[str]
-    """What users call the tuner."""
-
     needs: ClassVar[tuple[str, ...]] = ()
     """Packages that the sampler imports, besides Optuna and what nnas itself needs."""
 
@@ -153,7 +150,7 @@ class OptunaTuner(Tuner):
     """True if the sampler knows vectors only."""
 
     tries: ClassVar[int]
-    """How many proposals that are known may come in a row before one is drawn at random."""
+    """Counts the known proposals that may come in a row before one is drawn at random."""
 
     retells: ClassVar[bool]
     """A proposal that is known ends with the value that is known for it, rather than as failed."""
@@ -166,14 +163,14 @@ class OptunaTuner(Tuner):
 
     @abstractmethod
     def _sampler(self, seed: int) -> BaseSampler:
-        """Build the sampler."""
+        """Builds the sampler."""
 
     def _directions(self) -> list[str]:
-        """Of the values that the sampler is told."""
+        """Returns a direction for each value that the sampler is told."""
         return [self.optimize_mode]
 
-    def _values(self, value: float, measured: Mapping[str, Any]) -> list[float] | None:
-        """What the sampler is told of a trial that succeeded; None: that it failed.
+    def _values(self, value: float, measured: Mapping[str, object]) -> list[float] | None:
+        """Returns what the sampler is told of a trial that succeeded; None: that it failed.
 
         Args:
             value: of the study's metric.
@@ -182,14 +179,12 @@ class OptunaTuner(Tuner):
         return [value]
 
     def _adopt(self, trial: FrozenTrial) -> None:
-        """Let the sampler make a trial its own that it did not propose."""
+        """Lets the sampler make a trial its own that it did not propose."""
 
-    def update_search_space(self, search_space: dict[str, Any]) -> None:
-        """Begin an empty study in a space of which nothing was seen."""
+    def _begin(self) -> None:
+        """Begins an empty study."""
         import optuna
 
-        self._codes = Codes(SearchSpace.from_json(search_space))
-        self._unseen = Unseen(self._codes)
         self._encoding = Encoding(self._codes, self.continuous)
         self._results: dict[Code, list[float]] = {}
         self._running: dict[int, tuple[int, Code]] = {}  # by parameter_id: the number in Optuna's study
@@ -200,17 +195,13 @@ class OptunaTuner(Tuner):
                 directions=[optuna.study.StudyDirection[one.upper()] for one in self._directions()],
             )
 
-    def generate_parameters(self, parameter_id: int, **kwargs: Any) -> dict[str, Any]:
-        """Propose what the sampler suggests.
-
-        Raises:
-            NoMoreTrials: every architecture of the space was proposed or imported.
-        """
-        found = self._ask() if self._unseen else None
-        if found is None:
-            raise NoMoreTrials
-        self._running[parameter_id] = found
-        return self._codes.parameters(found[1])
+    def _propose(self, parameter_id: int) -> Code | None:
+        """Proposes what the sampler suggests."""
+        asked = self._ask() if self._unseen else None
+        if asked is None:
+            return None
+        self._running[parameter_id] = asked
+        return asked[1]
 
     def _ask(self) -> tuple[int, Code] | None:
         code: Code | None = None
@@ -228,15 +219,17 @@ class OptunaTuner(Tuner):
         return None if drawn is None else (self._insert(drawn), drawn)
 
     def _near(self, known: Code) -> Code | None:
-        """An unseen architecture that differs from a known one at one key; None if few tries found none."""
+        """Returns an unseen architecture that differs from a known one at one key; None if few tries found none."""
         for _ in range(_MUTANTS):
             if (drawn := self._codes.mutate(known, self._rng)) in self._unseen:
                 self._unseen.see(drawn)
                 return drawn
         return None
 
-    def receive_trial_result(self, parameter_id: int, parameters: dict[str, Any], value: float, **kwargs: Any) -> None:
-        """Tell the sampler the value.
+    def receive_trial_result(
+        self, parameter_id: int, parameters: dict[str, Parameter], value: float, **kwargs: object
+    ) -> None:
+        """Tells the sampler the value.
 
         Args:
             parameter_id: as given to ``generate_parameters``.
@@ -251,13 +244,13 @@ class OptunaTuner(Tuner):
             number = None
         self._learn(code, self._values(value, kwargs), number)
 
-    def trial_end(self, parameter_id: int, success: bool, **kwargs: Any) -> None:
-        """Let the trial fail if no result came."""
+    def trial_end(self, parameter_id: int, success: bool, **kwargs: object) -> None:
+        """Lets the trial fail if no result came."""
         if parameter_id in self._running:
             self._end(self._running.pop(parameter_id)[0], None)
 
-    def import_data(self, data: list[dict[str, Any]]) -> None:
-        """Add finished trials; those without a finite value only count as known.
+    def import_data(self, data: list[ImportedTrial]) -> None:
+        """Adds finished trials; those without a finite value only count as known.
 
         Raises:
             ArchitectureError: a ``parameter`` does not fit the space.
@@ -276,7 +269,7 @@ class OptunaTuner(Tuner):
             self._results[code] = values
 
     def _insert(self, code: Code) -> int:
-        """A running trial that the sampler did not propose."""
+        """Returns a running trial that the sampler did not propose."""
         from optuna.trial import TrialState, create_trial
 
         parameters, distributions = self._encoding.encode(code), self._encoding.distributions
@@ -292,7 +285,7 @@ class OptunaTuner(Tuner):
 
 
 def _require(tuner: str, packages: tuple[str, ...]) -> None:
-    """Refuse to go on without the packages of the extra, none of which is imported."""
+    """Refuses to go on without the packages of the extra, none of which is imported."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     hint = "pip install 'nnas[optuna]'"
     if missing:
@@ -305,7 +298,7 @@ def _require(tuner: str, packages: tuple[str, ...]) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what Optuna says of a new study, and of options that it calls experimental; as before after that."""
+    """Silences what Optuna says of a new study and of options that it calls experimental."""
     from optuna.exceptions import ExperimentalWarning
 
     logger = logging.getLogger("optuna")

@@ -11,7 +11,7 @@ __all__ = ["ranks"]
 
 
 def ranks(values: Sequence[float]) -> NDArray[np.float64]:
-    """The rank of each value, from -1 for the lowest to 1 for the highest; equal ones share the mean of theirs.
+    """Returns the rank of each value, from -1 for the lowest to 1 for the highest; equal ones share the mean of theirs.
 
     Args:
         values: finite, at least one; the rank of a single one is 0.

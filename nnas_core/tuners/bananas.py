@@ -9,18 +9,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnas_core.errors import UsageError
-from nnas_core.plugins.arguments import check_count, check_range, sign_of
-from nnas_core.randomness import generator
-from nnas_core.space.encoding import Code, Codes, Unseen
+from nnas_core.plugins.arguments import check_count, check_range
+from nnas_core.space.encoding import Code
 from nnas_core.space.search_space import SearchSpace
+from nnas_core.tuners._code_tuner import LearningTuner
 from nnas_core.tuners._ranks import ranks
-from nnas_core.tuners.base import NoMoreTrials, Tuner
 
 __all__ = ["BananasTuner", "Ensemble", "features", "thompson"]
 
@@ -30,7 +29,7 @@ _TRIES = 20
 """Mutations in a row that may lead to known architectures before a candidate is given up."""
 
 
-class BananasTuner(Tuner):
+class BananasTuner(LearningTuner):
     """Bayesian optimization with an ensemble of networks instead of a Gaussian process.
 
     The first ``num_init`` architectures are drawn at random. Then, again and again, the ensemble is trained from
@@ -71,6 +70,8 @@ class BananasTuner(Tuner):
         UsageError: an argument is out of range.
     """
 
+    name = "bananas"
+
     def __init__(
         self,
         encoding: Literal["adjacency", "path"] = "adjacency",
@@ -100,7 +101,6 @@ class BananasTuner(Tuner):
         check_count("bananas: width", width)
         check_count("bananas: epochs", epochs)
         check_range("bananas: learning_rate", learning_rate, "(0, inf)")
-        self._sign = sign_of("bananas: optimize_mode", optimize_mode)
         self._length = path_length if encoding == "path" else 1
         self._init = num_init
         self._batch = batch_size
@@ -110,54 +110,27 @@ class BananasTuner(Tuner):
         self._hidden = [width] * layers
         self._epochs = epochs
         self._rate = learning_rate
-        self._rng = generator(seed, "tuner", "bananas")
 
-    def update_search_space(self, search_space: dict[str, Any]) -> None:
-        """Begin with random architectures, in a space of which nothing was seen."""
-        self._codes = Codes(SearchSpace.from_json(search_space))
-        self._unseen = Unseen(self._codes)
+    def _begin(self) -> None:
+        """Begins with random architectures."""
         self._values: dict[Code, float] = {}
         self._next: list[Code] = []  # chosen and not yet proposed, the best last
 
-    def generate_parameters(self, parameter_id: int, **kwargs: Any) -> dict[str, Any]:
-        """Propose a random architecture while few are known, the next of those that were chosen after that.
-
-        Raises:
-            NoMoreTrials: every architecture of the space was proposed or imported.
-        """
-        code = self._propose() if self._unseen else None
-        if code is None:
-            raise NoMoreTrials
-        self._unseen.see(code)
-        return self._codes.parameters(code)
-
-    def receive_trial_result(self, parameter_id: int, parameters: dict[str, Any], value: float, **kwargs: Any) -> None:
-        """Remember the value for the next training."""
-        self._values[self._codes.read(parameters)] = self._sign * value
-
-    def import_data(self, data: list[dict[str, Any]]) -> None:
-        """Learn from architectures that were tried elsewhere; they count as those that the tuner begins with.
-
-        Those without a finite value only count as known.
-
-        Raises:
-            ArchitectureError: a ``parameter`` does not fit the space.
-        """
-        for code, value in self._codes.trials(data):
-            self._unseen.see(code)
-            if value is not None:
-                self._values[code] = self._sign * value
-
-    def _propose(self) -> Code | None:
-        if len(self._values) < self._init:
+    def _propose(self, parameter_id: int) -> Code | None:
+        """Proposes a random architecture while few are known, the next of those that were chosen after that."""
+        if len(self._values) < self._init or not self._unseen:
             return self._unseen.draw(self._rng)
         self._next = [code for code in self._next if code in self._unseen]  # some may have been imported
         if not self._next:
             self._next = self._choose()[::-1]
         return self._next.pop() if self._next else self._unseen.draw(self._rng)
 
+    def _learn(self, code: Code, value: float, parameter_id: int | None) -> None:
+        """Remembers the value for the next training; trials of elsewhere count among the first ``num_init``."""
+        self._values[code] = value
+
     def _choose(self) -> list[Code]:
-        """The candidates with the highest draws, the best first; fewer, or none, where few are unknown."""
+        """Returns the candidates with the highest draws, the best first; fewer, or none, where few are unknown."""
         known = list(self._values)
         candidates = self._mutated(sorted(known, key=self._values.__getitem__, reverse=True)[: self._parents])
         if len(candidates) <= 1:
@@ -181,7 +154,7 @@ class BananasTuner(Tuner):
         return list(found)
 
     def _encoded(self, codes: list[Code]) -> _Array:
-        """The inputs ``[len(codes), I]``, without those that are 0 for all of them."""
+        """Returns the inputs ``[len(codes), I]``, without those that are 0 for all of them."""
         columns: dict[tuple[int, ...], int] = {}
         rows = [
             [columns.setdefault(feature, len(columns)) for feature in features(self._codes.space, code, self._length)]
@@ -194,7 +167,7 @@ class BananasTuner(Tuner):
 
 
 def features(space: SearchSpace, code: Code, length: int) -> list[tuple[int, ...]]:
-    """The inputs that are 1 for an architecture.
+    """Returns the inputs that are 1 for an architecture.
 
     Args:
         space: of the architecture.
@@ -258,7 +231,7 @@ class Ensemble:
             weights[:, -1] = 0.0
 
     def _layers(self, vector: _Array) -> list[_Array]:
-        """The layers ``[M, inputs + 1, outputs]`` as views of a vector."""
+        """Returns the layers ``[M, inputs + 1, outputs]`` as views of a vector."""
         ends = list(itertools.accumulate(map(math.prod, self._shapes), initial=0))
         return [
             vector[start:end].reshape(shape)
@@ -266,7 +239,7 @@ class Ensemble:
         ]
 
     def _forward(self, inputs: _Array) -> list[_Array]:
-        """What each layer receives, and at the end what the last gives, ``[M, B, 1]``."""
+        """Returns the input of each layer, and after them the output of the last, ``[M, B, 1]``."""
         states = [inputs]
         layers = self._layers(self.parameters)
         for number, weights in enumerate(layers, start=1):
@@ -276,11 +249,11 @@ class Ensemble:
         return states
 
     def predict(self, inputs: _Array) -> _Array:
-        """The predictions ``[M, B]`` for inputs ``[B, I]``."""
+        """Returns the predictions ``[M, B]`` for inputs ``[B, I]``."""
         return self._forward(inputs)[-1][:, :, 0]
 
     def gradient(self, inputs: _Array, targets: _Array) -> _Array:
-        """Of the sum over the networks of their mean absolute errors, in the order of ``parameters``.
+        """Differentiates the sum of the mean absolute errors of all networks, in the order of ``parameters``.
 
         Args:
             inputs: ``[B, I]``.
@@ -298,7 +271,7 @@ class Ensemble:
         return gradient
 
     def fit(self, inputs: _Array, targets: _Array, steps: int, learning_rate: float) -> None:
-        """Train by Adam (Kingma and Ba, arXiv:1412.6980) with all values in each step.
+        """Trains by Adam (Kingma and Ba, arXiv:1412.6980) with all values in each step.
 
         Args:
             inputs: ``[B, I]``.

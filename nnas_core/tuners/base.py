@@ -7,9 +7,16 @@ for it needs only another import.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
-__all__ = ["NoMoreTrials", "Tuner"]
+if TYPE_CHECKING:
+    from nnas_core.space.choice import Parameter
+    from nnas_core.space.search_space import SearchSpaceDocument
+
+__all__ = ["ImportedTrial", "NoMoreTrials", "Tuner"]
+
+ImportedTrial: TypeAlias = dict[str, object]
+"""A trial of elsewhere: its ``parameter``, its ``value``, and, where they are known, its ``metrics`` and ``cost``."""
 
 
 class NoMoreTrials(Exception):
@@ -17,7 +24,7 @@ class NoMoreTrials(Exception):
 
 
 class Tuner(ABC):
-    """Base of all tuners; a subclass in one file of your own is used as ``--tuner file.py:Class``.
+    """Base of all tuners; a subclass in one file of your own is named as ``file.py:Class``.
 
     A tuner keeps no files. A resumed study builds a fresh one with the same arguments and repeats all calls
     in their old order, so whatever is drawn at random must come from a generator made from ``seed``.
@@ -34,8 +41,8 @@ class Tuner(ABC):
         self.optimize_mode = optimize_mode
 
     @abstractmethod
-    def update_search_space(self, search_space: dict[str, Any]) -> None:
-        """Receive the search-space JSON; called once, before anything is proposed.
+    def update_search_space(self, search_space: SearchSpaceDocument) -> None:
+        """Receives the search-space JSON; called once, before anything is proposed.
 
         Args:
             search_space: key -> ``{"_type": "layer_choice", "_value": [names]}`` or
@@ -43,8 +50,8 @@ class Tuner(ABC):
         """
 
     @abstractmethod
-    def generate_parameters(self, parameter_id: int, **kwargs: Any) -> dict[str, Any]:
-        """Propose trial ``parameter_id`` (0, 1, 2, ...).
+    def generate_parameters(self, parameter_id: int, **kwargs: object) -> dict[str, Parameter]:
+        """Proposes trial ``parameter_id`` (0, 1, 2, ...).
 
         Returns:
             key -> ``{"_value": name, "_idx": index}`` for a layer choice, lists of both for an input choice.
@@ -53,9 +60,11 @@ class Tuner(ABC):
             NoMoreTrials: there is nothing left to propose, now or ever.
         """
 
-    def generate_multiple_parameters(self, parameter_id_list: list[int], **kwargs: Any) -> list[dict[str, Any]]:
-        """Propose several trials; fewer than asked for when ``NoMoreTrials`` comes in between."""
-        proposals: list[dict[str, Any]] = []
+    def generate_multiple_parameters(
+        self, parameter_id_list: list[int], **kwargs: object
+    ) -> list[dict[str, Parameter]]:
+        """Proposes several trials; fewer than asked for when ``NoMoreTrials`` comes in between."""
+        proposals: list[dict[str, Parameter]] = []
         for parameter_id in parameter_id_list:
             try:
                 proposals.append(self.generate_parameters(parameter_id, **kwargs))
@@ -64,8 +73,10 @@ class Tuner(ABC):
         return proposals
 
     @abstractmethod
-    def receive_trial_result(self, parameter_id: int, parameters: dict[str, Any], value: float, **kwargs: Any) -> None:
-        """Learn the final metric of a trial that succeeded.
+    def receive_trial_result(
+        self, parameter_id: int, parameters: dict[str, Parameter], value: float, **kwargs: object
+    ) -> None:
+        """Learns the final metric of a trial that succeeded.
 
         Args:
             parameter_id: as given to ``generate_parameters``.
@@ -73,8 +84,8 @@ class Tuner(ABC):
             value: finite; larger is better unless ``optimize_mode`` is ``"minimize"``.
         """
 
-    def trial_end(self, parameter_id: int, success: bool, **kwargs: Any) -> None:
-        """Learn that a trial ended; after ``receive_trial_result`` when it succeeded."""
+    def trial_end(self, parameter_id: int, success: bool, **kwargs: object) -> None:
+        """Learns that a trial ended; after ``receive_trial_result`` when it succeeded."""
 
-    def import_data(self, data: list[dict[str, Any]]) -> None:
-        """Learn from trials of elsewhere: objects with ``parameter`` and ``value``."""
+    def import_data(self, data: list[ImportedTrial]) -> None:
+        """Learns from trials of elsewhere."""

@@ -11,17 +11,15 @@ import itertools
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnas_core.plugins.arguments import check_count, check_range, sign_of
-from nnas_core.randomness import generator
-from nnas_core.space.encoding import Code, Codes, Unseen
+from nnas_core.plugins.arguments import check_count, check_range
+from nnas_core.space.encoding import Code
 from nnas_core.space.search_space import SearchSpace
+from nnas_core.tuners._code_tuner import LearningTuner
 from nnas_core.tuners._ranks import ranks
-from nnas_core.tuners.base import NoMoreTrials, Tuner
 
 __all__ = ["BayesTuner", "Kernel", "Posterior", "coordinates", "normal_scores"]
 
@@ -49,7 +47,7 @@ _CLIMBS, _MOST_STEPS = 30, 250
 """Steps from the best of a selection, and neighbours that are looked at for each."""
 
 
-class BayesTuner(Tuner):
+class BayesTuner(LearningTuner):
     """Bayesian optimization with a linear model.
 
     Every decision has a weight, and so has every pair of decisions at two keys; what is not known of them is a normal
@@ -76,19 +74,17 @@ class BayesTuner(Tuner):
         UsageError: an argument is out of range.
     """
 
+    name = "bayes"
+
     def __init__(self, num_init: int = 20, beta: float = 4.0, seed: int = 0, optimize_mode: str = "maximize") -> None:
         super().__init__(seed, optimize_mode)
         check_count("bayes: num_init", num_init)
         check_range("bayes: beta", beta, "[0, inf)")
-        self._sign = sign_of("bayes: optimize_mode", optimize_mode)
         self._starts = num_init
         self._beta = beta
-        self._rng = generator(seed, "tuner", "bayes")
 
-    def update_search_space(self, search_space: dict[str, Any]) -> None:
-        """Begin with a space of which nothing is known."""
-        self._codes = Codes(SearchSpace.from_json(search_space))
-        self._unseen = Unseen(self._codes)
+    def _begin(self) -> None:
+        """Begins with a space of which nothing is known."""
         self._values: dict[Code, float] = {}  # in the order that they came
         self._running: dict[int, Code] = {}
         self._failed: set[Code] = set()
@@ -102,51 +98,30 @@ class BayesTuner(Tuner):
             self._every = coordinates(self._codes.space, self._listed)
             self._untried = np.ones(len(self._listed), dtype=bool)
 
-    def generate_parameters(self, parameter_id: int, **kwargs: Any) -> dict[str, Any]:
-        """Propose a random architecture at first, then the one with the highest upper confidence bound.
-
-        Raises:
-            NoMoreTrials: every architecture of the space was proposed or imported.
-        """
+    def _propose(self, parameter_id: int) -> Code | None:
+        """Proposes a random architecture at first, then the one with the highest upper confidence bound."""
         ready = len(self._values) - len(self._failed) >= self._starts and bool(self._unseen)
         code = self._best() if ready else self._unseen.draw(self._rng)
-        if code is None:
-            raise NoMoreTrials
-        self._see(code)
-        self._running[parameter_id] = code
-        return self._codes.parameters(code)
+        if code is not None:
+            self._running[parameter_id] = code
+        return code
 
-    def receive_trial_result(self, parameter_id: int, parameters: dict[str, Any], value: float, **kwargs: Any) -> None:
-        """Add a value to the model."""
-        self._learn(self._codes.read(parameters), value)
+    def _learn(self, code: Code, value: float, parameter_id: int | None) -> None:
+        """Adds a value to the model."""
+        self._failed.discard(code)
+        self._values[code] = value
 
-    def trial_end(self, parameter_id: int, success: bool, **kwargs: Any) -> None:
-        """Take the trial for one that no longer runs; one that failed for as bad as the worst."""
+    def trial_end(self, parameter_id: int, success: bool, **kwargs: object) -> None:
+        """Takes the trial for one that no longer runs; one that failed for as bad as the worst."""
         code = self._running.pop(parameter_id, None)
         if code is not None and not success and code not in self._values:
             self._failed.add(code)
             self._values[code] = -math.inf  # ranks are all that counts
 
-    def import_data(self, data: list[dict[str, Any]]) -> None:
-        """Add values of elsewhere to the model; architectures without a finite value only count as known.
-
-        Raises:
-            ArchitectureError: a ``parameter`` does not fit the space.
-        """
-        for code, value in self._codes.trials(data):
-            self._see(code)
-            if value is not None:
-                self._learn(code, value)
-
     def _see(self, code: Code) -> None:
-        self._unseen.see(code)
+        super()._see(code)
         if self._listed is not None:
             self._untried[np.ravel_multi_index(code, self._codes.sizes)] = False
-
-    def _learn(self, code: Code, value: float) -> None:
-        self._see(code)
-        self._failed.discard(code)
-        self._values[code] = self._sign * value
 
     def _best(self) -> Code | None:
         known, model = self._known()
@@ -161,7 +136,7 @@ class BayesTuner(Tuner):
         return self._climb(model, known, scores)
 
     def _known(self) -> tuple[list[Code], Posterior]:
-        """The codes that the model is made of, and the model; a new one where it is time to choose a kernel."""
+        """Returns the codes that the model is made of, and the model; a new one where it is time to choose a kernel."""
         tried = list(self._values)
         if self._model is None or len(tried) >= self._fitted + min(_NEWEST, self._fitted // 2):
             best = set(sorted(tried, key=lambda code: -self._values[code])[: _MOST_VALUES // 2])
@@ -174,7 +149,7 @@ class BayesTuner(Tuner):
         return [*self._base, *tried[self._fitted :]], self._model
 
     def _climb(self, model: Posterior, known: Sequence[Code], scores: _Floats) -> Code | None:
-        """The best of a selection, and from there on the best neighbour as long as one is better."""
+        """Returns the best of a selection, and from there on the best neighbour as long as one is better."""
         width = max(1, len(coordinates(self._codes.space, known[:1])[0]))
         count = max(64, min(_CANDIDATES, _MOST_WORK // (width * max(1, len(known)))))
         parents = [known[place] for place in np.argsort(-scores, kind="stable")[:_PARENTS]]
@@ -205,7 +180,7 @@ class BayesTuner(Tuner):
 
 
 def normal_scores(values: Sequence[float]) -> _Floats:
-    """The quantiles of a normal distribution that the ranks of ``values`` stand for, scaled to variance 1.
+    """Returns the quantiles of a normal distribution that the ranks of ``values`` stand for, scaled to variance 1.
 
     Equal values have equal scores; all are 0 where all values are equal.
     """
@@ -272,7 +247,7 @@ class Kernel:
         return self._of_equal[equal.astype(np.int64)]
 
     def log_likelihood(self, rows: _Rows, scores: _Floats) -> float:
-        """Of ``scores`` ``[n]``, up to a constant, at the overall scale that is best for them (equation 2.30)."""
+        """Returns that of ``scores`` ``[n]``, up to a constant, at the scale that is best for them (equation 2.30)."""
         count = len(rows)
         factor = np.linalg.cholesky(self.between(rows, rows) + self.noise * np.eye(count))
         whitened = np.linalg.solve(factor, scores)
@@ -281,7 +256,7 @@ class Kernel:
 
     @classmethod
     def most_likely(cls, rows: _Rows, scores: _Floats) -> Kernel:
-        """The kernel whose share and noise, of a few, make ``scores`` likeliest."""
+        """Returns the kernel whose share and noise, of a few, make ``scores`` likeliest."""
         width = rows.shape[1]
         shares = _SHARES if width > 1 else (0.0,)
         kernels = [cls(width, share, noise) for share in shares for noise in _NOISES]
@@ -307,7 +282,7 @@ class Posterior:
         self._whitened = np.zeros(0)
 
     def condition(self, rows: _Rows) -> None:
-        """Take ``rows`` ``[n, M]`` for measured; what they have in common with the rows before is kept."""
+        """Takes ``rows`` ``[n, M]`` for measured; what they have in common with the rows before is kept."""
         both = min(len(rows), len(self._rows))
         differ = np.flatnonzero((rows[:both] != self._rows[:both]).any(axis=1))
         kept = int(differ[0]) if len(differ) else both
@@ -332,7 +307,7 @@ class Posterior:
         self._inverse, self._pulls = inverse, pulls
 
     def learn(self, scores: _Floats) -> None:
-        """Give the first rows their values ``[k]``, ``k <= n``; the others get what the model expects of them.
+        """Gives the first rows their values ``[k]``, ``k <= n``; the others get what the model expects of them.
 
         So these change no expectation, but variances.
         """

@@ -7,18 +7,15 @@ Source: White, Nolen and Savani, "Exploring the Loss Landscape in Neural Archite
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from nnas_core.plugins.arguments import check_count, check_flag, sign_of
-from nnas_core.randomness import generator
-from nnas_core.space.encoding import Code, Codes, Unseen, shuffled
-from nnas_core.space.search_space import SearchSpace
-from nnas_core.tuners.base import NoMoreTrials, Tuner
+from nnas_core.plugins.arguments import check_count, check_flag
+from nnas_core.space.encoding import Code, shuffled
+from nnas_core.tuners._code_tuner import LearningTuner
 
 __all__ = ["LocalSearchTuner"]
 
 
-class LocalSearchTuner(Tuner):
+class LocalSearchTuner(LearningTuner):
     """Hill climbing with restarts, in which no architecture is tried twice.
 
     A climb begins at the best of ``num_init`` random architectures. Their neighbours are tried in random order,
@@ -45,6 +42,8 @@ class LocalSearchTuner(Tuner):
         UsageError: an argument is out of range.
     """
 
+    name = "local-search"
+
     def __init__(
         self,
         num_init: int = 10,
@@ -55,75 +54,52 @@ class LocalSearchTuner(Tuner):
         super().__init__(seed, optimize_mode)
         check_count("local-search: num_init", num_init)
         check_flag("local-search: query_full_neighbourhood", query_full_neighbourhood)
-        self._sign = sign_of("local-search: optimize_mode", optimize_mode)
         self._starts = num_init
         self._full = query_full_neighbourhood
-        self._rng = generator(seed, "tuner", "local-search")
 
-    def update_search_space(self, search_space: dict[str, Any]) -> None:
-        """Begin with the first climb, in a space of which nothing was seen."""
-        self._codes = Codes(SearchSpace.from_json(search_space))
-        self._unseen = Unseen(self._codes)
+    def _begin(self) -> None:
+        """Begins with the first climb."""
         self._values: dict[Code, float] = {}
         self._optima: list[float] = []  # where the climbs that are over ended
         self._running: dict[int, int] = {}  # proposals without a result: their climbs
-        self._begin()
+        self._begin_climb()
 
-    def generate_parameters(self, parameter_id: int, **kwargs: Any) -> dict[str, Any]:
-        """Propose a random architecture where a climb begins, a neighbour of the best after that.
+    def _propose(self, parameter_id: int) -> Code | None:
+        """Proposes a random architecture where a climb begins, a neighbour of the best after that."""
+        code = self._next_step() if self._unseen else None
+        if code is not None:
+            self._running[parameter_id] = len(self._optima)
+        return code
 
-        Raises:
-            NoMoreTrials: every architecture of the space was proposed or imported.
+    def _learn(self, code: Code, value: float, parameter_id: int | None) -> None:
+        """Lets the architecture be the next step of the climb if it is the best of it.
+
+        One that was tried elsewhere stands for a random one of the climb's start.
         """
-        code = self._propose() if self._unseen else None
-        if code is None:
-            raise NoMoreTrials
-        self._unseen.see(code)
-        self._running[parameter_id] = len(self._optima)
-        return self._codes.parameters(code)
-
-    def receive_trial_result(self, parameter_id: int, parameters: dict[str, Any], value: float, **kwargs: Any) -> None:
-        """Let the architecture be the next step of the climb if it is the best of it."""
-        code = self._codes.read(parameters)
-        climb = self._running.pop(parameter_id, len(self._optima))
-        self._learn(code, value)
-        if climb == len(self._optima) or self._values[code] > self._optima[climb]:
+        climb = len(self._optima)
+        if parameter_id is None:
+            self._started += 1
+        else:
+            climb = self._running.pop(parameter_id, climb)
+        self._values[code] = value
+        if climb == len(self._optima) or value > self._optima[climb]:
             self._consider(code)
 
-    def trial_end(self, parameter_id: int, success: bool, **kwargs: Any) -> None:
-        """Forget the proposal of a trial that failed."""
+    def trial_end(self, parameter_id: int, success: bool, **kwargs: object) -> None:
+        """Forgets the proposal of a trial that failed."""
         self._running.pop(parameter_id, None)
 
-    def import_data(self, data: list[dict[str, Any]]) -> None:
-        """Let architectures that were tried elsewhere join the climb; each stands for a random one of its start.
-
-        Those without a finite value only count as known.
-
-        Raises:
-            ArchitectureError: a ``parameter`` does not fit the space.
-        """
-        for code, value in self._codes.trials(data):
-            self._unseen.see(code)
-            if value is not None:
-                self._learn(code, value)
-                self._consider(code)
-                self._started += 1
-
-    def _begin(self) -> None:
+    def _begin_climb(self) -> None:
         self._started = 0
         self._top: Code | None = None  # the best of this climb
         self._centre: Code | None = None  # whose neighbours are tried; None until the climb has its random ones
         self._order: Iterator[int] = iter(())  # of the neighbours that are left
 
-    def _learn(self, code: Code, value: float) -> None:
-        self._unseen.see(code)
-        self._values[code] = self._sign * value
-
     def _consider(self, code: Code) -> None:
         if self._top is None or self._values[code] > self._values[self._top]:
             self._top = code
 
-    def _propose(self) -> Code | None:
+    def _next_step(self) -> Code | None:
         while True:
             if self._top is None or (self._centre is None and self._started < self._starts):
                 self._started += 1
@@ -135,10 +111,10 @@ class LocalSearchTuner(Tuner):
                 self._order = shuffled(self._rng, self._codes.degree)
             else:
                 self._optima.append(self._values[self._top])
-                self._begin()
+                self._begin_climb()
 
     def _neighbour(self, centre: Code) -> Code | None:
-        """The next neighbour that is unseen; None where all were tried, or the climb can go on from a better one."""
+        """Returns the next unseen neighbour; None where all were tried, or the climb can go on from a better one."""
         while self._full or self._top == centre:
             index = next(self._order, None)
             if index is None:

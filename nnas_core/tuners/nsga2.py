@@ -88,8 +88,8 @@ class Nsga2Tuner(OptunaTuner):
     def _directions(self) -> list[str]:
         return [self.optimize_mode, *self._objectives.values()]
 
-    def _values(self, value: float, measured: Mapping[str, Any]) -> list[float] | None:
-        metrics, cost = measured.get("metrics") or {}, measured.get("cost") or {}
+    def _values(self, value: float, measured: Mapping[str, object]) -> list[float] | None:
+        metrics, cost = _numbers(measured, "metrics"), _numbers(measured, "cost")
         values = [value]
         for objective in self._objectives:
             found = finite(metrics.get(objective, cost.get(objective)))
@@ -109,3 +109,9 @@ class Nsga2Tuner(OptunaTuner):
 
     def _adopt(self, trial: FrozenTrial) -> None:
         self._generations.get_trial_generation(self._study, trial)
+
+
+def _numbers(measured: Mapping[str, object], kind: str) -> Mapping[str, object]:
+    """Returns the metrics or the costs of a trial; empty where none came."""
+    numbers = measured.get(kind)
+    return numbers if isinstance(numbers, Mapping) else {}

@@ -8,27 +8,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
-from nnas_core.plugins.arguments import check_count, check_range, sign_of
-from nnas_core.randomness import derive_seed, generator
+from nnas_core.plugins.arguments import check_count, check_range
+from nnas_core.randomness import derive_seed
 from nnas_core.space.choice import Choice
-from nnas_core.space.encoding import Code, Codes, Unseen
+from nnas_core.space.encoding import Code
 from nnas_core.space.search_space import SearchSpace
+from nnas_core.tuners._code_tuner import LearningTuner
 from nnas_core.tuners._ranks import ranks
-from nnas_core.tuners.base import NoMoreTrials, Tuner
 
 __all__ = ["Policy", "PpoTuner", "advantages_of", "loss_of"]
 
 _HEATING, _HOTTEST = 1.5, 50.0
-"""What the temperature is multiplied by after a batch of known architectures, and up to where."""
+"""A batch of known architectures multiplies the temperature by the first, up to the second."""
 
 
-class PpoTuner(Tuner):
+class PpoTuner(LearningTuner):
     """Reinforcement learning in which an architecture is an episode and each key a step, or several.
 
     A recurrent network reads what was decided so far and gives the probabilities of what is decided next, and an
@@ -66,6 +65,8 @@ class PpoTuner(Tuner):
         UsageError: an argument is out of range.
     """
 
+    name = "ppo"
+
     policy: Policy
 
     def __init__(
@@ -98,7 +99,6 @@ class PpoTuner(Tuner):
         check_range("ppo: lam", lam, "[0, 1]")
         check_count("ppo: hidden_size", hidden_size)
         check_count("ppo: embedding_size", embedding_size)
-        self._sign = sign_of("ppo: optimize_mode", optimize_mode)
         self._trials = trials_per_update
         self._epochs = epochs_per_update
         self._minibatch = minibatch_size
@@ -110,13 +110,10 @@ class PpoTuner(Tuner):
         self._gamma = gamma
         self._lam = lam
         self._sizes = (hidden_size, embedding_size)
-        self._rng = generator(seed, "tuner", "ppo")
         self._draws = torch.Generator().manual_seed(derive_seed(seed, "tuner", "ppo", "policy"))
 
-    def update_search_space(self, search_space: dict[str, Any]) -> None:
-        """Begin with a policy that knows nothing, in a space of which nothing was seen."""
-        self._codes = Codes(SearchSpace.from_json(search_space))
-        self._unseen = Unseen(self._codes)
+    def _begin(self) -> None:
+        """Begins with a policy that knows nothing."""
         self.policy = Policy(self._codes.space, *self._sizes, self._draws)
         self._optimizer = torch.optim.Adam(self.policy.parameters(), lr=self._rate, eps=1e-5)
         self._values: list[float] = []  # all that are known
@@ -124,40 +121,28 @@ class PpoTuner(Tuner):
         self._batch: list[tuple[Code, Tensor]] = []  # to learn from: of the last of them
         self._source = self._proposals()
 
-    def generate_parameters(self, parameter_id: int, **kwargs: Any) -> dict[str, Any]:
-        """Propose what the policy draws.
-
-        Raises:
-            NoMoreTrials: every architecture of the space was proposed or imported.
-        """
+    def _propose(self, parameter_id: int) -> Code | None:
+        """Proposes what the policy draws."""
         drawn = next(self._source, None)
         code, temperature = drawn if drawn is not None else (self._unseen.draw(self._rng), math.inf)
-        if code is None:
-            raise NoMoreTrials
-        self._unseen.see(code)
-        self._running[parameter_id] = self._log_probability(code, temperature)
-        return self._codes.parameters(code)
+        if code is not None:
+            self._running[parameter_id] = self._log_probability(code, temperature)
+        return code
 
-    def receive_trial_result(self, parameter_id: int, parameters: dict[str, Any], value: float, **kwargs: Any) -> None:
-        """Let the policy learn once enough trials have come."""
-        self._learn(self._codes.read(parameters), self._running.pop(parameter_id, None), value)
+    def _learn(self, code: Code, value: float, parameter_id: int | None) -> None:
+        """Lets the policy learn once enough trials have come; one of elsewhere counts as if it had drawn it now."""
+        log_p = None if parameter_id is None else self._running.pop(parameter_id, None)
+        self._values.append(value)
+        self._batch.append((code, self._log_probability(code) if log_p is None else log_p))
+        if len(self._batch) == self._trials:
+            if self.policy.steps:
+                self._update()
+            self._batch.clear()
+            self._source = self._proposals()
 
-    def trial_end(self, parameter_id: int, success: bool, **kwargs: Any) -> None:
-        """Forget the proposal of a trial that failed."""
+    def trial_end(self, parameter_id: int, success: bool, **kwargs: object) -> None:
+        """Forgets the proposal of a trial that failed."""
         self._running.pop(parameter_id, None)
-
-    def import_data(self, data: list[dict[str, Any]]) -> None:
-        """Let the policy learn from trials of elsewhere, as if it had drawn these architectures now.
-
-        Those without a finite value only count as known.
-
-        Raises:
-            ArchitectureError: a ``parameter`` does not fit the space.
-        """
-        for code, value in self._codes.trials(data):
-            self._unseen.see(code)
-            if value is not None:
-                self._learn(code, None, value)
 
     def _proposals(self) -> Iterator[tuple[Code, float]]:
         """Unknown architectures that the policy draws, as long as it is what it is now; and their temperatures."""
@@ -174,22 +159,12 @@ class PpoTuner(Tuner):
 
     @torch.no_grad()
     def _log_probability(self, code: Code, temperature: float = 1.0) -> Tensor:
-        """Of each step ``[T]``."""
+        """Computes the log-probability of each step, ``[T]``."""
         if not self.policy.steps:
             return torch.zeros(0)
         actions = torch.tensor(self.policy.actions(code)).unsqueeze(1)
         log_p: Tensor = self.policy(actions, temperature)[0]
         return log_p.gather(2, actions.unsqueeze(2))[:, 0, 0]
-
-    def _learn(self, code: Code, log_p: Tensor | None, value: float) -> None:
-        """Learn a value; ``log_p`` None: not of a proposal, so the policy is asked now."""
-        self._values.append(self._sign * value)
-        self._batch.append((code, self._log_probability(code) if log_p is None else log_p))
-        if len(self._batch) == self._trials:
-            if self.policy.steps:
-                self._update()
-            self._batch.clear()
-            self._source = self._proposals()
 
     def _update(self) -> None:
         codes, log_ps = zip(*self._batch, strict=True)
@@ -250,7 +225,7 @@ def loss_of(
     vf_coef: float,
     ent_coef: float,
 ) -> Tensor:
-    """The negative of equation 9, a mean over steps and episodes.
+    """Returns the negative of equation 9, a mean over steps and episodes.
 
     Args:
         log_p: of all actions ``[T, B, W]``, minus infinity where one is impossible.
@@ -321,7 +296,7 @@ class Policy(nn.Module):
         self.value_bias = nn.Parameter(torch.zeros(self.steps, dtype=torch.float64))
 
     def actions(self, code: Code) -> list[int]:
-        """The actions ``[T]`` that make an architecture."""
+        """Returns the actions ``[T]`` that make an architecture."""
         found: list[int] = []
         for place, choice, span in self._spans:
             if choice.n_chosen == 1:
@@ -332,7 +307,7 @@ class Policy(nn.Module):
         return found
 
     def code(self, actions: Sequence[int]) -> Code:
-        """The architecture that actions make; the inverse of ``actions``."""
+        """Returns the architecture that actions make; the inverse of ``actions``."""
         code = [0] * self._keys
         for place, choice, span in self._spans:
             if choice.n_chosen == 1:
@@ -359,7 +334,7 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def draw(self, count: int, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
-        """The actions ``[T, count]`` of architectures that are drawn independently."""
+        """Returns the actions ``[T, count]`` of architectures that are drawn independently."""
         actions = torch.zeros(self.steps, count, dtype=torch.long)
         given, state = self._start(actions), None
         for step in range(self.steps):
@@ -370,11 +345,11 @@ class Policy(nn.Module):
         return actions
 
     def _start(self, actions: Tensor) -> Tensor:
-        """What the first step reads ``[1, B, E]``."""
+        """Returns the input of the first step, ``[1, B, E]``."""
         return self.embedding.new_zeros(1, actions.shape[1], self.embedding.shape[2])
 
     def _prior(self, step: int, actions: Tensor) -> Tensor:
-        """What is added to the logits of a step, given the actions before it: ``[B, W]``, or ``[W]`` for all."""
+        """Returns an offset for the logits of a step, given the actions before it: ``[B, W]``, or ``[W]`` for all."""
         if step not in self._counted:
             return self._mask[step]
         choice, start = self._counted[step]
@@ -386,5 +361,5 @@ class Policy(nn.Module):
 
 
 def _fill(weights: Tensor, limit: float, generator: torch.Generator) -> None:
-    """Draw weights uniformly between ``-limit`` and ``limit``."""
+    """Draws weights uniformly between ``-limit`` and ``limit``."""
     weights.data.copy_((2 * torch.rand(weights.shape, generator=generator, dtype=torch.float64) - 1) * limit)

@@ -7,14 +7,11 @@ Source: Guo et al., "Single Path One-Shot Neural Architecture Search with Unifor
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from nnas_core.errors import UsageError
-from nnas_core.plugins.arguments import check_count, check_range, sign_of
-from nnas_core.randomness import generator
-from nnas_core.space.encoding import Code, Codes, Unseen
-from nnas_core.space.search_space import SearchSpace
-from nnas_core.tuners.base import NoMoreTrials, Tuner
+from nnas_core.plugins.arguments import check_count, check_range
+from nnas_core.space.encoding import Code
+from nnas_core.tuners._code_tuner import LearningTuner
 
 __all__ = ["SposEvolutionTuner"]
 
@@ -22,7 +19,7 @@ _TRIES = 10
 """Children drawn for each one wanted, before the rest is drawn at random; of the paper's program and of NNI."""
 
 
-class SposEvolutionTuner(Tuner):
+class SposEvolutionTuner(LearningTuner):
     """Rounds of architectures: mutations, then crossovers of the best so far, then random ones.
 
     The first round is random. Each later one is made when it is first asked for, from the ``num_select`` best of
@@ -50,6 +47,8 @@ class SposEvolutionTuner(Tuner):
         UsageError: an argument is out of range, or a round would have more children than ``num_population``.
     """
 
+    name = "spos-evolution"
+
     def __init__(
         self,
         max_epochs: int = 20,
@@ -74,59 +73,38 @@ class SposEvolutionTuner(Tuner):
                 f"num_population={num_population}",
                 hint="make num_population at least their sum; what it has more is drawn at random",
             )
-        self._sign = sign_of("spos-evolution: optimize_mode", optimize_mode)
         self._rounds = max_epochs
         self._select = num_select
         self._size = num_population
         self._m_prob = m_prob
         self._crossovers = num_crossover
         self._mutations = num_mutation
-        self._rng = generator(seed, "tuner", "spos-evolution")
 
-    def update_search_space(self, search_space: dict[str, Any]) -> None:
-        """Begin before the first round, in a space of which nothing was seen."""
-        self._codes = Codes(SearchSpace.from_json(search_space))
-        self._unseen = Unseen(self._codes)
+    def _begin(self) -> None:
+        """Begins before the first round."""
         self._made = 0
         self._round: list[Code] = []  # what is left of it, the next one last
         self._best: dict[Code, float] = {}  # the best first
 
-    def generate_parameters(self, parameter_id: int, **kwargs: Any) -> dict[str, Any]:
-        """Propose the next architecture of the round, or the first of the next one.
-
-        Raises:
-            NoMoreTrials: all rounds, or all architectures of the space, were proposed.
-        """
+    def _propose(self, parameter_id: int) -> Code | None:
+        """Proposes the next architecture of the round, or the first of the next one; None after the last round."""
         if not self._round:
             if self._made == self._rounds or not self._unseen:
-                raise NoMoreTrials
+                return None
             self._round = self._next_round()[::-1]
             self._made += 1
-        return self._codes.parameters(self._round.pop())
+        return self._round.pop()
 
-    def receive_trial_result(self, parameter_id: int, parameters: dict[str, Any], value: float, **kwargs: Any) -> None:
-        """Rank the architecture among the best so far."""
-        self._learn(self._codes.read(parameters), value)
-
-    def import_data(self, data: list[dict[str, Any]]) -> None:
-        """Rank architectures that were tried elsewhere among the best so far; they belong to no round.
-
-        Those without a finite value only count as known.
-
-        Raises:
-            ArchitectureError: a ``parameter`` does not fit the space.
-        """
-        for code, value in self._codes.trials(data):
-            self._learn(code, value)
-
-    def _learn(self, code: Code, value: float | None) -> None:
-        self._unseen.see(code)
+    def _see(self, code: Code) -> None:
+        super()._see(code)
         if code in self._round:  # tried elsewhere since the round was made
             self._round.remove(code)
-        if value is not None:
-            known = {**self._best, code: self._sign * value}
-            # stable: of equal ones the older is the better
-            self._best = dict(sorted(known.items(), key=lambda member: member[1], reverse=True)[: self._select])
+
+    def _learn(self, code: Code, value: float, parameter_id: int | None) -> None:
+        """Ranks the architecture among the best so far; one of elsewhere belongs to no round."""
+        known = {**self._best, code: value}
+        # stable: of equal ones the older is the better
+        self._best = dict(sorted(known.items(), key=lambda member: member[1], reverse=True)[: self._select])
 
     def _next_round(self) -> list[Code]:
         made: list[Code] = []

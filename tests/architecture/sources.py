@@ -9,20 +9,25 @@ import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 __all__ = [
     "ROOT",
     "calls",
+    "found_at",
     "imports",
     "loaded",
     "module_names",
     "modules",
+    "nodes",
     "public_members",
     "python_files",
     "tree",
 ]
 
 ROOT = Path(__file__).parents[2]
+
+_Node = TypeVar("_Node", bound=ast.AST)
 
 
 @functools.cache
@@ -52,22 +57,35 @@ def tree(file: Path) -> ast.Module:
     return ast.parse(file.read_text(encoding="utf-8"))
 
 
+def nodes(file: Path, kind: type[_Node]) -> Iterator[_Node]:
+    """Every node of a kind in a file."""
+    return (node for node in _all_nodes(file) if isinstance(node, kind))
+
+
+@functools.cache
+def _all_nodes(file: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree(file)))
+
+
+def found_at(file: Path, node: ast.expr | ast.stmt | ast.ExceptHandler, text: str) -> str:
+    """Says what breaks a rule, and where: ``nnas_core/files.py:12: print``."""
+    return f"{file.relative_to(ROOT)}:{node.lineno}: {text}"
+
+
 def calls(file: Path) -> Iterator[tuple[str, ast.Call]]:
     """Every call in a file: the text of what is called (``np.random.seed``), and its node."""
-    for node in ast.walk(tree(file)):
-        if isinstance(node, ast.Call):
-            yield ast.unparse(node.func), node
+    return ((ast.unparse(node.func), node) for node in nodes(file, ast.Call))
 
 
 @functools.cache
 def imports(name: str, *, for_types: bool = False) -> frozenset[str]:
-    """What a module imports anywhere, in functions too: our modules by full name, others by their top-level name.
+    """Lists what a module imports anywhere, in functions too: our modules by full name, others by their top-level name.
 
     Args:
         name: of the module.
         for_types: count what stands under ``if TYPE_CHECKING:``, which never runs.
     """
-    everything = list(ast.walk(tree(modules()[name])))
+    everything = _all_nodes(modules()[name])
     unseen = set()
     if not for_types:
         for node in everything:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import ast
 from typing import NamedTuple
 
-import pytest
-
-from tests.architecture.sources import ROOT, calls, imports, module_names, modules
+from tests.architecture.sources import ROOT, calls, found_at, imports, module_names, modules, nodes
 
 # Imports by name: where they are, and what they may import. Each is there so that torch or a command is loaded late.
 BY_NAME = {
     "nnas_cli.groups": "f'{self.package}.{name}'",
-    "nnas_core": "f'nnas_core.{_HOME[name]}'",
     "nnas_core._handing_on": "f'{package}.{names[name]}'",
     "nnas_core.plugins.loading": "source",
     "nnas_core.plugins.registry": "module",
@@ -98,22 +95,22 @@ def test_rooms_without_torch_import_none_not_even_in_a_function() -> None:
     assert [name for name in free if "torch" in imports(name)] == []
 
 
-@pytest.mark.parametrize("name", sorted(modules()))
-def test_imports_by_name_are_the_listed_ones(name: str) -> None:
+def test_imports_by_name_are_the_listed_ones() -> None:
     found = {
-        ast.unparse(call.args[0])
-        for called, call in calls(modules()[name])
+        (name, ast.unparse(call.args[0]))
+        for name, file in modules().items()
+        for called, call in calls(file)
         if called in ("importlib.import_module", "import_module", "__import__")
     }
-    assert found == ({BY_NAME[name]} if name in BY_NAME else set())
+    assert found == set(BY_NAME.items())
 
 
-@pytest.mark.parametrize("name", module_names("nnas_core"))
-def test_no_module_imports_a_private_name_of_another(name: str) -> None:
+def test_no_module_imports_a_private_name_of_another() -> None:
     private = [
-        f"{node.module}.{alias.name}"
-        for node in ast.walk(ast.parse(modules()[name].read_text(encoding="utf-8")))
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nnas")
+        found_at(modules()[name], node, f"{node.module}.{alias.name}")
+        for name in LIBRARY
+        for node in nodes(modules()[name], ast.ImportFrom)
+        if (node.module or "").startswith("nnas")
         for alias in node.names
         if alias.name.startswith("_") and alias.name != "__version__"
     ]

@@ -46,64 +46,79 @@ def anchors(file: str) -> set[str]:
 # ---- links
 
 
-@pytest.mark.parametrize("file", markdown_files())
-def test_every_relative_link_leads_somewhere(file: str) -> None:
-    text = re.sub(r"```.*?```", "", text_of(file), flags=re.DOTALL)
-    broken = []
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        path, _, anchor = target.partition("#")
-        if "://" in path:
-            continue
-        page = (ROOT / file).parent / path if path else ROOT / file
-        if not page.exists() or (anchor and anchor not in anchors(str(page.resolve().relative_to(ROOT)))):
-            broken.append(target)
-    assert broken == []
+def prose(file: str) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"```.*?```", "", text_of(file), flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("file", [page for page in PAGES if page.startswith("docs/")])
-def test_the_readme_leads_to_every_page(file: str) -> None:
-    assert f"]({file})" in text_of("README.md")
+def leads_somewhere(file: str, target: str) -> bool:
+    """True if a relative link of a page has a file and a heading at its end."""
+    path, _, anchor = target.partition("#")
+    page = (ROOT / file).parent / path if path else ROOT / file
+    return page.exists() and (not anchor or anchor in anchors(str(page.resolve().relative_to(ROOT))))
 
 
-@pytest.mark.parametrize("file", markdown_files())
-def test_lines_fit_beside_each_other(file: str) -> None:
-    prose = re.sub(r"```.*?```", "", text_of(file), flags=re.DOTALL)
-    long = [line for line in prose.splitlines() if len(line) > 120 and not line.startswith("|")]
-    assert long == []
+def test_every_relative_link_leads_somewhere() -> None:
+    links = [(file, target) for file in markdown_files() for target in re.findall(r"\]\(([^)\s]+)\)", prose(file))]
+    relative = [link for link in links if "://" not in link[1].partition("#")[0]]
+    assert [f"{file}: {target}" for file, target in relative if not leads_somewhere(file, target)] == []
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    readme = text_of("README.md")
+    assert [page for page in PAGES if page.startswith("docs/") and f"]({page})" not in readme] == []
+
+
+def test_lines_fit_beside_each_other() -> None:
+    lines = [(file, line) for file in markdown_files() for line in prose(file).splitlines()]
+    assert [f"{file}: {line}" for file, line in lines if len(line) > 120 and not line.startswith("|")] == []
 
 
 # ---- what the code knows
 
 
-@pytest.mark.parametrize("file", PAGES)
-def test_the_generated_parts_are_up_to_date(file: str) -> None:
-    assert generate.render(text_of(file)) == text_of(file), "run python docs/generate.py"
+def test_the_generated_parts_are_up_to_date() -> None:
+    stale = [file for file in PAGES if generate.render(text_of(file)) != text_of(file)]
+    assert stale == [], "run python docs/generate.py"
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_option_of_a_command_is_in_the_page_of_the_command_line(name: str) -> None:
-    documented = section("docs/cli.md", f"nnas {name}")
-    options = [option for one in generate.command(name).params for option in (*one.opts, *one.secondary_opts)]
-    missing = [option for option in options if option.startswith("-") and option not in documented]
+def all_commands() -> dict[str, click.Command]:
+    """Every command and every command of a group, by the words that call it."""
+    found = {}
+    for name in COMMANDS:
+        found[f"nnas {name}"] = generate.command(name)
+        found.update({f"nnas {name} {verb}": one for verb, one in generate.verbs(name).items()})
+    return found
+
+
+def options(command: click.Command) -> list[click.Option]:
+    """The options of a command, without its arguments."""
+    return [one for one in command.params if isinstance(one, click.Option)]
+
+
+def test_every_option_is_in_the_page_of_the_command_line() -> None:
+    missing = [
+        f"{words} {spelling}"
+        for words, command in all_commands().items()
+        for one in options(command)
+        for spelling in (*one.opts, *one.secondary_opts)
+        if spelling not in section("docs/cli.md", words)
+    ]
     assert missing == []
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_option_of_a_command_has_a_help_text(name: str) -> None:
-    options = [one for one in generate.command(name).params if isinstance(one, click.Option)]
-    assert [one.name for one in options if not (one.help or "").strip()] == []
+def test_every_option_has_a_help_text() -> None:
+    silent = [
+        f"{words} {one.opts[-1]}"
+        for words, command in all_commands().items()
+        for one in options(command)
+        if not (one.help or "").strip()
+    ]
+    assert silent == []
 
 
-@pytest.mark.parametrize("name", generate.verbs("study"))
-def test_every_option_of_a_command_of_a_group_is_documented_and_has_a_help_text(name: str) -> None:
-    documented = section("docs/cli.md", f"nnas study {name}")
-    options = [one for one in generate.verbs("study")[name].params if isinstance(one, click.Option)]
-    assert [one.name for one in options if one.opts[-1] not in documented or not (one.help or "").strip()] == []
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_the_help_of_a_command_has_examples(name: str) -> None:
-    assert f"  nnas {name}" in (generate.command(name).help or "")
+def test_the_help_of_a_command_has_examples() -> None:
+    assert [name for name in COMMANDS if f"  nnas {name}" not in (generate.command(name).help or "")] == []
 
 
 def test_the_readme_lists_all_commands() -> None:
@@ -135,9 +150,8 @@ def shown_commands() -> list[tuple[str, str]]:
         for block in blocks(file):
             if block.language in ("sh", "console"):
                 found += [(block.where, line) for line in _lines(block.text)]
-    for name in COMMANDS:
-        for command in (generate.command(name), *generate.verbs(name).values()):
-            found += [(f"nnas {name} {command.name} --help", line) for line in _lines(command.help or "")]
+    for words, command in all_commands().items():
+        found += [(f"{words} --help", line) for line in _lines(command.help or "")]
     for program in sorted((ROOT / "examples").rglob("*.py")):
         docstring = program.read_text(encoding="utf-8").split('"""')[1].replace("\\\\", "\\")
         found += [(str(program.relative_to(ROOT)), line) for line in _lines(docstring)]
@@ -152,25 +166,38 @@ def _lines(text: str) -> list[str]:
     return [re.split(r" >|  +#", piece)[0] for piece in pieces if piece.startswith("nnas ")]
 
 
-@pytest.mark.parametrize(("where", "line"), shown_commands())
-def test_a_command_line_that_is_shown_can_be_parsed(where: str, line: str) -> None:
+def test_a_command_line_that_is_shown_can_be_parsed() -> None:
+    refused = [f"{where}: {line}: {problem}" for where, line in shown_commands() for problem in problems_of(line)]
+    assert refused == []
+
+
+def problems_of(line: str) -> list[str]:
+    """Lists what the command line refuses of a line, one problem at most, without running it."""
     words = shlex.split(line)[1:]
     context = cli.make_context("nnas", list(words[:1]), resilient_parsing=True)
     command = cli.get_command(context, words[0])
     if isinstance(command, click.Group) and len(words) > 1:
         command = command.get_command(context, words[1])
         words = words[1:]
-    assert command is not None, where
-    command.make_parser(click.Context(command, info_name=words[0], parent=context)).parse_args(words[1:])
+    if command is None:
+        return ["no such command"]
+    try:
+        command.make_parser(click.Context(command, info_name=words[0], parent=context)).parse_args(words[1:])
+    except click.UsageError as error:
+        return [error.format_message()]
+    return []
 
 
-@pytest.mark.parametrize(("where", "line"), shown_commands())
-def test_a_file_of_the_examples_that_is_shown_exists(where: str, line: str) -> None:
-    files = [word.partition(":")[0] for word in shlex.split(line) if word.startswith("examples/")]
-    assert [file for file in files if not Path(ROOT / file).exists()] == []
+def test_a_file_of_the_examples_that_is_shown_exists() -> None:
+    shown = [
+        (where, word.partition(":")[0])
+        for where, line in shown_commands()
+        for word in shlex.split(line)
+        if word.startswith("examples/")
+    ]
+    assert [f"{where}: {file}" for where, file in shown if not Path(ROOT / file).exists()] == []
 
 
-@pytest.mark.parametrize("file", markdown_files())
-def test_a_block_of_code_says_its_language(file: str) -> None:
+def test_a_block_of_code_says_its_language() -> None:
     known = {"sh", "console", "python", "json", "toml", "text", "yaml"}
-    assert [block.where for block in blocks(file) if block.language not in known] == []
+    assert [block.where for file in markdown_files() for block in blocks(file) if block.language not in known] == []

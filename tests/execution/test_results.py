@@ -256,4 +256,4 @@ def test_parameters_are_those_of_the_file(tuned: Path) -> None:
 def test_parameters_without_nnas_tune_say_how_to_run_the_program() -> None:
     with pytest.raises(UsageError, match=r"^this program was not started as a trial$") as caught:
         get_parameters()
-    assert caught.value.hint == "run it by `nnas tune --trial-command`, or set NNAS_PARAMETERS to a file of parameters"
+    assert caught.value.hint == "let `nnas tune` run it as a trial, or set NNAS_PARAMETERS to a file of parameters"

@@ -106,7 +106,7 @@ def _classify(error: BaseException) -> tuple[NnasError, int]:
             hint="it may have run out of memory; use fewer --workers",
         )
         return failure, failure.exit_code
-    from nnas_core import loading  # late: most runs never fail
+    from nnas_core.plugins import loading  # late: most runs never fail
 
     user = loading.as_user_error(error)
     if user is not None:

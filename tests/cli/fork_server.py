@@ -21,7 +21,7 @@ def serve(descriptor: int) -> None:
     torch.set_num_threads(1)
     for name in ("seeding", "signals", "progress", *(f"commands.{command.replace('-', '_')}" for command in COMMANDS)):
         importlib.import_module(f"nnas_cli.{name}")
-    for name in ("search", "retraining", "tuning", "validation", "schema"):
+    for name in ("workflows.search", "workflows.retrain", "workflows.tune", "workflows.validate", "schema"):
         importlib.import_module(f"nnas_core.{name}")
     for name in ("jsonschema", "rich.console", "rich.table", "rich.progress", "torch.optim.lr_scheduler"):
         importlib.import_module(name)

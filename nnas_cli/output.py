@@ -1,4 +1,4 @@
-"""Where output goes: the answer to standard output, everything else to standard error."""
+"""Output: the answer goes to standard output, everything else to standard error."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Output:
 
     @property
     def shows_bars(self) -> bool:
-        """Whether both streams are terminals and nothing speaks against progress bars."""
+        """Returns true if both streams are terminals and nothing speaks against progress bars."""
         return (
             self._progress
             and not self.as_json

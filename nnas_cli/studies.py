@@ -1,4 +1,4 @@
-"""What the commands of ``nnas study`` share: which study, where, and how it looks on one line."""
+"""Shared by the commands of ``nnas study``: which study, where, and how it looks on one line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 STORAGE = "sqlite:///nnas.db"
-"""Where studies are kept, if nothing else is said."""
+"""The storage of studies, if nothing else is said."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
-from typing import Any
 
 from nnas_core.errors import InputError, UsageError, UserCodeError
 
@@ -33,7 +32,7 @@ class UserModule:
     Attributes:
         reference: ``file.py`` or ``package.module`` as it was given, without ``:NAME``.
         module: the module itself.
-        folder: what is importable while its code runs; None for an installed package.
+        folder: importable while its code runs; None for an installed package.
     """
 
     reference: str
@@ -41,7 +40,7 @@ class UserModule:
     folder: Path | None
     _siblings: dict[str, ModuleType] = field(default_factory=dict, repr=False)
 
-    def get(self, name: str) -> Any:
+    def get(self, name: str) -> object:
         """An attribute of the module.
 
         Raises:
@@ -87,7 +86,7 @@ class UserModule:
 
 
 def _shadows(folder: Path, name: str) -> bool:
-    """Whether ``folder`` holds a module or package of the top-level name of ``name``."""
+    """Returns true if ``folder`` holds a module or package of the top-level name of ``name``."""
     top = name.partition(".")[0]
     if (folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file():
         return True
@@ -180,7 +179,7 @@ def _explain(error: BaseException, source: str) -> None:
         ) from error
 
 
-def load_class(reference: str) -> type[Any]:
+def load_class(reference: str) -> type[object]:
     """The class that ``file.py:Class`` names.
 
     Raises:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from nnas_core.assessors.base import Assessor
-from nnas_core.errors import InputError, UsageError, UserCodeError
+from nnas_core.errors import InputError, UsageError
 from nnas_core.plugins import registry
+from nnas_core.plugins.arguments import construct
 from nnas_core.study.storage.records import StudyRecord, StudySettings
 from nnas_core.tuners.base import Tuner
 
@@ -17,10 +16,6 @@ if TYPE_CHECKING:
     from nnas_core.study.storage.store import StudyStore
 
 __all__ = ["create_assessor", "create_study", "create_tuner", "join_study", "open_study", "resume_study"]
-
-_OURS = {"seed": "--seed", "optimize_mode": "the metric's mode"}
-
-_T = TypeVar("_T")
 
 
 def create_study(store: StudyStore, settings: StudySettings) -> StudyRecord:
@@ -77,9 +72,7 @@ def open_study(
         UserCodeError: what the tuner's name means is none.
         UsageError, InputError: see ``create_tuner``, ``create_study`` and ``resume_study``.
     """
-    kind = registry.find("tuners", settings.tuner)
-    if not issubclass(kind, Tuner):
-        raise UserCodeError(f"{kind.__name__} is no Tuner", where=settings.tuner, hint="derive it from nnas_core.Tuner")
+    kind = registry.find_subclass("tuners", settings.tuner, Tuner)  # type: ignore[type-abstract]  # likewise
     tuner = create_tuner(
         kind,
         settings.tuner_args,
@@ -104,7 +97,7 @@ def create_tuner(kind: type[Tuner], args: Mapping[str, Any], *, name: str, seed:
     Raises:
         UsageError: arguments that it does not take, or does not get.
     """
-    return _construct(kind, args, f"tuner {name!r}", "--tuner-arg", {"seed": seed, "optimize_mode": optimize_mode})
+    return construct(kind, args, f"tuner {name!r}", provided={"seed": seed, "optimize_mode": optimize_mode})
 
 
 def create_assessor(name: str, args: Mapping[str, Any], optimize_mode: str) -> Assessor:
@@ -119,29 +112,5 @@ def create_assessor(name: str, args: Mapping[str, Any], optimize_mode: str) -> A
         UsageError: no such name, or arguments that it does not take, or does not get.
         UserCodeError: what the name means is no assessor.
     """
-    kind = registry.find("assessors", name)
-    if not issubclass(kind, Assessor):
-        raise UserCodeError(
-            f"{kind.__name__} is no Assessor", where=name, hint="derive it from nnas_core.assessors.base.Assessor"
-        )
-    return _construct(kind, args, f"assessor {name!r}", "--assessor-arg", {"optimize_mode": optimize_mode})
-
-
-def _construct(kind: type[_T], args: Mapping[str, Any], what: str, option: str, given: Mapping[str, Any]) -> _T:
-    """Call a constructor with ``args``, and with those of ``given`` that it names."""
-    parameters = dict(inspect.signature(kind).parameters)
-    for reserved, source in _OURS.items():
-        if reserved in args:
-            raise UsageError(f"{what}: {reserved} is not an argument, it comes from {source}")
-    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
-    named = {key: one for key, one in parameters.items() if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
-    accepted = sorted(set(named) - set(_OURS))
-    unknown = sorted(set(args) - set(named))
-    takes = f"it takes {', '.join(accepted)}" if accepted else "it takes none"
-    if unknown and not takes_any:
-        raise UsageError(f"{what} has no argument {', '.join(map(repr, unknown))}", hint=takes)
-    missing = [key for key in accepted if named[key].default is inspect.Parameter.empty and key not in args]
-    if missing:
-        example = f"{option} {missing[0]}={json.dumps(1)}"
-        raise UsageError(f"{what} needs the argument {', '.join(map(repr, missing))}", hint=f"give it as {example}")
-    return kind(**args, **{key: value for key, value in given.items() if key in named})
+    kind = registry.find_subclass("assessors", name, Assessor)  # type: ignore[type-abstract]  # a subclass is found
+    return construct(kind, args, f"assessor {name!r}", provided={"optimize_mode": optimize_mode})

@@ -13,6 +13,7 @@ from tests.architecture.sources import ROOT, calls, imports, module_names, modul
 BY_NAME = {
     "nnas_cli.groups": "f'{self.package}.{name}'",
     "nnas_core": "f'nnas_core.{_HOME[name]}'",
+    "nnas_core._handing_on": "f'{package}.{names[name]}'",
     "nnas_core.plugins.loading": "source",
     "nnas_core.plugins.registry": "module",
     "nnas_core.space.search_space": "'nnas_core.mutables.tree'",

@@ -125,12 +125,12 @@ def test_seed_and_mode_go_to_a_tuner_that_names_them() -> None:
         (
             EvolutionTuner,
             {"populaton": 3, "x": 1},
-            "tuner 'mine' has no argument 'populaton', 'x'",
-            "it takes population, repeats, sample",
+            "the tuner 'mine' takes no argument 'populaton'",
+            "did you mean 'population'? it takes population, sample, repeats",
         ),
-        (Bare, {"depth": 1, "height": 1}, "tuner 'mine' has no argument 'height'", "it takes depth, width"),
-        (Bare, {}, "tuner 'mine' needs the argument 'depth'", "give it as --tuner-arg depth=1"),
-        (EvolutionTuner, {"seed": 3}, "tuner 'mine': seed is not an argument, it comes from --seed", None),
+        (Bare, {"depth": 1, "x": 1}, "the tuner 'mine' takes no argument 'x'", "it takes depth, width"),
+        (Bare, {}, "the tuner 'mine' needs the argument 'depth'", "give `tuner_arg` depth=..."),
+        (EvolutionTuner, {"seed": 3}, "tuner 'mine': seed is not an argument, it comes from `seed`", None),
     ],
 )
 def test_arguments_that_a_tuner_does_not_take_are_refused(

@@ -15,7 +15,8 @@ from nnas_core import LayerChoice, RandomMutator
 from nnas_core.errors import BindingError, NoResultError, UserCodeError
 from nnas_core.mutators._relaxation import RelaxedMutator
 from nnas_core.training.bilevel import BilevelTrainer
-from nnas_core.training.data import Batches, Cycle, DataSettings, architecture_batches, build_batches
+from nnas_core.training.data import Batches, Cycle, architecture_batches, build_batches
+from nnas_core.training.settings import DataSettings
 from tests.training.sample_trainings import Augmented, Stream, global_loaders, numbers, task_of
 
 SETTINGS = DataSettings(batch_size=8, seed=3)

@@ -9,7 +9,8 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from nnas_core.errors import UserCodeError
-from nnas_core.training.data import DataSettings, batch_size_of, build_batches, held_out_batches, to_device
+from nnas_core.training.data import batch_size_of, build_batches, held_out_batches, to_device
+from nnas_core.training.settings import DataSettings
 from tests.training.sample_trainings import Stream, numbers, task_of
 
 

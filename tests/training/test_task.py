@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from nnas_core.errors import UserCodeError
-from nnas_core.training.task import AUXILIARY_WEIGHT, OptimizerSettings, default_optimizer
+from nnas_core.training.settings import OptimizerSettings
+from nnas_core.training.task import AUXILIARY_WEIGHT, default_optimizer
 from tests.training.sample_trainings import task_of
 
 LOGITS = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 1.0]])

@@ -33,14 +33,13 @@ _SHOWN = 15
 )
 @click.option("--once", is_flag=True, help="Show it once, also on a terminal.")
 @options.with_output("File to write as JSON; - is standard output.")
-@options.common
+@options.common_without_seed
 def command(
     store: StudyStore,
     study: StudyRecord,
     interval: float,
     once: bool,
     output: str,
-    seed: int,
     out: Output,
 ) -> None:
     """Follow a study while it runs.

@@ -36,7 +36,7 @@ __all__ = ["command"]
     help="Only trials in this state. Repeatable.",
 )
 @options.with_output("File to write as JSON; - is standard output.")
-@options.common
+@options.common_without_seed
 def command(
     store: StudyStore,
     study: StudyRecord,
@@ -45,7 +45,6 @@ def command(
     tail: int | None,
     states: tuple[str, ...],
     output: str,
-    seed: int,
     out: Output,
 ) -> None:
     """List trials, all or the best or worst ones.

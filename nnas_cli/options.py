@@ -14,7 +14,6 @@ from nnas_cli.output import Output
 from nnas_cli.parameter_types import ASSIGNMENT
 from nnas_core.errors import UsageError
 from nnas_core.training.settings import (
-    RECALIBRATE,
     DataSettings,
     OptimizerSettings,
     SetupSettings,
@@ -22,6 +21,7 @@ from nnas_core.training.settings import (
     from_options,
     option_names,
 )
+from nnas_core.workflows.settings import EvaluateSettings
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -32,11 +32,11 @@ __all__ = [
     "common",
     "common_without_seed",
     "decorated",
-    "device",
     "epochs",
     "explicit",
     "loads_model",
     "model_arg",
+    "of_field",
     "part",
     "recalibrate",
     "refuse_idle",
@@ -87,11 +87,19 @@ def part(name: str, kind: type[DataclassInstance]) -> Callable[[F], F]:
     return decorate
 
 
-def device(function: F) -> F:
-    """The ``--device`` option."""
-    return click.option("--device", default=SetupSettings.device, show_default=True, help="auto, cpu, cuda or cuda:N.")(
-        function
-    )
+def of_field(
+    option: str, owner: type[object], kind: click.ParamType[object] | None, help_text: str, metavar: str | None = None
+) -> Callable[[F], F]:
+    """An option whose default is that of a field.
+
+    Args:
+        option: named as the field.
+        owner: the dataclass that has it.
+        kind: of the values; None: texts.
+        help_text, metavar: for the help.
+    """
+    default = getattr(owner, option[2:].replace("-", "_"))
+    return click.option(option, type=kind, default=default, show_default=True, help=help_text, metavar=metavar)
 
 
 def loads_model(function: F) -> F:
@@ -100,7 +108,7 @@ def loads_model(function: F) -> F:
         function,
         model_arg,
         click.option("--task", metavar="FILE", help="Python file with datasets, loss and metrics, if not MODEL's."),
-        device,
+        of_field("--device", SetupSettings, None, "auto, cpu, cuda or cuda:N."),
     )
 
 
@@ -119,32 +127,23 @@ def arguments_of(kind: str, help_text: str = "", *short: str) -> Callable[[F], F
 
 model_arg = arguments_of("model", "Argument of the model; VALUE is a JSON literal. Repeatable.", "-a")
 
-recalibrate = click.option(
+recalibrate = of_field(
     "--recalibrate",
-    type=click.IntRange(0),
-    default=RECALIBRATE,
-    show_default=True,
+    EvaluateSettings,
+    click.IntRange(0),
+    "With --checkpoint: training batches for the BatchNorm statistics; 0: those of the supernet.",
     metavar="N",
-    help="With --checkpoint: training batches for the BatchNorm statistics; 0: those of the supernet.",
 )
 
-epochs = click.option(
-    "--epochs", type=click.IntRange(1), default=TrainingSettings.epochs, show_default=True, help="To train in all."
-)
-
-
-def _number(option: str, of: type[object], interval: click.ParamType[object], help_text: str) -> Callable[[F], F]:
-    """An option of one number, whose default is that of the field."""
-    default = getattr(of, option[2:].replace("-", "_"))
-    return click.option(option, type=interval, default=default, show_default=True, help=help_text)
+epochs = of_field("--epochs", TrainingSettings, click.IntRange(1), "To train in all.")
 
 
 def batches(function: F) -> F:
     """Options of loading data."""
     return decorated(
         function,
-        _number("--batch-size", DataSettings, click.IntRange(1), "Samples a batch."),
-        _number("--workers", DataSettings, click.IntRange(0), "Loader processes."),
+        of_field("--batch-size", DataSettings, click.IntRange(1), "Samples a batch."),
+        of_field("--workers", DataSettings, click.IntRange(0), "Loader processes."),
     )
 
 
@@ -152,27 +151,22 @@ def training(function: F) -> F:
     """Options of the training loop."""
     fraction = click.FloatRange(0, 1, min_open=True, max_open=True)
     positive, not_negative = click.FloatRange(0, min_open=True), click.FloatRange(0)
+    schedules = click.Choice(["cosine", "none"])
     return decorated(
         function,
         batches,
-        _number("--valid-fraction", DataSettings, fraction, "Of the training set, where there is no valid_dataset."),
+        of_field("--valid-fraction", DataSettings, fraction, "Of the training set, where there is no valid_dataset."),
         click.option(
             "--drop-last/--no-drop-last",
             default=DataSettings.drop_last,
             help="Leave out an unfull last batch.  [default: no]",
         ),
-        _number("--clip-grad", TrainingSettings, not_negative, "Largest gradient norm; 0 for no limit."),
-        _number("--learning-rate", OptimizerSettings, positive, "Of the default optimizer (SGD)."),
-        _number("--momentum", OptimizerSettings, click.FloatRange(0, 1), "Likewise."),
-        _number("--weight-decay", OptimizerSettings, not_negative, "Likewise."),
-        click.option(
-            "--schedule",
-            type=click.Choice(["cosine", "none"]),
-            default=OptimizerSettings.schedule,
-            show_default=True,
-            help="Of the default optimizer's learning rate, step by step.",
-        ),
-        _number("--min-learning-rate", OptimizerSettings, not_negative, "Where the cosine ends."),
+        of_field("--clip-grad", TrainingSettings, not_negative, "Largest gradient norm; 0 for no limit."),
+        of_field("--learning-rate", OptimizerSettings, positive, "Of the default optimizer (SGD)."),
+        of_field("--momentum", OptimizerSettings, click.FloatRange(0, 1), "Likewise."),
+        of_field("--weight-decay", OptimizerSettings, not_negative, "Likewise."),
+        of_field("--schedule", OptimizerSettings, schedules, "Of the default optimizer's learning rate, step by step."),
+        of_field("--min-learning-rate", OptimizerSettings, not_negative, "Where the cosine ends."),
     )
 
 

@@ -13,30 +13,17 @@ import click
 from nnas_cli import options
 from nnas_core.errors import Interrupted, UsageError
 from nnas_core.training.settings import from_options
+from nnas_core.workflows.settings import CheckpointedSettings
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from nnas_core.runs.folder import RunFolder
 
-__all__ = ["RunPlace", "command_of_run", "resumed", "run_folder"]
+__all__ = ["RunPlace", "command_of_run", "resumed", "trains_in_a_run_folder"]
 
 F = TypeVar("F", bound=Callable[..., object])
 _D = TypeVar("_D", bound="DataclassInstance")
-
-
-def run_folder(function: F) -> F:
-    """Options of commands that work in a run folder; with -o, they are a ``RunPlace``."""
-    return options.decorated(
-        function,
-        click.option(
-            "--checkpoint-every",
-            metavar="N",
-            help="Also after N steps, or N seconds (30s) or minutes (5m).  [default: each epoch]",
-        ),
-        click.option("--resume", metavar="RUN", help="Go on in this run folder; MODEL and options are its own."),
-        click.option("--force", is_flag=True, help="Start over in a run folder that is not empty."),
-    )
 
 
 @dataclass(frozen=True)
@@ -58,6 +45,36 @@ class RunPlace:
         if self.output == "-":
             raise UsageError("-o is a folder here, not standard output")
         return RunFolder.create(self.output or default, force=self.force)
+
+
+def trains_in_a_run_folder(output_help: str) -> Callable[[F], F]:
+    """Options of commands that train in a run folder, and those of every command.
+
+    The function gets ``training: CheckpointedSettings | None``, ``place: RunPlace`` and ``out: Output``.
+
+    Args:
+        output_help: what the folder is.
+    """
+
+    def decorate(function: F) -> F:
+        return options.decorated(
+            function,
+            options.training,
+            click.option(
+                "--checkpoint-every",
+                metavar="N",
+                help="Also after N steps, or N seconds (30s) or minutes (5m).  [default: each epoch]",
+            ),
+            click.option("--resume", metavar="RUN", help="Go on in this run folder; MODEL and options are its own."),
+            click.option("--force", is_flag=True, help="Start over in a run folder that is not empty."),
+            options.with_output(output_help, default=None),
+            options.loads_model,
+            options.part("training", CheckpointedSettings),
+            options.part("place", RunPlace),
+            options.common,
+        )
+
+    return decorate
 
 
 def resumed(command: str, kind: type[_D], folder: str, **read: object) -> tuple[RunFolder, _D]:

@@ -46,12 +46,11 @@ def what_a_trial_is(function: F) -> F:
             help="Each trial is a process of this program (no shell); parameters and result are files.",
         ),
         options.recalibrate,
-        click.option(
+        options.of_field(
             "--optimize-mode",
-            type=click.Choice(["maximize", "minimize"]),
-            default=CommandSettings.optimize_mode,
-            show_default=True,
-            help="With --trial-command: which results are better.",
+            CommandSettings,
+            click.Choice(["maximize", "minimize"]),
+            "With --trial-command: which results are better.",
         ),
     )
 
@@ -144,12 +143,11 @@ def how_trials_run(function: F) -> F:
         click.option(
             "--gpus", type=GPUS, metavar="LIST", help="As 0,1: each trial gets one; one named twice takes two."
         ),
-        click.option(
+        options.of_field(
             "--engine",
-            type=click.Choice(["local", "ray"]),
-            default=Running.engine,
-            show_default=True,
-            help="Where trials run: on this machine, or as Ray has room for them.",
+            Running,
+            click.Choice(["local", "ray"]),
+            "Where trials run: on this machine, or as Ray has room for them.",
         ),
         click.option(
             "--ray-address",

@@ -25,13 +25,7 @@ __all__ = ["command"]
 @click.option("--architecture", metavar="FILE", required=True, help="In any form; - is standard input.")
 @options.recalibrate
 @options.batches
-@click.option(
-    "--on",
-    type=click.Choice(["valid", "test"]),
-    default=EvaluateSettings.on,
-    show_default=True,
-    help="Which data.",
-)
+@options.of_field("--on", EvaluateSettings, click.Choice(["valid", "test"]), "Which data.")
 @options.with_output("File for the JSON report; - is standard output, as a table unless --json.")
 @options.loads_model
 @options.part("setup", SetupSettings)

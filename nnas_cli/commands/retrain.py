@@ -10,7 +10,7 @@ from nnas_cli import options
 from nnas_cli.default_places import default_run
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
-from nnas_cli.run_folders import RunPlace, command_of_run, resumed, run_folder
+from nnas_cli.run_folders import RunPlace, command_of_run, resumed, trains_in_a_run_folder
 from nnas_core.files import finite_only, read_json, source_name
 from nnas_core.workflows.settings import CheckpointedSettings, RetrainSettings
 
@@ -28,13 +28,7 @@ __all__ = ["command"]
 )
 @click.option("--checkpoint", metavar="FILE", help="Start from the weights of this supernet, not from scratch.")
 @options.epochs
-@options.training
-@run_folder
-@options.with_output("Run folder; its weights.pt is the trained model.  [default: runs/MODEL-retrain]", default=None)
-@options.loads_model
-@options.part("training", CheckpointedSettings)
-@options.part("place", RunPlace)
-@options.common
+@trains_in_a_run_folder("Run folder; its weights.pt is the trained model.  [default: runs/MODEL-retrain]")
 def command(
     training: CheckpointedSettings | None,
     architecture: str | dict[str, object] | None,

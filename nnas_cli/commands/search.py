@@ -10,7 +10,7 @@ from nnas_cli import options
 from nnas_cli.default_places import default_run
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
-from nnas_cli.run_folders import RunPlace, command_of_run, resumed, run_folder
+from nnas_cli.run_folders import RunPlace, command_of_run, resumed, trains_in_a_run_folder
 from nnas_core.files import finite_only
 from nnas_core.training.settings import AccelerationSettings
 from nnas_core.workflows.settings import CheckpointedSettings, SearchSettings
@@ -31,19 +31,17 @@ __all__ = ["command"]
     "--latency-table", metavar="FILE", help="JSON: how long each candidate takes; the mutator argument latency_table."
 )
 @click.option("--trainer", metavar="NAME", help="Its loop instead: of another mutator, or file.py:Class.")
-@click.option(
+@options.of_field(
     "--precision",
-    type=click.Choice(["float32", "float64", "bfloat16"]),
-    default=SearchSettings.precision,
-    show_default=True,
-    help="Of weights and batches; bfloat16 is autocast.",
+    SearchSettings,
+    click.Choice(["float32", "float64", "bfloat16"]),
+    "Of weights and batches; bfloat16 is autocast.",
 )
-@click.option(
+@options.of_field(
     "--memory-format",
-    type=click.Choice(["auto", "contiguous", "channels-last"]),
-    default=AccelerationSettings.memory_format,
-    show_default=True,
-    help="Of images and their weights; auto: the quicker one, where all candidates run in every step.",
+    AccelerationSettings,
+    click.Choice(["auto", "contiguous", "channels-last"]),
+    "Of images and their weights; auto: the quicker one, where all candidates run in every step.",
 )
 @click.option("--compile", is_flag=True, help="Let torch.compile make one program of the supernet; takes minutes.")
 @click.option("--recompute", is_flag=True, help="Run candidates again in the backward pass, to need less memory.")
@@ -55,14 +53,8 @@ __all__ = ["command"]
     metavar="K",
     help="Draw K final architectures, keep the best on validation data.  [default: take the first]",
 )
-@options.training
-@run_folder
-@options.with_output("Run folder.  [default: runs/MODEL-MUTATOR]", default=None)
-@options.loads_model
-@options.part("training", CheckpointedSettings)
+@trains_in_a_run_folder("Run folder.  [default: runs/MODEL-MUTATOR]")
 @options.part("acceleration", AccelerationSettings)
-@options.part("place", RunPlace)
-@options.common
 def command(
     training: CheckpointedSettings | None,
     mutator: str | None,

@@ -91,13 +91,7 @@ class _Outcome:
 
 @click.command("tune")
 @click.argument("model", metavar="MODEL", required=False)
-@click.option(
-    "--tuner",
-    default=AlgorithmSettings.tuner,
-    show_default=True,
-    metavar="NAME",
-    help="See `nnas list tuners`, or file.py:Class.",
-)
+@options.of_field("--tuner", AlgorithmSettings, None, "See `nnas list tuners`, or file.py:Class.", metavar="NAME")
 @options.arguments_of("tuner")
 @what_a_trial_is
 @click.option(

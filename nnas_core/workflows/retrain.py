@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn as nn
 
 from nnas_core.files import atomic_writer, finite_only
 from nnas_core.mutables.extraction import extract
 from nnas_core.runs.folder import RunFolder
 from nnas_core.runs.recording import CheckpointCadence, Recorder, StopSignal, Usage
 from nnas_core.training.evaluation import measure, require_finite
-from nnas_core.training.settings import TrainingSettings, to_options
+from nnas_core.training.settings import to_options
 from nnas_core.training.trainer import Callback, Trainer
 from nnas_core.workflows.settings import RetrainSettings
 from nnas_core.workflows.setup import Setup
@@ -84,7 +83,7 @@ def retrain(
         should_stop,
         started,
     )
-    trainer = _trainer(training, setup, child, [*callbacks, recorder])
+    trainer = setup.trainer(child, training, [*callbacks, recorder])
     if run.goes_on:
         recorder.resume(warn)
     else:
@@ -94,19 +93,6 @@ def retrain(
         run.log("started", model=training.model.model, seed=training.seed)
     recorder.train()
     return _tested(setup, trainer, recorder, run.path / "weights.pt")
-
-
-def _trainer(settings: TrainingSettings, setup: Setup, child: nn.Module, callbacks: Sequence[Callback]) -> Trainer:
-    return Trainer(
-        child,
-        setup.task,
-        setup.train_batches,
-        setup.valid_batches,
-        settings.epochs,
-        clip_grad=settings.clip_grad,
-        device=setup.device,
-        callbacks=callbacks,
-    )
 
 
 def _tested(setup: Setup, trainer: Trainer, recorder: Recorder, weights: Path) -> RetrainReport:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import torch
@@ -16,8 +16,9 @@ from nnas_core.training.data import Batches, architecture_batches, build_batches
 from nnas_core.training.device import choose_device
 from nnas_core.training.evaluation import InheritedWeights
 from nnas_core.training.model import build_model
-from nnas_core.training.settings import SetupSettings
+from nnas_core.training.settings import SetupSettings, TrainingSettings
 from nnas_core.training.task import Task
+from nnas_core.training.trainer import Callback, Trainer
 
 __all__ = ["Setup"]
 
@@ -88,6 +89,19 @@ class Setup:
     def held_out_batches(self) -> tuple[Batches, str]:
         """Batches of the test data, and which data they are, see ``training.data.held_out_batches``."""
         return held_out_batches(self.task, self.data)
+
+    def trainer(self, model: nn.Module, training: TrainingSettings, callbacks: Sequence[Callback]) -> Trainer:
+        """The loop of a plain model."""
+        return Trainer(
+            model,
+            self.task,
+            self.train_batches,
+            self.valid_batches,
+            training.epochs,
+            clip_grad=training.clip_grad,
+            device=self.device,
+            callbacks=callbacks,
+        )
 
     # ---- weights of a supernet
 

@@ -28,7 +28,7 @@ from nnas_core.study.storage.records import StudySettings
 from nnas_core.study.storage.store import StudyStore
 from nnas_core.training.evaluation import first_metric, require_finite
 from nnas_core.training.settings import from_options, to_options
-from nnas_core.training.trainer import Callback, Trainer
+from nnas_core.training.trainer import Callback
 from nnas_core.workflows.settings import TuneSettings
 from nnas_core.workflows.setup import Setup
 
@@ -201,19 +201,9 @@ class _ScratchTrial(_Trial):
         self._random = random_state.capture()
 
     def run(self, architecture: Architecture, poll: Callable[[], None], report: Callable[[float], None]) -> TrialResult:
-        setup, training = self._setup, self._settings.training
         random_state.restore(self._random)
-        child = extract(setup.model, architecture)
-        trainer = Trainer(
-            child,
-            setup.task,
-            setup.train_batches,
-            setup.valid_batches,
-            training.epochs,
-            clip_grad=training.clip_grad,
-            device=setup.device,
-            callbacks=[_Following(poll, report)],
-        )
+        child = extract(self._setup.model, architecture)
+        trainer = self._setup.trainer(child, self._settings.training, [_Following(poll, report)])
         try:
             trainer.train()
         except NoResultError as error:

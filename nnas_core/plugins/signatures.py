@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 import textwrap
@@ -136,7 +137,9 @@ def _find(module: str, cls: str, sources: Sources, visited: frozenset[tuple[str,
     return _find(home, name, sources, visited | {(module, cls)})
 
 
+@functools.lru_cache(maxsize=256)
 def _parsed(text: str) -> ast.Module | None:
+    """The syntax tree of a module; all algorithms share most of their base classes."""
     try:
         return ast.parse(text)
     except (SyntaxError, ValueError):

@@ -16,14 +16,30 @@ import torch
 from nnas_cli.main import COMMANDS, entry
 
 
+# Commands load these where they need them, which costs each a tenth of a second or two.
+LOADED_LATE = (
+    "jsonschema",
+    "rich._emoji_codes",
+    "rich.console",
+    "rich.progress",
+    "rich.table",
+    "sqlalchemy.dialects.sqlite",
+    "torch.optim.lr_scheduler",
+    "torch.profiler._cupti_monitor",
+    "torch.utils.serialization",
+)
+
+
 def serve(descriptor: int) -> None:
     """Answer requests until the socket closes."""
     torch.set_num_threads(1)
     for name in ("seeding", "signals", "progress", *(f"commands.{command.replace('-', '_')}" for command in COMMANDS)):
         importlib.import_module(f"nnas_cli.{name}")
-    for name in ("workflows.search", "workflows.retrain", "workflows.tune", "workflows.validate", "schema"):
+    for name in ("search", "retrain", "evaluate", "tune", "tune_command", "validate"):
+        importlib.import_module(f"nnas_core.workflows.{name}")
+    for name in ("schema", "schemas", "mutators.random", "mutators.darts", "tuners.bayes", "tuners.random"):
         importlib.import_module(f"nnas_core.{name}")
-    for name in ("jsonschema", "rich.console", "rich.table", "rich.progress", "torch.optim.lr_scheduler"):
+    for name in LOADED_LATE:
         importlib.import_module(name)
     # torch imports much on first use; children should not have to
     parameter = torch.nn.Parameter(torch.zeros(2))

@@ -170,7 +170,7 @@ def test_validation_data_smaller_than_a_batch_are_refused() -> None:
     )
     with pytest.raises(UserCodeError, match=f"^{re.escape(message)}$") as raised:
         architecture_batches(task, DataSettings(batch_size=16))
-    assert raised.value.hint == "choose a smaller --batch-size, or a larger --valid-fraction"
+    assert raised.value.hint == "choose a smaller `batch_size`, or a larger `valid_fraction`"
 
 
 def test_an_iterable_dataset_can_be_held_out() -> None:

@@ -138,7 +138,7 @@ class TestErrors:
                 r"valid_dataset\(\) returned an empty dataset",
             ),
             ({"train_dataset": Stream}, {}, "an iterable training set cannot be split"),
-            ({"train_dataset": lambda: counted(1)}, {}, "1 training samples cannot be split with --valid-fraction 0.2"),
+            ({"train_dataset": lambda: counted(1)}, {}, "1 training samples cannot be split with `valid_fraction` 0.2"),
             (
                 {"train_dataset": lambda: counted(9), "valid_dataset": lambda: counted(9)},
                 {"batch_size": 10, "drop_last": True},

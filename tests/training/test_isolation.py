@@ -201,4 +201,4 @@ def test_a_second_signal_says_what_is_left(tmp_path):
     run, recorder, _ = recorded(tmp_path / "run", own(), callbacks=[AtOnce()])
     with run, pytest.raises(Interrupted, match=r"stopped at once; the last checkpoint is .*checkpoint\.pt") as caught:
         recorder.train()
-    assert caught.value.hint == f"nnas search --resume {run.path}"
+    assert caught.value.hint == f"resume the run {run.path}"

@@ -69,7 +69,7 @@ class TestLossAndMetrics:
     def test_what_the_module_lacks_is_named(self):
         with pytest.raises(UserCodeError, match=r"task.py: it defines no train_dataset\(\)") as caught:
             task_of().call("train_dataset")
-        assert caught.value.hint == "define train_dataset() there, or name the file that does with --task FILE"
+        assert caught.value.hint == "define train_dataset() there, or name the file that does with `task` FILE"
 
 
 def trained(make, steps=12, seed=0):

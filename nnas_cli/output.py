@@ -72,7 +72,7 @@ class Output:
             rest = rest[self._stdout.buffer.write(rest) or 0 :]
         self._stdout.flush()
 
-    def answer_json(self, document: Any) -> None:
+    def answer_json(self, document: object) -> None:
         """Write a document to standard output."""
         self.answer(dump_json(document))
 

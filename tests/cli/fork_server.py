@@ -15,7 +15,6 @@ import torch
 
 from nnas_cli.main import COMMANDS, entry
 
-
 # Commands load these where they need them, which costs each a tenth of a second or two.
 LOADED_LATE = (
     "jsonschema",

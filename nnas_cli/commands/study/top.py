@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +12,8 @@ from nnas_cli.output import Output
 from nnas_core.errors import Interrupted
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from nnas_core.study.administration import StudyStatus
     from nnas_core.study.storage.records import StudyRecord, TrialRecord
     from nnas_core.study.storage.store import StudyStore
@@ -104,7 +106,7 @@ def _follow(store: StudyStore, study: StudyRecord, interval: float, out: Output)
                 )
 
 
-def _screen(status: StudyStatus, trials: list[TrialRecord]) -> Any:
+def _screen(status: StudyStatus, trials: list[TrialRecord]) -> RenderableType:
     from rich import box
     from rich.console import Group
     from rich.table import Table

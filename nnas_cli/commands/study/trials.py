@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -79,7 +79,7 @@ def command(
         out.note(f"study {study.name!r} has no such trials" if states or cut else f"study {study.name!r} has no trials")
 
 
-def _place(trial: TrialRecord, sort: str, best: int) -> tuple[Any, ...]:
+def _place(trial: TrialRecord, sort: str, best: int) -> tuple[float, ...]:
     if sort == "number":
         return (trial.number,)
     given = trial.value if sort == "value" else trial.seconds

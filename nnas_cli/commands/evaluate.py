@@ -78,7 +78,7 @@ def _show(report: EvaluateReport, out: Output) -> None:
     from nnas_cli.progress import described
 
     found = report.evaluation
-    rows = [[f"{report.measured_on} data, inherited weights", described(found.metrics)]]
+    rows = [[f"{report.measured_on}, inherited weights", described(found.metrics)]]
     if found.before is not None:
         rows.append(["before recalibration", described(found.before)])
     rows.append(["time", f"{found.seconds:.2f} s"])

@@ -50,8 +50,7 @@ def construct(
     """
     provided = provided or {}
     checked = check_arguments(cls, given, what, list(provided), len(positional))
-    parameters = inspect.signature(cls).parameters.values()
-    named = {one.name for one in list(parameters)[len(positional) :] if one.kind is not one.POSITIONAL_ONLY}
+    named = _parameters(cls, (), len(positional))
     make: Callable[..., _T] = cls
     return make(*positional, **checked, **{name: value for name, value in provided.items() if name in named})
 
@@ -99,12 +98,10 @@ def check_arguments(
 
 def _parameters(cls: type[object], provided: Sequence[str], leading: int) -> dict[str, inspect.Parameter]:
     """The parameters of a constructor that are the user's."""
-    every = list(inspect.signature(cls).parameters.values())[leading:]
-    return {
-        one.name: one
-        for one in every
-        if one.name not in provided and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
-    }
+    every = inspect.signature(cls).parameters.values()
+    positional = [one for one in every if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    named = [*positional[leading:], *(one for one in every if one.kind is one.KEYWORD_ONLY)]
+    return {one.name: one for one in named if one.name not in provided}
 
 
 def _refuse_unknown(

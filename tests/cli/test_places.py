@@ -50,18 +50,19 @@ def test_two_models_of_one_file_name_have_a_study_each(nnas: Cli, small_model: P
         assert tuned["study"] == f"{folder}-random"
 
 
-@pytest.mark.parametrize("study", [None, "random", "model-random"])
+RESULT = """sh -c 'echo "{\\"value\\": 1}" > $NNAS_RESULT'"""
+"""A trial command."""
+
+
+@pytest.mark.parametrize("study", ["random", "model-random"])
 def test_a_study_and_a_search_of_one_name_keep_out_of_each_other_s_way(
-    nnas: Cli, small_model: Path, study: str | None
+    nnas: Cli, small_model: Path, study: str
 ) -> None:
-    named = () if study is None else ("--study", study)
-    tune = ("tune", "model.py", "--train-epochs", 1, "--tuner", "random", "--concurrency", 2, "--trials", 1, *named)
-    nnas.ok(*tune)
+    nnas.ok("tune", "model.py", "--trial-command", RESULT, "--tuner", "random", "--trials", 1, "--study", study)
     nnas.ok("search", "model.py", "--mutator", "random", "--epochs", 1)
-    logs = Path("runs/studies", study or "model-random", "trials")
-    assert [path.name for path in logs.iterdir()] == ["worker-0.log"]
-    assert sorted(path.name for path in Path("runs").iterdir()) == ["model-random", "studies"]
-    assert not Path("runs/model-random/trials").exists()
+    nnas.ok("search", "model.py", "--mutator", "random", "--epochs", 1, "-o", "runs/random")
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["model-random", "random", "studies"]
+    assert [str(path) for path in Path("runs").rglob("log.txt")] == [f"runs/studies/{study}/trials/0-1/log.txt"]
 
 
 @pytest.mark.parametrize("model", ["studies", "studies.py", "a/studies/model.py"])

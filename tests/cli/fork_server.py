@@ -71,6 +71,8 @@ def _fork(request: dict[str, Any], connection: socket.socket) -> int:
         if "file_limit" in request:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(request["file_limit"]), int(request["file_limit"])))
+        if "memory_limit" in request:
+            resource.setrlimit(resource.RLIMIT_AS, (int(request["memory_limit"]), int(request["memory_limit"])))
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         for target, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(request[name], flags), target)

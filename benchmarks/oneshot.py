@@ -25,9 +25,10 @@ from nnas_core.mutators.proxyless import ProxylessMutator
 from nnas_core.plugins.loading import UserModule
 from nnas_core.training.acceleration import CompiledNetwork
 from nnas_core.training.bilevel import BilevelTrainer
-from nnas_core.training.data import DataSettings, build_batches
+from nnas_core.training.data import build_batches
 from nnas_core.training.memory_format import set_memory_format
-from nnas_core.training.task import OptimizerSettings, Task
+from nnas_core.training.settings import DataSettings, OptimizerSettings
+from nnas_core.training.task import Task
 
 MUTABLES = 1000
 

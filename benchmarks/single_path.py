@@ -12,7 +12,8 @@ from nets import Cells, SinglePath, Tiny, TinyConv, batch_for, sampled, supernet
 from torch import nn
 
 from nnas_core import RandomMutator
-from nnas_core.training.task import OptimizerSettings, default_optimizer
+from nnas_core.training.optimizers import default_optimizer
+from nnas_core.training.settings import OptimizerSettings
 
 Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 

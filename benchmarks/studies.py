@@ -32,7 +32,9 @@ from nnas_core.study.limits import Limits, RunSettings
 from nnas_core.study.opening import create_study, create_tuner
 from nnas_core.study.storage.records import StudySettings, TrialRecord
 from nnas_core.study.storage.store import StudyStore
-from nnas_core.workflows.tune import TuneSettings, tune
+from nnas_core.training.settings import ModelReference, TrainingSettings
+from nnas_core.workflows.settings import AlgorithmSettings, TuneSettings
+from nnas_core.workflows.tune import tune
 
 KEYS = 20
 
@@ -183,7 +185,10 @@ def row_23(rounds: int) -> Iterator[Line]:
             ends = Ends()
             study = f"study{next(numbers)}"
             settings = TuneSettings(
-                model=str(MODEL), study=study, tuner="random", epochs=0, checkpoint=f"{name}/run/checkpoint.pt"
+                training=TrainingSettings(model=ModelReference(str(MODEL))),
+                study=study,
+                algorithms=AlgorithmSettings(tuner="random"),
+                checkpoint=f"{name}/run/checkpoint.pt",
             )
             local = LocalSettings(Path(name) / study)
             tune(settings, store, trials=TRIALS, concurrency=workers, local=local, on_trial=ends)

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -142,7 +142,7 @@ def _write(failure: NnasError, code: int, as_json: bool, trace: str) -> None:
     if as_json:
         from nnas_core.files import dump_json
 
-        document: dict[str, Any] = {
+        document: dict[str, object] = {
             "code": int(code),
             "kind": ExitCode(code).name.lower().replace("_", "-"),
             "message": failure.message,

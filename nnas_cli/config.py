@@ -11,7 +11,6 @@ import difflib
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -46,7 +45,7 @@ def names_given(ctx: click.Context) -> frozenset[str]:
     return names
 
 
-def _read(path: str) -> dict[str, Any]:
+def _read(path: str) -> dict[str, object]:
     content = read_bytes(path)
     if path.endswith(".json"):
         document = parse_json(content, path)
@@ -57,7 +56,7 @@ def _read(path: str) -> dict[str, Any]:
     return _tool_nnas(table, path) if path.endswith("pyproject.toml") else table
 
 
-def _toml(content: bytes, where: str) -> dict[str, Any]:
+def _toml(content: bytes, where: str) -> dict[str, object]:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -68,17 +67,17 @@ def _toml(content: bytes, where: str) -> dict[str, Any]:
         raise InputError(f"not TOML: {error}", where=where) from error
 
 
-def _tool_nnas(document: dict[str, Any], where: str) -> dict[str, Any]:
-    table: Any = document
+def _tool_nnas(document: dict[str, object], where: str) -> dict[str, object]:
+    table = document
     for name in ("tool", "nnas"):
-        table = table.get(name, {})
-        if not isinstance(table, dict):
+        inner = table.get(name, {})
+        if not isinstance(inner, dict):
             raise InputError(f"{name} is no table", where=where, hint="options stand in [tool.nnas]")
-    own: dict[str, Any] = table
-    return own
+        table = inner
+    return table
 
 
-def _for_command(table: dict[str, Any], ctx: click.Context, where: str) -> dict[str, Any]:
+def _for_command(table: dict[str, object], ctx: click.Context, where: str) -> dict[str, object]:
     root = ctx.find_root().command
     commands = root.list_commands(ctx) if isinstance(root, click.Group) else []
     parameters = _parameters(ctx.command)
@@ -94,16 +93,17 @@ def _for_command(table: dict[str, Any], ctx: click.Context, where: str) -> dict[
     return found
 
 
-def _own(table: dict[str, Any], ctx: click.Context, where: str) -> list[tuple[dict[str, Any], str]]:
+def _own(table: dict[str, object], ctx: click.Context, where: str) -> list[tuple[dict[str, object], str]]:
     """The options in the table of the command, and before them those of the group that it is in, with their places."""
     path = ctx.command_path.split()[1:] or [ctx.info_name or ""]
     group = ctx.parent.command if len(path) > 1 and ctx.parent is not None else None
     found = []
     for depth, word in enumerate(path):
         place = f"{where}: [{'.'.join(path[: depth + 1])}]"
-        table = table.get(word, {})
-        if not isinstance(table, dict):
+        inner = table.get(word, {})
+        if not isinstance(inner, dict):
             raise InputError(f"{word} is no table of options", where=where)
+        table = inner
         if isinstance(group, click.Group) and depth < len(path) - 1:
             verbs = group.list_commands(ctx)
             options = {_name(key): value for key, value in table.items() if key not in verbs}
@@ -141,7 +141,7 @@ def _name(key: str) -> str:
     return key.replace("-", "_")
 
 
-def _refuse_unknown(options: dict[str, Any], known: set[str], commands: Iterable[str], where: str) -> None:
+def _refuse_unknown(options: dict[str, object], known: set[str], commands: Iterable[str], where: str) -> None:
     unknown = sorted(set(options) - known)
     if unknown:
         near = difflib.get_close_matches(unknown[0], [*sorted(known), *commands], n=1)
@@ -152,7 +152,7 @@ def _refuse_unknown(options: dict[str, Any], known: set[str], commands: Iterable
         )
 
 
-def _value(parameter: click.Parameter, value: Any, ctx: click.Context, name: str, where: str) -> Any:
+def _value(parameter: click.Parameter, value: object, ctx: click.Context, name: str, where: str) -> object:
     """The value, if the parameter takes it; a table for a repeatable KEY=VALUE option becomes its pairs."""
     if getattr(parameter, "multiple", False) and isinstance(value, dict):
         value = list(value.items())

@@ -1,4 +1,4 @@
-"""Where output goes: the answer to standard output, everything else to standard error."""
+"""Output: the answer goes to standard output, everything else to standard error."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Output:
             rest = rest[self._stdout.buffer.write(rest) or 0 :]
         self._stdout.flush()
 
-    def answer_json(self, document: Any) -> None:
+    def answer_json(self, document: object) -> None:
         """Write a document to standard output."""
         self.answer(dump_json(document))
 
@@ -101,7 +101,7 @@ class Output:
 
     @property
     def shows_bars(self) -> bool:
-        """Whether both streams are terminals and nothing speaks against progress bars."""
+        """Returns true if both streams are terminals and nothing speaks against progress bars."""
         return (
             self._progress
             and not self.as_json

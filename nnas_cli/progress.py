@@ -1,4 +1,4 @@
-"""How far a training is: a bar on a terminal, and one plain line an epoch."""
+"""The progress of a training: a bar on a terminal, and one plain line an epoch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from nnas_core.training.trainer import Callback
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["TrainingProgress", "described"]
+    from nnas_core.runs.recording import Usage
+
+__all__ = ["TrainingProgress", "described", "usage_rows"]
 
 
 def described(metrics: dict[str, float]) -> str:
@@ -21,8 +23,17 @@ def described(metrics: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
 
 
+def usage_rows(usage: Usage) -> list[list[str]]:
+    """Rows of a table: throughput, time and memory of a run."""
+    return [
+        ["throughput", f"{usage.samples_per_second:.0f} samples/s"],
+        ["time", f"{usage.seconds:.1f} s"],
+        ["peak memory", f"{usage.peak_memory_mb:.0f} MiB"],
+    ]
+
+
 class TrainingProgress(Callback):
-    """Follows a training.
+    """Follows a training; at the end of a ``with`` block the bar is gone.
 
     Args:
         out: where to.
@@ -34,6 +45,12 @@ class TrainingProgress(Callback):
         self._clock = clock
         self._bar: Progress | None = None
         self._drawn = 0.0
+
+    def __enter__(self) -> TrainingProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def on_epoch_begin(self, epoch: int) -> None:
         if not self._out.shows_bars:

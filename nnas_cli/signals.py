@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 __all__ = ["StopRequest"]
 
@@ -19,7 +19,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self._number: int | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self._before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __call__(self) -> int | None:
         return self._number

@@ -8,6 +8,9 @@ import click
 
 __all__ = ["options_of", "with_options"]
 
+_KNOWN_AS = {"--output": "-o"}
+"""Options that everybody, and every page, calls by their short name."""
+
 _PARAMETER = re.compile(r"`([a-z][a-z0-9_]*)`")
 
 
@@ -20,9 +23,9 @@ def options_of(command: click.Command) -> dict[str, str]:
             inner = command.get_command(context, name)
             found.update(options_of(inner) if inner is not None else {})
     for parameter in command.params:
-        long = [option for option in parameter.opts if option.startswith("--")]
+        long = [option for option in (*parameter.opts, *parameter.secondary_opts) if option.startswith("--")]
+        found.update({option[2:].replace("-", "_"): _KNOWN_AS.get(option, option) for option in long})
         if long:
-            found[long[0][2:].replace("-", "_")] = long[0]
             found.setdefault(parameter.name or "", long[0])
     return found
 

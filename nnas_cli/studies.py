@@ -1,11 +1,11 @@
-"""What the commands of ``nnas study`` share: which study, where, and how it looks on one line."""
+"""Shared by the commands of ``nnas study``: which study, where, and how it looks on one line."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -32,9 +32,9 @@ __all__ = [
 ]
 
 STORAGE = "sqlite:///nnas.db"
-"""Where studies are kept, if nothing else is said."""
+"""The storage of studies, if nothing else is said."""
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
 
 
 def storage(function: F) -> F:
@@ -53,7 +53,7 @@ def of_a_study(*, running: bool = False) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         @functools.wraps(function)
-        def wrapped(study: str | None, storage: str, **values: Any) -> Any:
+        def wrapped(study: str | None, storage: str, **values: object) -> object:
             with opened(storage) as store:
                 return function(store=store, study=store.find(study, running=running), **values)
 
@@ -71,7 +71,7 @@ def opened(url: str) -> Iterator[StudyStore]:
         yield store
 
 
-def answer(out: Output, output: str, document: Any, text: str) -> None:
+def answer(out: Output, output: str, document: object, text: str) -> None:
     """Answer with ``text``, or with the document where ``--json`` or a file asks for it."""
     out.write(output, dump_json(document) if out.as_json or output != "-" else text)
 

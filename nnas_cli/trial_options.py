@@ -1,17 +1,20 @@
-"""What a trial of ``nnas tune`` is and how trials run: the options, and which of them go together."""
+"""Options that say what a trial of ``nnas tune`` is and how trials run, and which of them go together."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from nnas_cli import options
+from nnas_cli.default_places import study_folder
+from nnas_cli.parameter_types import DURATION, GPUS
 from nnas_core.errors import UsageError
+from nnas_core.training.settings import RECALIBRATE, ModelReference, OptimizerSettings, option_names
+from nnas_core.workflows.settings import AlgorithmSettings, CommandSettings
 
 if TYPE_CHECKING:
     from nnas_core.execution.commands import LocalSettings
@@ -19,40 +22,20 @@ if TYPE_CHECKING:
     from nnas_core.space.search_space import SearchSpace
     from nnas_core.study.limits import TrialRules
 
-__all__ = ["Running", "check_kind", "how_trials_run", "measured", "space_of", "what_a_trial_is"]
+__all__ = ["Running", "TrialKind", "how_trials_run", "space_of", "what_a_trial_is"]
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
 
 # They decide how a trial is trained, and on what; with inherited weights, the search has decided that.
-_FOR_TRAINING = (
-    "clip_grad",
-    "learning_rate",
-    "momentum",
-    "weight_decay",
-    "schedule",
-    "min_learning_rate",
-    "valid_fraction",
-)
+_FOR_TRAINING = ("clip_grad", *option_names(OptimizerSettings), "valid_fraction")
 # A program brings its own.
 _FOR_MODELS = (*_FOR_TRAINING, "recalibrate", "batch_size", "workers", "drop_last", "task", "device")
 
 
-class _Gpus(click.ParamType[tuple[str, ...]]):
-    """Numbers or UUIDs, between commas; also a list, as a configuration may have it."""
-
-    name = "list"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        parts = list(value) if isinstance(value, (list, tuple)) else str(value).split(",")
-        found = tuple(str(part).strip() for part in parts)
-        if not found or not all(re.fullmatch(r"\w[\w/:.-]*", part) for part in found):
-            self.fail(f"{value!r} is no list of GPUs; give their numbers: 0,1", param, ctx)
-        return found
-
-
 def what_a_trial_is(function: F) -> F:
-    """Options of which exactly one kind is given, and those that only one kind takes."""
-    decorators = (
+    """Options of which exactly one kind is given, and those that only one kind takes: a ``TrialKind``."""
+    return options.decorated(
+        function,
         click.option("--checkpoint", metavar="FILE", help="Trials inherit the weights of this supernet."),
         click.option(
             "--train-epochs", "epochs", type=click.IntRange(1), help="Train each trial from scratch for so long."
@@ -63,34 +46,108 @@ def what_a_trial_is(function: F) -> F:
             help="Each trial is a process of this program (no shell); parameters and result are files.",
         ),
         options.recalibrate,
-        click.option(
+        options.of_field(
             "--optimize-mode",
-            type=click.Choice(["maximize", "minimize"]),
-            default="maximize",
-            show_default=True,
-            help="With --trial-command: which results are better.",
+            CommandSettings,
+            click.Choice(["maximize", "minimize"]),
+            "With --trial-command: which results are better.",
         ),
     )
-    for decorate in reversed(decorators):
-        function = decorate(function)
-    return function
+
+
+@dataclass(frozen=True)
+class Running:
+    """Holds the options of ``how_trials_run``; those that were not given are None."""
+
+    concurrency: int | None = None
+    gpus: tuple[str, ...] | None = None
+    engine: str = "local"
+    ray_address: str | None = None
+    trial_threads: int | None = None
+    trial_timeout: float | None = None
+    attempts: int | None = None
+    max_failures: int | None = None
+    trial_log_dir: str | None = None
+
+    def check(self) -> None:
+        """Refuse options that do not go together.
+
+        Raises:
+            UsageError: more trials at once than GPUs, or options of a cluster.
+        """
+        gpus = self.gpus or ()
+        _check_engine(self.engine, self.ray_address, gpus)
+        if gpus and not self.ray_address and (self.concurrency or 0) > len(gpus):
+            raise UsageError(
+                f"--concurrency {self.concurrency} is more than the {len(gpus)} of --gpus",
+                hint="lower it, or name a GPU twice to give it two trials",
+            )
+
+    @property
+    def at_once(self) -> int:
+        """The number of trials that run at once."""
+        return self.concurrency or len(self.gpus or ()) or 1
+
+    @property
+    def rules(self) -> TrialRules:
+        """The rules of each trial."""
+        from nnas_core.study.limits import TrialRules
+
+        attempts = TrialRules.attempts if self.attempts is None else self.attempts
+        return TrialRules(attempts, self.trial_timeout, self.max_failures)
+
+    def needs_workers(self, assessor: str | None) -> bool:
+        """Returns true if trials of a model must be in other processes; without a need, they stay in this one.
+
+        A trial gives the same value in both, see ``nnas_core.workflows.tune.tune``. Only another process can be one
+        of several at once, be ended early, have a GPU of its own, or die without an end of the command.
+        """
+        given = (self.gpus, self.trial_threads, self.trial_timeout, self.attempts, self.trial_log_dir, assessor)
+        return self.at_once > 1 or self.engine != "local" or any(given)
+
+    def local(self, study: str) -> LocalSettings:
+        """The settings of the processes of a study's trials; cores are shared evenly."""
+        from nnas_core.execution.commands import LocalSettings
+
+        folder = Path(self.trial_log_dir) if self.trial_log_dir else study_folder(study) / "trials"
+        return LocalSettings(folder, threads=self._threads, gpus=self.gpus or ())
+
+    @property
+    def _threads(self) -> int:
+        from nnas_core.execution.commands import threads_for
+
+        return self.trial_threads or (1 if self.ray_address else threads_for(self.at_once))
+
+    @property
+    def cluster(self) -> RaySettings | None:
+        """The cluster, if one is asked for; one of its own has room for all trials at once, as this machine has."""
+        if self.engine == "local":
+            return None
+        from nnas_core.execution.ray.engine import RaySettings
+
+        return RaySettings(
+            self.ray_address,
+            gpus=() if self.ray_address else self.gpus or (),
+            gpu_each=bool(self.gpus),
+            cpus=self._threads * self.at_once,
+        )
 
 
 def how_trials_run(function: F) -> F:
-    """Options of trials of any kind; ``Running.taken_from`` reads them."""
-    decorators = (
+    """Options of trials of any kind: a ``Running``, and the assessor."""
+    return options.decorated(
+        function,
         click.option(
             "--concurrency", type=click.IntRange(1), metavar="N", help="Trials at once.  [default: 1, or one a GPU]"
         ),
         click.option(
-            "--gpus", type=_Gpus(), metavar="LIST", help="As 0,1: each trial gets one; one named twice takes two."
+            "--gpus", type=GPUS, metavar="LIST", help="As 0,1: each trial gets one; one named twice takes two."
         ),
-        click.option(
+        options.of_field(
             "--engine",
-            type=click.Choice(["local", "ray"]),
-            default="local",
-            show_default=True,
-            help="Where trials run: on this machine, or as Ray has room for them.",
+            Running,
+            click.Choice(["local", "ray"]),
+            "Where trials run: on this machine, or as Ray has room for them.",
         ),
         click.option(
             "--ray-address",
@@ -103,7 +160,7 @@ def how_trials_run(function: F) -> F:
             metavar="N",
             help="Cores of each trial.  [default: an even share; 1 on a cluster that runs]",
         ),
-        click.option("--trial-timeout", type=options.DURATION, metavar="TIME", help="A trial fails after 90s, 30m."),
+        click.option("--trial-timeout", type=DURATION, metavar="TIME", help="A trial fails after 90s, 30m."),
         click.option(
             "--attempts",
             type=click.IntRange(1),
@@ -115,151 +172,88 @@ def how_trials_run(function: F) -> F:
         ),
         click.option("--assessor", metavar="NAME", help="Ends trials early by what they report, or file.py:Class."),
         options.arguments_of("assessor"),
-        click.option("--trial-dir", metavar="DIR", help="Logs and files of trials.  [default: runs/STUDY/trials]"),
+        click.option(
+            "--trial-log-dir", metavar="DIR", help="Logs and files of trials.  [default: runs/studies/STUDY/trials]"
+        ),
     )
-    for decorate in reversed(decorators):
-        function = decorate(function)
-    return function
 
 
-def check_kind(model: str, values: Mapping[str, Any]) -> None:
-    """Refuse what is no kind of trial, and options that would do nothing for the kind.
+@dataclass(frozen=True)
+class TrialKind:
+    """Holds the options of ``what_a_trial_is``: one of the first three is given."""
 
-    Args:
-        model: a model, or the file of a search space.
-        values: the options of ``what_a_trial_is`` and ``how_trials_run``.
+    checkpoint: str | None = None
+    epochs: int | None = None
+    trial_command: str | None = None
+    recalibrate: int = RECALIBRATE
+    optimize_mode: str = CommandSettings.optimize_mode
 
-    Raises:
-        UsageError: naming the first that does not fit.
-    """
-    is_space = model.endswith(".json")
-    if is_space and values["trial_command"] is None:
-        raise UsageError(
-            "a search space alone cannot be evaluated",
-            where=model,
-            hint="give the Python file of the model, or --trial-command",
-        )
-    if sum(values[name] is not None for name in ("checkpoint", "epochs", "trial_command")) != 1:
-        raise UsageError(
-            "give one of --checkpoint (inherited weights), --train-epochs (training from scratch) "
-            "and --trial-command (a program)",
-            hint="a checkpoint comes from `nnas search`",
-        )
-    if values["trial_command"] is not None:
-        options.refuse_idle(_FOR_MODELS, "--trial-command")
-        if is_space:
-            options.refuse_idle(("model_arg",), "a search space")
-    elif values["checkpoint"] is not None:
-        options.refuse_idle((*_FOR_TRAINING, "optimize_mode", "assessor", "assessor_arg"), "--checkpoint")
-    else:
-        options.refuse_idle(("recalibrate", "optimize_mode"), "--train-epochs")
-    if values["assessor"] is None and values["assessor_arg"]:
-        raise UsageError("--assessor-arg does nothing without --assessor", hint="give both, or leave it out")
-    if values["gpus"] and values["trial_command"] is None and values["device"] not in ("auto", "cuda"):
-        raise UsageError(f"--gpus does nothing with --device {values['device']}", hint="leave one of them out")
+    def check(self, model: ModelReference, algorithms: AlgorithmSettings, running: Running, device: str) -> None:
+        """Refuse what is no kind of trial, and options that would do nothing for the kind.
+
+        Raises:
+            UsageError: naming the first that does not fit.
+        """
+        is_space = model.model.endswith(".json")
+        if is_space and self.trial_command is None:
+            raise UsageError(
+                "a search space alone cannot be evaluated",
+                where=model.model,
+                hint="give the Python file of the model, or --trial-command",
+            )
+        if sum(given is not None for given in (self.checkpoint, self.epochs, self.trial_command)) != 1:
+            raise UsageError(
+                "give one of --checkpoint (inherited weights), --train-epochs (training from scratch) "
+                "and --trial-command (a program)",
+                hint="a checkpoint comes from `nnas search`",
+            )
+        self._refuse_idle(is_space)
+        if algorithms.assessor is None and algorithms.assessor_arg:
+            raise UsageError("--assessor-arg does nothing without --assessor", hint="give both, or leave it out")
+        if running.gpus and self.trial_command is None and device not in ("auto", "cuda"):
+            raise UsageError(f"--gpus does nothing with --device {device}", hint="leave one of them out")
+
+    def _refuse_idle(self, is_space: bool) -> None:
+        if self.trial_command is not None:
+            options.refuse_idle(_FOR_MODELS, "--trial-command")
+            if is_space:
+                options.refuse_idle(("model_arg",), "a search space")
+        elif self.checkpoint is not None:
+            options.refuse_idle((*_FOR_TRAINING, "optimize_mode", "assessor", "assessor_arg"), "--checkpoint")
+        else:
+            options.refuse_idle(("recalibrate", "optimize_mode"), "--train-epochs")
+
+    @property
+    def measured(self) -> tuple[str, str]:
+        """The data that trials are measured on, and how; the data is empty where only the program knows."""
+        if self.trial_command is not None:
+            return "", "reported by the trial command"
+        if self.checkpoint is not None:
+            return "validation", "inherited weights (an estimate)"
+        return "validation", f"{self.epochs} {'epoch' if self.epochs == 1 else 'epochs'} from scratch"
+
+    @property
+    def measured_on(self) -> str:
+        """The same in one phrase."""
+        data, how = self.measured
+        return f"{data} data, {how}" if data else how
 
 
-def measured(values: Mapping[str, Any]) -> tuple[str, str]:
-    """On what trials are measured: data, and how; the data is empty where only the program knows."""
-    if values["trial_command"] is not None:
-        return "", "reported by the trial command"
-    if values["checkpoint"] is not None:
-        return "validation", "inherited weights (an estimate)"
-    return "validation", f"{values['epochs']} {'epoch' if values['epochs'] == 1 else 'epochs'} from scratch"
-
-
-def space_of(model: str, arguments: Mapping[str, Any], seed: int) -> SearchSpace:
+def space_of(model: ModelReference, seed: int) -> SearchSpace:
     """The search space of a model, or in a file; that needs no torch.
 
     Raises:
         InputError: there is no such file, or it holds something else.
         UserCodeError: the model cannot be built.
     """
-    if model.endswith(".json"):
+    if model.model.endswith(".json"):
         from nnas_core.files import read_json
         from nnas_core.space.search_space import SearchSpace
 
-        return SearchSpace.from_json(read_json(model), model)
+        return SearchSpace.from_json(read_json(model.model), model.model)
     from nnas_cli.commands.ss_gen import space_of_model
 
-    return space_of_model(model, arguments, seed)[0]
-
-
-@dataclass(frozen=True)
-class Running:
-    """How trials run, see ``how_trials_run``; what was not given is None."""
-
-    concurrency: int
-    gpus: tuple[str, ...]
-    engine: str
-    ray_address: str | None
-    trial_threads: int | None
-    trial_timeout: float | None
-    attempts: int | None
-    max_failures: int | None
-    trial_dir: str | None
-
-    @classmethod
-    def taken_from(cls, values: dict[str, Any]) -> Running:
-        """Take the options out of ``values``.
-
-        Raises:
-            UsageError: more trials at once than GPUs, or options of a cluster that do not go together.
-        """
-        taken = {name: values.pop(name) for name in cls.__annotations__}
-        gpus = taken["gpus"] = taken["gpus"] or ()
-        _check_engine(taken["engine"], taken["ray_address"], gpus)
-        if gpus and not taken["ray_address"] and (taken["concurrency"] or 0) > len(gpus):
-            raise UsageError(
-                f"--concurrency {taken['concurrency']} is more than the {len(gpus)} of --gpus",
-                hint="lower it, or name a GPU twice to give it two trials",
-            )
-        taken["concurrency"] = taken["concurrency"] or len(gpus) or 1
-        return cls(**taken)
-
-    @property
-    def rules(self) -> TrialRules:
-        """What holds for each trial."""
-        from nnas_core.study.limits import TrialRules
-
-        given: dict[str, Any] = {} if self.attempts is None else {"attempts": self.attempts}
-        return TrialRules(timeout_s=self.trial_timeout, max_failures=self.max_failures, **given)
-
-    def needs_workers(self, assessor: str | None) -> bool:
-        """Whether trials of a model must be in other processes; without a need, they stay in this one.
-
-        A trial gives the same value in both, see ``nnas_core.workflows.tune.tune``. Only another process can be one
-        of several at once, be ended early, have a GPU of its own, or die without an end of the command.
-        """
-        given = (self.gpus, self.trial_threads, self.trial_timeout, self.attempts, self.trial_dir, assessor)
-        return self.concurrency > 1 or self.engine != "local" or any(given)
-
-    def local(self, study: str) -> LocalSettings:
-        """Where the processes of a study's trials run, and with what; cores are shared evenly."""
-        from nnas_core.execution.commands import LocalSettings
-
-        folder = Path(self.trial_dir or f"runs/{study}/trials")
-        return LocalSettings(folder, threads=self._threads, gpus=self.gpus)
-
-    @property
-    def _threads(self) -> int:
-        from nnas_core.execution.commands import threads_for
-
-        return self.trial_threads or (1 if self.ray_address else threads_for(self.concurrency))
-
-    @property
-    def cluster(self) -> RaySettings | None:
-        """The cluster, if one is asked for; one of its own has room for all trials at once, as this machine has."""
-        if self.engine == "local":
-            return None
-        from nnas_core.execution.ray.engine import RaySettings
-
-        return RaySettings(
-            self.ray_address,
-            gpus=() if self.ray_address else self.gpus,
-            gpu_each=bool(self.gpus),
-            cpus=self._threads * self.concurrency,
-        )
+    return space_of_model(model.model, model.model_arg, seed)[0]
 
 
 def _check_engine(engine: str, address: str | None, gpus: tuple[str, ...]) -> None:

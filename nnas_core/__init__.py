@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from nnas_core.assessors.base import Assessor as Assessor
     from nnas_core.assessors.base import AssessResult as AssessResult
     from nnas_core.errors import NnasError as NnasError
-    from nnas_core.mutables.choices import InputChoice as InputChoice
-    from nnas_core.mutables.choices import LayerChoice as LayerChoice
     from nnas_core.mutables.base import Mutable as Mutable
     from nnas_core.mutables.base import MutableScope as MutableScope
+    from nnas_core.mutables.choices import InputChoice as InputChoice
+    from nnas_core.mutables.choices import LayerChoice as LayerChoice
     from nnas_core.mutables.extraction import extract as extract
     from nnas_core.mutables.extraction import transfer_weights as transfer_weights
     from nnas_core.mutables.fixed import FixedArchitecture as FixedArchitecture

@@ -240,7 +240,8 @@ class ForkServer:
         Args:
             folder: its current folder; its output goes to files there.
             arguments: of the command.
-            options: ``stdin``, ``stdout``, ``stderr`` (paths), ``env``, ``file_limit`` (bytes a file may have).
+            options: ``stdin``, ``stdout``, ``stderr`` (paths), ``env``, ``file_limit`` (bytes a file may have),
+                ``memory_limit`` (bytes of address space).
         """
         self._count += 1
         out, err = (folder / f".{name}-{self._count}" for name in ("out", "err"))

@@ -29,13 +29,15 @@ from nnas_core.errors import NnasError
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.plugins import registry
 from nnas_core.runs.folder import RunFolder
-from nnas_core.runs.recording import load_weights
+from nnas_core.runs.weights import load_weights
 from nnas_core.space.search_space import SearchSpace
-from nnas_core.training.data import DataSettings, build_batches
+from nnas_core.training.data import build_batches
 from nnas_core.training.evaluation import InheritedWeights
 from nnas_core.training.model import build_model
+from nnas_core.training.settings import DataSettings, from_options
 from nnas_core.training.task import Task
-from nnas_core.workflows.search import SearchSettings, search
+from nnas_core.workflows.search import search
+from nnas_core.workflows.settings import SearchSettings
 
 SEEDS = (0, 1, 2, 3, 4)
 
@@ -103,9 +105,8 @@ class Searches:
     def row(self, name: str, seed: int) -> dict[str, Any]:
         """Search with one mutator and one seed, and estimate all architectures with the weights that it leaves."""
         arguments = ARGUMENTS.get(name, {})
-        settings = SearchSettings(
-            model=str(MODEL), mutator=name, mutator_arg=arguments, seed=seed, device="cpu", **SETTINGS
-        )
+        own = {"model": str(MODEL), "mutator": name, "mutator_arg": arguments, "seed": seed, "device": "cpu"}
+        settings = from_options(SearchSettings, {**SETTINGS, **own})
         seed_globals(seed)  # as `nnas search` does
         with RunFolder.create(self.scratch / f"{name}-{seed}", force=True) as run:
             started = time.process_time()

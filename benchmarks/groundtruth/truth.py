@@ -26,11 +26,12 @@ from torch import Tensor, nn
 from nnas_core.mutables.extraction import extract
 from nnas_core.random_state import torch_generator
 from nnas_core.randomness import derive_seed
-from nnas_core.runs.recording import weights_digest
+from nnas_core.runs.weights import weights_digest
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.training.model import build_model
-from nnas_core.training.task import OptimizerSettings, Task
+from nnas_core.training.settings import OptimizerSettings
+from nnas_core.training.task import Task
 
 SEEDS = (0, 1, 2)
 EPOCHS = 12

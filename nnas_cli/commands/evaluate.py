@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from nnas_cli import options
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
-from nnas_core.files import dump_json, read_json, source_name
+from nnas_core.files import dump_json, finite_only, read_json, source_name
+from nnas_core.training.settings import SetupSettings
+from nnas_core.workflows.settings import EvaluateSettings
+
+if TYPE_CHECKING:
+    from nnas_core.workflows.evaluate import EvaluateReport
 
 __all__ = ["command"]
 
 
 @click.command("evaluate")
-@options.model_argument
+@click.argument("model", metavar="MODEL")
 @click.option("--checkpoint", metavar="FILE", required=True, help="Of the supernet whose weights are inherited.")
 @click.option("--architecture", metavar="FILE", required=True, help="In any form; - is standard input.")
 @options.recalibrate
 @options.batches
-@click.option("--on", type=click.Choice(["valid", "test"]), default="valid", show_default=True, help="Which data.")
+@options.of_field("--on", EvaluateSettings, click.Choice(["valid", "test"]), "Which data.")
 @options.with_output("File for the JSON report; - is standard output, as a table unless --json.")
 @options.loads_model
+@options.part("setup", SetupSettings)
 @options.common
-def command(architecture: str, output: str, out: Output, **values: Any) -> None:
+def command(
+    setup: SetupSettings,
+    checkpoint: str,
+    architecture: str,
+    recalibrate: int,
+    on: str,
+    output: str,
+    out: Output,
+) -> None:
     """Measure an architecture with the weights it inherits.
 
     What is reported is an estimate: the weights were trained for all architectures at once.
@@ -35,28 +49,37 @@ def command(architecture: str, output: str, out: Output, **values: Any) -> None:
       nnas export run/checkpoint.pt | nnas evaluate model.py --checkpoint run/checkpoint.pt --architecture - --json
     """
     with without_collection():
-        from nnas_cli.progress import described
         from nnas_cli.seeding import seed_globals
-        from nnas_core.files import finite_only
-        from nnas_core.workflows.tune import EvaluateSettings, evaluate_once
+        from nnas_core.workflows.evaluate import evaluate
 
     document = read_json(architecture)
-    settings = EvaluateSettings(**values)
-    seed_globals(settings.seed)
-    found, evaluation, data = evaluate_once(settings, document, source_name(architecture))
-    report = {
-        "architecture": found.masks(),
-        "metrics": finite_only(evaluation.metrics),
-        "before_recalibration": evaluation.before and finite_only(evaluation.before),
-        "measured_on": f"{data} data, inherited weights",
-        "recalibrate": settings.recalibrate,
-        "seed": settings.seed,
-    }
+    settings = EvaluateSettings(setup=setup, checkpoint=checkpoint, recalibrate=recalibrate, on=on)
+    seed_globals(settings.setup.seed)
+    report = evaluate(settings, document, source_name(architecture))
     if out.as_json or output != "-":
-        out.write(output, dump_json(report))
+        out.write(output, dump_json(_document(report, settings)))
         return
-    rows = [[f"{data}, inherited weights", described(evaluation.metrics)]]
-    if evaluation.before is not None:
-        rows.append(["before recalibration", described(evaluation.before)])
-    rows.append(["time", f"{evaluation.seconds:.2f} s"])
+    _show(report, out)
+
+
+def _document(report: EvaluateReport, settings: EvaluateSettings) -> dict[str, object]:
+    found = report.evaluation
+    return {
+        "architecture": report.architecture.masks(),
+        "metrics": finite_only(found.metrics),
+        "before_recalibration": found.before and finite_only(found.before),
+        "measured_on": f"{report.measured_on} data, inherited weights",
+        "recalibrate": settings.recalibrate,
+        "seed": settings.setup.seed,
+    }
+
+
+def _show(report: EvaluateReport, out: Output) -> None:
+    from nnas_cli.progress import described
+
+    found = report.evaluation
+    rows = [[f"{report.measured_on}, inherited weights", described(found.metrics)]]
+    if found.before is not None:
+        rows.append(["before recalibration", described(found.before)])
+    rows.append(["time", f"{found.seconds:.2f} s"])
     out.table(["", "estimate"], rows, answer=True)

@@ -59,7 +59,7 @@ def command(checkpoint: str, form: str, architecture: str | None, output: str, s
         out.write(output, dump_json(found.to_form(form)))
         return
     names = ("model", "mutator", "seed", "progress")
-    provenance = {name: header[name] for name in names if name in header}
+    provenance = {name: value for name, value in header.items() if name in names}
     provenance["checkpoint"] = checkpoint
     provenance["nnas_version"] = header["nnas"]
     # the checkpoint's metrics are of its supernet, not of one architecture: none are claimed here

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,7 +13,7 @@ from nnas_cli.output import Output
 from nnas_core.files import dump_json
 
 if TYPE_CHECKING:
-    from nnas_core.plugins.registry import Entry
+    from nnas_core.plugins.registry import Entry, Ranking
 
 __all__ = ["command"]
 
@@ -21,8 +21,8 @@ __all__ = ["command"]
 @click.command("list")
 @click.argument("group", type=click.Choice(["mutators", "tuners", "assessors"]))
 @options.with_output("File to write; - is standard output.")
-@options.common
-def command(group: str, output: str, seed: int, out: Output) -> None:
+@options.common_without_seed
+def command(group: str, output: str, out: Output) -> None:
     """List what --mutator, --tuner or --assessor takes.
 
     With the source of each, and with --verbose also what --mutator-arg, --tuner-arg or --assessor-arg may set. A column
@@ -49,7 +49,7 @@ def command(group: str, output: str, seed: int, out: Output) -> None:
         out.table(["name", "option", "default", "type", "meaning"], _options(found), answer=True)
 
 
-def _tau(measured: Mapping[str, Any] | None) -> str:
+def _tau(measured: Ranking | None) -> str:
     """Kendall's tau of the ranking with inherited weights: mean and standard deviation over seeds."""
     if measured is None:
         return "-"
@@ -68,9 +68,9 @@ def _options(found: Sequence[Entry]) -> list[list[str]]:
     return rows
 
 
-def _document(one: Entry, measured: Mapping[str, Any]) -> dict[str, Any]:
+def _document(one: Entry, measured: Mapping[str, Ranking]) -> dict[str, object]:
     options = one.options()
-    document: dict[str, Any] = {
+    document: dict[str, object] = {
         "name": one.name,
         "summary": one.summary,
         "source": one.source,

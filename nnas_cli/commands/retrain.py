@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from nnas_cli import options
+from nnas_cli.default_places import default_run
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
-from nnas_core.files import read_json, source_name
+from nnas_cli.run_folders import RunPlace, command_of_run, resumed, trains_in_a_run_folder
+from nnas_core.files import finite_only, read_json, source_name
+from nnas_core.workflows.settings import CheckpointedSettings, RetrainSettings
+
+if TYPE_CHECKING:
+    from nnas_core.runs.folder import RunFolder
+    from nnas_core.workflows.retrain import RetrainReport
 
 __all__ = ["command"]
 
@@ -20,20 +27,14 @@ __all__ = ["command"]
     "--architecture", type=click.UNPROCESSED, metavar="FILE", help="In any form; - is standard input.  [required]"
 )
 @click.option("--checkpoint", metavar="FILE", help="Start from the weights of this supernet, not from scratch.")
-@click.option("--epochs", type=click.IntRange(1), default=50, show_default=True, help="To train in all.")
-@options.training
-@options.run_folder
-@options.with_output("Run folder; its weights.pt is the trained model.  [default: runs/MODEL-retrain]", default=None)
-@options.loads_model
-@options.common
+@options.epochs
+@trains_in_a_run_folder("Run folder; its weights.pt is the trained model.  [default: runs/MODEL-retrain]")
 def command(
-    model: str | None,
-    architecture: str | dict[str, Any] | None,
-    resume: str | None,
-    force: bool,
-    output: str | None,
+    training: CheckpointedSettings | None,
+    architecture: str | dict[str, object] | None,
+    checkpoint: str | None,
+    place: RunPlace,
     out: Output,
-    **values: Any,
 ) -> None:
     """Train one architecture of MODEL alone and test it.
 
@@ -46,65 +47,67 @@ def command(
       nnas tune model.py --checkpoint run/checkpoint.pt | nnas retrain model.py --architecture -
       nnas retrain --resume final
     """
-    with without_collection():
-        from nnas_cli.commands.search import stem
-        from nnas_cli.progress import TrainingProgress, described
-        from nnas_cli.seeding import seed_globals
-        from nnas_cli.signals import StopRequest
-        from nnas_core.files import finite_only
-        from nnas_core.workflows.retrain import RetrainSettings, retrain
-
-    values["model"] = model
-    source = source_name(architecture) if isinstance(architecture, str) else None  # a run's config.json holds it whole
-    if resume is not None:
-        if options.given({"architecture": architecture}):
-            values["architecture"] = _read(architecture)
-        run, values = options.resumed("retrain", resume, {**values, "output": output, "force": force})
+    if place.resume is not None:
+        given = {"architecture": _read(architecture)} if "architecture" in options.explicit() else {}
+        run, settings = resumed("retrain", RetrainSettings, place.resume, **given)
     else:
-        options.require(model=model, architecture=architecture)
-        if values["checkpoint"] is not None:
+        training = options.required(training, "MODEL")
+        options.required(architecture, "--architecture")
+        if checkpoint is not None:
             options.refuse_idle(("valid_fraction",), "--checkpoint")
-        run = options.started(output, f"runs/{stem(str(model))}-retrain", force)
+        run = place.started(default_run(training.model.model, "retrain"))
         with run.closed_on_error():  # the folder first: standard input may be a study that takes hours
-            values["architecture"] = _read(architecture)
-    with run, StopRequest() as stop:
-        settings = RetrainSettings(**values)
-        progress = TrainingProgress(out)
-        seed_globals(settings.seed)
-        try:
-            report = retrain(
-                settings, run, callbacks=[progress], should_stop=stop, warn=out.warn, architecture_from=source
-            )
-        finally:
-            progress.close()
+            document = _read(architecture)
+        settings = RetrainSettings(training=training, architecture=document, checkpoint=checkpoint)
+    source = source_name(architecture) if isinstance(architecture, str) else None  # a run's config.json holds it whole
+    report = _retrain(settings, run, source, out)
     if report.tested_on != "test":
         out.warn("the module has no test_dataset(), so the metric below is of the validation data")
     if out.as_json:
-        # no times in it: equal command lines give equal bytes; events.jsonl has them
-        document = {
-            "run": str(run.path),
-            "seed": settings.seed,
-            "epochs": report.epochs,
-            "test": finite_only(report.test),
-            "tested_on": report.tested_on,
-            "valid": finite_only(report.valid),
-            "parameters": report.parameters,
-            "device": report.device,
-            "weights": report.weights,
-        }
-        out.answer_json(document)
+        out.answer_json(_document(report, settings, run))
         return
+    _show(report, out)
+
+
+def _read(architecture: str | dict[str, object] | None) -> object:
+    return read_json(architecture) if isinstance(architecture, str) else architecture
+
+
+def _retrain(settings: RetrainSettings, run: RunFolder, source: str | None, out: Output) -> RetrainReport:
+    with without_collection():
+        from nnas_cli.progress import TrainingProgress
+        from nnas_cli.seeding import seed_globals
+        from nnas_cli.signals import StopRequest
+        from nnas_core.workflows.retrain import retrain
+
+    with run, command_of_run("retrain", run), StopRequest() as stop, TrainingProgress(out) as progress:
+        seed_globals(settings.training.seed)
+        return retrain(settings, run, callbacks=[progress], should_stop=stop, warn=out.warn, architecture_from=source)
+
+
+def _document(report: RetrainReport, settings: RetrainSettings, run: RunFolder) -> dict[str, object]:
+    """The answer as JSON; no times are in it: equal command lines give equal bytes, and events.jsonl has them."""
+    return {
+        "run": str(run.path),
+        "seed": settings.training.seed,
+        "epochs": report.usage.epochs,
+        "test": finite_only(report.test),
+        "tested_on": report.tested_on,
+        "valid": finite_only(report.valid),
+        "parameters": report.parameters,
+        "device": report.usage.device,
+        "weights": report.weights,
+    }
+
+
+def _show(report: RetrainReport, out: Output) -> None:
+    from nnas_cli.progress import described, usage_rows
+
     rows = [
-        [f"{report.tested_on}", described(report.test)],
+        [report.tested_on, described(report.test)],
         ["validation" if report.tested_on == "test" else "last epoch", described(report.valid)],
         ["parameters", f"{report.parameters}"],
-        ["throughput", f"{report.samples_per_second:.0f} samples/s"],
-        ["time", f"{report.seconds:.1f} s"],
-        ["peak memory", f"{report.peak_memory_mb:.0f} MiB"],
+        *usage_rows(report.usage),
         ["weights", report.weights],
     ]
-    out.table(["", report.device], rows, answer=True)
-
-
-def _read(architecture: str | dict[str, Any] | None) -> Any:
-    return read_json(architecture) if isinstance(architecture, str) else architecture
+    out.table(["", report.usage.device], rows, answer=True)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from nnas_cli import options
+from nnas_cli.default_places import default_run
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
-from nnas_core.plugins.loading import split_reference
+from nnas_cli.run_folders import RunPlace, command_of_run, resumed, trains_in_a_run_folder
+from nnas_core.files import finite_only
+from nnas_core.training.settings import AccelerationSettings
+from nnas_core.workflows.settings import CheckpointedSettings, SearchSettings
 
 if TYPE_CHECKING:
+    from nnas_core.runs.folder import RunFolder
     from nnas_core.workflows.derive import Derivation
+    from nnas_core.workflows.search import SearchReport
 
-__all__ = ["command", "stem"]
+__all__ = ["command"]
 
 
 @click.command("search")
@@ -28,44 +31,41 @@ __all__ = ["command", "stem"]
     "--latency-table", metavar="FILE", help="JSON: how long each candidate takes; the mutator argument latency_table."
 )
 @click.option("--trainer", metavar="NAME", help="Its loop instead: of another mutator, or file.py:Class.")
-@click.option(
+@options.of_field(
     "--precision",
-    type=click.Choice(["float32", "float64", "bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="Of weights and batches; bfloat16 is autocast.",
+    SearchSettings,
+    click.Choice(["float32", "float64", "bfloat16"]),
+    "Of weights and batches; bfloat16 is autocast.",
 )
-@click.option(
+@options.of_field(
     "--memory-format",
-    type=click.Choice(["auto", "contiguous", "channels-last"]),
-    default="auto",
-    show_default=True,
-    help="Of images and their weights; auto: the quicker one, where all candidates run in every step.",
+    AccelerationSettings,
+    click.Choice(["auto", "contiguous", "channels-last"]),
+    "Of images and their weights; auto: the quicker one, where all candidates run in every step.",
 )
 @click.option("--compile", is_flag=True, help="Let torch.compile make one program of the supernet; takes minutes.")
 @click.option("--recompute", is_flag=True, help="Run candidates again in the backward pass, to need less memory.")
-@click.option("--epochs", type=click.IntRange(1), default=50, show_default=True, help="To train in all.")
+@options.epochs
 @click.option(
     "--derive",
     type=click.IntRange(0),
-    default=0,
+    default=SearchSettings.derive,
     metavar="K",
     help="Draw K final architectures, keep the best on validation data.  [default: take the first]",
 )
-@options.training
-@options.run_folder
-@options.with_output("Run folder.  [default: runs/MODEL-MUTATOR]", default=None)
-@options.loads_model
-@options.common
+@trains_in_a_run_folder("Run folder.  [default: runs/MODEL-MUTATOR]")
+@options.part("acceleration", AccelerationSettings)
 def command(
-    model: str | None,
+    training: CheckpointedSettings | None,
     mutator: str | None,
+    mutator_arg: dict[str, object],
     latency_table: str | None,
-    resume: str | None,
-    force: bool,
-    output: str | None,
+    trainer: str | None,
+    precision: str,
+    acceleration: AccelerationSettings,
+    derive: int,
+    place: RunPlace,
     out: Output,
-    **values: Any,
 ) -> None:
     """Train a supernet one-shot and find an architecture.
 
@@ -81,38 +81,51 @@ def command(
       nnas search --config run/config.json --seed 1 -o run-1
       nnas search model.py --mutator mine.py:MyMutator --mutator-arg temperature=5
     """
+    if place.resume is not None:
+        options.refuse_idle(["latency_table"], "--resume: the run has its table")
+        run, settings = resumed("search", SearchSettings, place.resume)
+    else:
+        table = {} if latency_table is None else {"latency_table": latency_table}
+        settings = SearchSettings(
+            training=options.required(training, "MODEL"),
+            mutator=options.required(mutator, "--mutator"),
+            mutator_arg={**mutator_arg, **table},
+            trainer=trainer,
+            precision=precision,
+            acceleration=acceleration,
+            derive=derive,
+        )
+        run = place.started(default_run(settings.training.model.model, settings.mutator))
+    report = _search(settings, run, out)
+    if out.as_json:
+        out.answer_json(_document(report, settings, run))
+        return
+    _show(report, run, out)
+    model = settings.training.model.model
+    out.note(f"next: nnas export {run.checkpoint}, or nnas tune {model} --checkpoint {run.checkpoint}")
+
+
+def _search(settings: SearchSettings, run: RunFolder, out: Output) -> SearchReport:
     with without_collection():
-        from nnas_cli.progress import TrainingProgress, described
+        from nnas_cli.progress import TrainingProgress
         from nnas_cli.seeding import seed_globals
         from nnas_cli.signals import StopRequest
-        from nnas_core.files import finite_only
-        from nnas_core.workflows.search import SearchSettings, search
+        from nnas_core.workflows.search import search
 
-    values.update(model=model, mutator=mutator)
-    if resume is not None:
-        options.refuse_idle(["latency_table"], "--resume: the run has its table")
-        run, values = options.resumed("search", resume, {**values, "output": output, "force": force})
-    else:
-        options.require(model=model, mutator=mutator)
-        if latency_table is not None:
-            values["mutator_arg"] = {**values["mutator_arg"], "latency_table": latency_table}
-        run = options.started(output, f"runs/{stem(str(model))}-{stem(str(mutator))}", force)
-    with run, StopRequest() as stop:
-        settings = SearchSettings(**values)
-        progress = TrainingProgress(out)
-        seed_globals(settings.seed)
-        try:
-            report = search(settings, run, callbacks=[progress], should_stop=stop, warn=out.warn)
-        finally:
-            progress.close()
-    # no times in it: equal command lines give equal bytes; events.jsonl has them
-    document = {
+    with run, command_of_run("search", run), StopRequest() as stop, TrainingProgress(out) as progress:
+        seed_globals(settings.training.seed)
+        return search(settings, run, callbacks=[progress], should_stop=stop, warn=out.warn)
+
+
+def _document(report: SearchReport, settings: SearchSettings, run: RunFolder) -> dict[str, object]:
+    """The answer as JSON; no times are in it: equal command lines give equal bytes, and events.jsonl has them."""
+    document: dict[str, object] = {
         "run": str(run.path),
-        "seed": settings.seed,
-        "epochs": report.epochs,
+        "seed": settings.training.seed,
+        "epochs": report.usage.epochs,
         "metrics": finite_only(report.metrics),
         "measured_on": "validation data, each batch with an architecture that the mutator sampled",
-        "device": report.device,
+        "device": report.usage.device,
         "space_size": report.space_size,
         "architecture": report.architecture.masks(),
     }
@@ -126,35 +139,23 @@ def command(
             "metrics": finite_only(derived.metrics),
             "measured_on": "validation data, inherited weights (an estimate; of the best of those drawn: optimistic)",
         }
-    if out.as_json:
-        out.answer_json(document)
-        return
+    return document
+
+
+def _show(report: SearchReport, run: RunFolder, out: Output) -> None:
+    from nnas_cli.progress import described, usage_rows
+
+    derived = report.derivation
     rows = [
         ["run", str(run.path)],
         ["validation (sampled architectures)", described(report.metrics)],
         *([_derived(derived)] if derived is not None else []),
-        ["throughput", f"{report.samples_per_second:.0f} samples/s"],
-        ["time", f"{report.seconds:.1f} s"],
-        ["peak memory", f"{report.peak_memory_mb:.0f} MiB"],
+        *usage_rows(report.usage),
     ]
-    out.table(["", report.device], rows, answer=True)
-    out.note(f"next: nnas export {run.checkpoint}, or nnas tune {settings.model} --checkpoint {run.checkpoint}")
+    out.table(["", report.usage.device], rows, answer=True)
 
 
 def _derived(derived: Derivation) -> list[str]:
     """The line of the table."""
     of = f"{derived.drawn} drawn" + (f", {derived.distinct} distinct" if derived.distinct < derived.drawn else "")
     return [f"best of {of} (validation, inherited weights: optimistic)", f"{derived.metric} {derived.value:.4f}"]
-
-
-def stem(reference: str) -> str:
-    """A name for folders and studies: ``nets/small.py:Net`` -> ``small``, ``examples/digits/model.py`` -> ``digits``.
-
-    Many a file is called model.py, or space.json; only in the current folder that says enough.
-    """
-    source = split_reference(reference)[0]
-    path = Path(source)
-    name = path.stem if path.suffix in (".py", ".json") else source.rpartition(".")[2]
-    if path.name in ("model.py", "space.json", "search_space.json") and path.parent != Path():
-        name = Path(os.path.abspath(path)).parent.name
-    return re.sub(r"[^A-Za-z0-9._-]", "_", name) or "model"

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from nnas_cli import options, studies
+from nnas_cli.default_places import default_study, study_folder
 from nnas_cli.detaching import detach as go_on_in_background
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
-from nnas_cli.trial_options import Running, check_kind, how_trials_run, measured, space_of, what_a_trial_is
+from nnas_cli.parameter_types import DURATION
+from nnas_cli.trial_options import Running, TrialKind, how_trials_run, space_of, what_a_trial_is
 from nnas_core.errors import UsageError
 from nnas_core.files import check_writable, dump_json
+from nnas_core.training.settings import TrainingSettings
+from nnas_core.workflows.settings import AlgorithmSettings, CommandSettings, TuneSettings
 
 if TYPE_CHECKING:
     from nnas_core.study.cooperation import SharedResult
@@ -26,22 +31,73 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _TURNS_S = 600.0
-"""How long one of many processes waits for the others, which take turns."""
+"""The time that one of many processes waits for the others, which take turns."""
+
+_TRIALS = 100
+"""Finished trials that a study shall have, if no limit is given."""
+
+
+@dataclass(frozen=True)
+class _StudyPlace:
+    """The study: its name, where it is kept, and whether it is there already."""
+
+    study: str | None
+    storage: str
+    resume: bool
+    join: bool
+
+
+@dataclass(frozen=True)
+class _StudyLimits:
+    """The limits of the study: finished trials, and seconds."""
+
+    trials: int | None
+    duration: float | None
+
+
+@dataclass(frozen=True)
+class _Study:
+    """A study with a name, and all that decides how it goes."""
+
+    name: str
+    training: TrainingSettings
+    trial: TrialKind
+    algorithms: AlgorithmSettings
+    running: Running
+    place: _StudyPlace
+    limits: _StudyLimits
+
+    @property
+    def storage(self) -> str:
+        """The URL of the storage, as it may be shown."""
+        from nnas_core.study.storage.database import without_password
+
+        return without_password(self.place.storage)
+
+    @property
+    def shown(self) -> Callable[[float | None], str]:
+        """Writes a value: programs report numbers of any size, models mostly fractions."""
+        return studies.number if self.trial.trial_command else "{:.4f}".format
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """The end of a study, or of the part of this process in it."""
+
+    ended: StudyResult | SharedResult
+    top: Sequence[TrialRecord]
+    stopped: int
 
 
 @click.command("tune")
 @click.argument("model", metavar="MODEL", required=False)
-@click.option(
-    "--tuner",
-    default="bayes",
-    show_default=True,
-    metavar="NAME",
-    help="See `nnas list tuners`, or file.py:Class.",
-)
+@options.of_field("--tuner", AlgorithmSettings, None, "See `nnas list tuners`, or file.py:Class.", metavar="NAME")
 @options.arguments_of("tuner")
 @what_a_trial_is
-@click.option("--trials", type=click.IntRange(1), help="Finished trials that the study shall have.  [default: 100]")
-@click.option("--duration", type=options.DURATION, metavar="TIME", help="Begin no trial after 90s, 30m, 2h.")
+@click.option(
+    "--trials", type=click.IntRange(1), help=f"Finished trials that the study shall have.  [default: {_TRIALS}]"
+)
+@click.option("--duration", type=DURATION, metavar="TIME", help="Begin no trial after 90s, 30m, 2h.")
 @how_trials_run
 @click.option("--study", metavar="NAME", help="Name of the study.  [default: MODEL-TUNER]")
 @click.option("--storage", default=studies.STORAGE, show_default=True, metavar="URL", help="Where studies are kept.")
@@ -52,20 +108,24 @@ _TURNS_S = 600.0
 @options.training
 @options.with_output("File for the best architecture; - is standard output.")
 @options.loads_model
+@options.part("trial", TrialKind)
+@options.part("training", TrainingSettings)
+@options.part("algorithms", AlgorithmSettings)
+@options.part("running", Running)
+@options.part("place", _StudyPlace)
+@options.part("limits", _StudyLimits)
 @options.common
 def command(
-    model: str | None,
-    study: str | None,
-    storage: str,
-    trials: int | None,
-    duration: float | None,
-    resume: bool,
-    join: bool,
+    training: TrainingSettings | None,
+    trial: TrialKind,
+    algorithms: AlgorithmSettings,
+    running: Running,
+    place: _StudyPlace,
+    limits: _StudyLimits,
     detach: bool,
     top: int,
     output: str,
     out: Output,
-    **values: Any,
 ) -> None:
     """Search architectures of MODEL by trials.
 
@@ -84,46 +144,74 @@ def command(
       nnas tune model.py --train-epochs 5 --storage postgresql+psycopg://nas@db/nas --join
       nnas tune model.py --train-epochs 5 --duration 8h --detach
     """
-    from nnas_cli.commands.search import stem
-    from nnas_core.study.storage.database import without_password
-    from nnas_core.study.storage.records import check_name
-
-    options.require(model=model)
-    model = str(model)
-    check_kind(model, values)
-    if join and resume:
-        raise UsageError("--join goes on with a study that is there: --resume adds nothing", hint="leave it out")
-    running = Running.taken_from(values)
-    if trials is None and duration is None:
-        trials = 100
-    study = study or f"{stem(model)}-{stem(values['tuner'])}"
-    check_name(study)
+    study = _checked(options.required(training, "MODEL"), trial, algorithms, running, place, limits)
     if output != "-":
         check_writable(output)  # now, not after the last trial
     begun: Callable[[], None] | None = None
     if detach:
-        log = Path(f"runs/{study}/tune.log")
+        log = study_folder(study.name) / "tune.log"
         background = go_on_in_background(log)
         if isinstance(background, int):
-            _tell(out, study, without_password(storage), background, log)
+            _tell(out, study.name, study.storage, background, log)
             return
         begun = background
+    outcome = _run(study, top, out, begun)
+    _report(study, outcome, output, out)
 
+
+def _checked(
+    training: TrainingSettings,
+    trial: TrialKind,
+    algorithms: AlgorithmSettings,
+    running: Running,
+    place: _StudyPlace,
+    limits: _StudyLimits,
+) -> _Study:
+    """The study that is asked for, if its options go together.
+
+    Raises:
+        UsageError: they do not.
+    """
+    from nnas_core.study.storage.records import check_name
+
+    trial.check(training.model, algorithms, running, training.device)
+    if place.join and place.resume:
+        raise UsageError("--join goes on with a study that is there: --resume adds nothing", hint="leave it out")
+    running.check()
+    if limits.trials is None and limits.duration is None:
+        limits = replace(limits, trials=_TRIALS)
+    name = place.study or default_study(training.model.model, algorithms.tuner)
+    check_name(name)
+    if trial.epochs is not None:
+        training = replace(training, epochs=trial.epochs)
+    if trial.checkpoint is not None:
+        algorithms = replace(algorithms, assessor=None)  # there is nothing on the way
+    if running.gpus and trial.trial_command is None:
+        # a worker sees one, and a GPU that is not there is no reason to use the processor
+        training = replace(training, device="cuda")
+    return _Study(name, training, trial, algorithms, running, place, limits)
+
+
+def _run(study: _Study, top: int, out: Output, begun: Callable[[], None] | None) -> _Outcome:
+    """Run the study until a limit is reached.
+
+    Args:
+        study: which.
+        top: how many of its best trials are asked for.
+        out: told how far it is.
+        begun: called when the work has begun.
+    """
     with without_collection():
         from nnas_cli.bars import StudyProgress
         from nnas_cli.signals import StopRequest
-        from nnas_core.study.cooperation import SharedResult
         from nnas_core.study.limits import Limits, RunSettings
         from nnas_core.study.storage.store import StudyStore
-        from nnas_core.study.trial_loop import REASONS
 
-    data, how = measured(values)
-    shown = studies.number if values["trial_command"] else "{:.4f}".format
-    run = _study(model, study, running, values)
-
-    timeout_s, go_on = (_TURNS_S, "join") if join else (60.0, "resume")
-    with StopRequest() as stop, StudyStore.open(storage, busy_timeout_s=timeout_s, go_on=go_on) as store:
-        progress = StudyProgress(out, study, trials, shown)
+    place, limits = study.place, study.limits
+    run = _workflow(study)
+    timeout_s, go_on = (_TURNS_S, "join") if place.join else (60.0, "resume")
+    with StopRequest() as stop, StudyStore.open(place.storage, busy_timeout_s=timeout_s, go_on=go_on) as store:
+        progress = StudyProgress(out, study.name, limits.trials, study.shown)
 
         def on_start(finished: int, recovered: int) -> None:
             if begun is not None:
@@ -132,80 +220,98 @@ def command(
 
         try:
             settings = RunSettings(
-                limits=Limits(trials, duration, running.concurrency),
-                rules=running.rules,
+                limits=Limits(limits.trials, limits.duration, study.running.at_once),
+                rules=study.running.rules,
                 should_stop=stop,
                 on_start=on_start,
                 on_trial=progress.ended,
                 on_retry=progress.begun_again,
             )
-            ended = run(store, run=settings, resume=resume, join=join)
+            ended = run(store, run=settings, resume=place.resume, join=place.join)
         finally:
             progress.close()
-        best_trials = store.top(ended.study, top)
-        stopped = len(store.trials(ended.study, state="stopped"))
-    if not isinstance(ended, SharedResult):
-        result = ended
-    elif ended.whole is not None:
-        result = ended.whole
-    else:
-        _leave(out, ended, REASONS[ended.reason], {"study": study, "storage": without_password(storage)})
-        return
-    best = result.best
-    rows = [[str(trial.number), shown(trial.value), studies.in_words(trial.architecture)] for trial in best_trials]
-    out.table(["trial", f"{data}, {how}" if data else how, "architecture"], rows)
-    early = f", {stopped} stopped early" if stopped else ""
-    out.note(f"{result.finished} trials, {result.failed} failed{early}; {REASONS[result.reason]}")
-    masks = best.architecture.masks()
-    if out.as_json:
-        if output != "-":
-            out.write(output, dump_json(masks))
-        document = {
-            "study": study,
-            "storage": without_password(storage),
-            "seed": values["seed"],
-            "tuner": values["tuner"],
-            "finished": result.finished,
-            "failed": result.failed,
-            "stopped": stopped,
-            "recovered": result.recovered,
-            "reason": result.reason,
-            "measured_on": f"{data} data, {how}" if data else how,
-            "best": _document(best),
-            "top": [_document(trial) for trial in best_trials],
-        }
-        out.answer_json(document)
-        return
-    out.write(output, dump_json(masks))
+        return _Outcome(ended, store.top(ended.study, top), len(store.trials(ended.study, state="stopped")))
 
 
-def _study(
-    model: str, study: str, running: Running, values: Mapping[str, Any]
-) -> Callable[..., StudyResult | SharedResult]:
-    """What runs the study in a store, within limits."""
+def _workflow(study: _Study) -> Callable[..., StudyResult | SharedResult]:
+    """The workflow for the kind of trials, which runs them in a store, within limits."""
+    trial, running = study.trial, study.running
     with without_collection():
         from nnas_cli.seeding import seed_globals
 
-        if values["trial_command"] is not None:
-            from nnas_core.workflows.tune_command import CommandSettings, tune_command
+        if trial.trial_command is not None:
+            from nnas_core.workflows.tune_command import tune_command
         else:
-            from nnas_core.workflows.tune import TuneSettings, tune
+            from nnas_core.workflows.tune import tune
 
-    if values["trial_command"] is not None:
-        space = space_of(model, values["model_arg"], values["seed"])
-        names = ("trial_command", "optimize_mode", "tuner", "tuner_arg", "seed", "assessor", "assessor_arg")
-        command_settings = CommandSettings(study=study, space=space, **{name: values[name] for name in names})
-        seed_globals(values["seed"])
-        return partial(tune_command, command_settings, local=running.local(study), cluster=running.cluster)
-    values = {name: value for name, value in values.items() if name not in ("trial_command", "optimize_mode")}
-    if values["checkpoint"] is not None:
-        values["assessor"] = None  # there is nothing on the way
-    if running.gpus:
-        values["device"] = "cuda"  # a worker sees one, and a GPU that is not there is no reason to use the processor
-    settings = TuneSettings(model=model, study=study, **{**values, "epochs": values["epochs"] or 0})
-    seed_globals(settings.seed)
-    local = running.local(study) if running.needs_workers(settings.assessor) else None
+    seed = study.training.seed
+    if trial.trial_command is not None:
+        command_settings = CommandSettings(
+            study=study.name,
+            space=space_of(study.training.model, seed),
+            trial_command=trial.trial_command,
+            optimize_mode=trial.optimize_mode,
+            algorithms=study.algorithms,
+            seed=seed,
+        )
+        seed_globals(seed)
+        return partial(tune_command, command_settings, local=running.local(study.name), cluster=running.cluster)
+    settings = TuneSettings(
+        training=study.training,
+        study=study.name,
+        algorithms=study.algorithms,
+        checkpoint=trial.checkpoint,
+        recalibrate=trial.recalibrate,
+    )
+    seed_globals(seed)
+    local = running.local(study.name) if running.needs_workers(study.algorithms.assessor) else None
     return partial(tune, settings, local=local, cluster=running.cluster)
+
+
+# ---- what is said
+
+
+def _report(study: _Study, outcome: _Outcome, output: str, out: Output) -> None:
+    """Say how the study ended, and write the best architecture."""
+    from nnas_core.study.cooperation import SharedResult
+    from nnas_core.study.trial_loop import REASONS
+
+    result = outcome.ended
+    if isinstance(result, SharedResult):
+        if result.whole is None:
+            document: dict[str, object] = {"study": study.name, "storage": study.storage}
+            _leave(out, result, REASONS[result.reason], document)
+            return
+        result = result.whole
+    data, how = study.trial.measured
+    rows = [[str(one.number), study.shown(one.value), studies.in_words(one.architecture)] for one in outcome.top]
+    out.table(["trial", f"{data}, {how}" if data else how, "architecture"], rows)
+    early = f", {outcome.stopped} stopped early" if outcome.stopped else ""
+    out.note(f"{result.finished} trials, {result.failed} failed{early}; {REASONS[result.reason]}")
+    masks = dump_json(result.best.architecture.masks())
+    if not out.as_json:
+        out.write(output, masks)
+        return
+    if output != "-":
+        out.write(output, masks)
+    out.answer_json(_document(study, result, outcome))
+
+
+def _document(study: _Study, result: StudyResult, outcome: _Outcome) -> dict[str, object]:
+    return {
+        "study": study.name,
+        "storage": study.storage,
+        "seed": study.training.seed,
+        "tuner": study.algorithms.tuner,
+        "finished": result.finished,
+        "failed": result.failed,
+        "stopped": outcome.stopped,
+        "recovered": result.recovered,
+        "reason": result.reason,
+        "measured_on": study.trial.measured_on,
+        "best": _trial_document(result.best),
+        "top": [_trial_document(one) for one in outcome.top],
+    }
 
 
 def _tell(out: Output, study: str, storage: str, process: int, log: Path) -> None:
@@ -219,7 +325,7 @@ def _tell(out: Output, study: str, storage: str, process: int, log: Path) -> Non
     out.note(f"stop it by `nnas study stop {study}{at}`")
 
 
-def _leave(out: Output, joined: SharedResult, reason: str, document: dict[str, Any]) -> None:
+def _leave(out: Output, joined: SharedResult, reason: str, document: dict[str, object]) -> None:
     """Say how this process ended; the last one says how the study did."""
     ended = "1 trial" if joined.evaluated == 1 else f"{joined.evaluated} trials"
     others = "1 other process goes" if joined.others == 1 else f"{joined.others} other processes go"
@@ -229,7 +335,7 @@ def _leave(out: Output, joined: SharedResult, reason: str, document: dict[str, A
         out.answer_json({**document, "reason": joined.reason, "evaluated": joined.evaluated, "others": joined.others})
 
 
-def _document(trial: TrialRecord) -> dict[str, Any]:
+def _trial_document(trial: TrialRecord) -> dict[str, object]:
     """A trial without its times, which the study has: equal command lines give equal bytes."""
     kept = ("number", "value", "metrics", "architecture")
     return {name: value for name, value in trial.to_json().items() if name in kept}

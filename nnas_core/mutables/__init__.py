@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from nnas_core._handing_on import hand_on
 
 if TYPE_CHECKING:
+    from nnas_core.mutables.base import Mutable as Mutable
+    from nnas_core.mutables.base import MutableScope as MutableScope
     from nnas_core.mutables.choices import InputChoice as InputChoice
     from nnas_core.mutables.choices import LayerChoice as LayerChoice
-    from nnas_core.mutables.choices import Mutable as Mutable
-    from nnas_core.mutables.choices import MutableScope as MutableScope
     from nnas_core.mutables.cost import CostTable as CostTable
     from nnas_core.mutables.cost import count_flops as count_flops
     from nnas_core.mutables.cost import parameter_table as parameter_table
@@ -39,8 +39,8 @@ else:
             "FixedArchitecture": "fixed",
             "InputChoice": "choices",
             "LayerChoice": "choices",
-            "Mutable": "choices",
-            "MutableScope": "choices",
+            "Mutable": "base",
+            "MutableScope": "base",
             "Mutator": "mutator",
             "apply_fixed_architecture": "fixed",
             "count_flops": "cost",

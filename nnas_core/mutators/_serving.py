@@ -12,5 +12,5 @@ __all__ = ["mutators_that"]
 
 def mutators_that(serve: Callable[[type[Mutator]], bool]) -> str:
     """Return the names of nnas's own mutators for which ``serve`` is true; for hints, it imports all of them."""
-    own = {name: one for name, one in registry.entries("mutators").items() if one.target.startswith("nnas_core.")}
-    return ", ".join(name for name, one in own.items() if serve(one.load()))
+    own = [name for name, one in registry.entries("mutators").items() if one.target.startswith("nnas_core.")]
+    return ", ".join(name for name in own if serve(registry.find_subclass("mutators", name, Mutator)))

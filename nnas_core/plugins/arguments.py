@@ -1,4 +1,4 @@
-"""The arguments of algorithms: what a constructor takes, and whether what a user gave fits it."""
+"""The arguments of algorithms: one check of what a user gave against what a constructor takes, for all kinds."""
 
 from __future__ import annotations
 
@@ -7,17 +7,57 @@ import inspect
 import json
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Union
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, TypeVar, Union
 
 from nnas_core.errors import UsageError
 
-__all__ = ["check_arguments", "check_count", "check_flag", "check_range", "sign_of"]
+__all__ = ["check_arguments", "check_count", "check_flag", "check_range", "construct", "sign_of"]
+
+_T = TypeVar("_T")
+
+_NAMES: dict[object, str] = {
+    float: "a number",
+    int: "a whole number",
+    bool: "true or false",
+    str: "a text",
+    type(None): "null",
+}
+"""Types in words."""
+
+_SOURCES = {"seed": "`seed`", "optimize_mode": "the metric's mode"}
+"""The origin of arguments that nnas gives, and that users may take for theirs."""
+
+
+def construct(
+    cls: type[_T],
+    given: Mapping[str, object],
+    what: str,
+    *positional: object,
+    provided: Mapping[str, object] | None = None,
+) -> _T:
+    """Build a mutator, tuner or assessor.
+
+    Args:
+        cls: its class.
+        given: of the user, as JSON literals by name.
+        what: the algorithm in errors: ``"mutator 'darts'"``.
+        positional: the first arguments, whatever the constructor calls them.
+        provided: more arguments that nnas gives; the constructor gets those that it names.
+
+    Raises:
+        UsageError: as ``check_arguments``.
+    """
+    provided = provided or {}
+    checked = check_arguments(cls, given, what, list(provided), len(positional))
+    named = _parameters(cls, (), len(positional))
+    make: Callable[..., _T] = cls
+    return make(*positional, **checked, **{name: value for name, value in provided.items() if name in named})
 
 
 def check_arguments(
-    cls: type[Any], given: Mapping[str, Any], what: str, provided: Sequence[str] = ()
-) -> dict[str, Any]:
+    cls: type[object], given: Mapping[str, object], what: str, provided: Sequence[str] = (), leading: int = 0
+) -> dict[str, object]:
     """Compare arguments, as JSON literals, with the signature of a constructor.
 
     Args:
@@ -25,6 +65,7 @@ def check_arguments(
         given: by name.
         what: the algorithm in errors: ``"mutator 'darts'"``.
         provided: parameters that nnas itself fills.
+        leading: how many of the first parameters it fills too, whatever they are called.
 
     Returns:
         ``given``, with whole numbers as floats where floats are expected.
@@ -32,34 +73,48 @@ def check_arguments(
     Raises:
         UsageError: an argument is unknown, missing, or of another type than its annotation says.
     """
-    parameters = {
-        name: one
-        for name, one in inspect.signature(cls).parameters.items()
-        if name not in provided and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
-    }
-    takes_any = any(one.kind is one.VAR_KEYWORD for one in inspect.signature(cls).parameters.values())
+    for name in given:
+        if name in provided and name in _SOURCES:
+            raise UsageError(f"{what}: {name} is not an argument, it comes from {_SOURCES[name]}")
+    parameters = _parameters(cls, provided, leading)
     takes = f"it takes {', '.join(parameters)}" if parameters else "it takes none"
-    unknown = [name for name in given if name not in parameters]
-    if unknown and not takes_any:
-        near = difflib.get_close_matches(unknown[0], parameters, n=1)
-        raise UsageError(
-            f"the {what} takes no argument {unknown[0]!r}",
-            hint=(f"did you mean {near[0]!r}? " if near else "") + takes,
-        )
+    _refuse_unknown(cls, given, parameters, what, takes)
     missing = [name for name, one in parameters.items() if one.default is one.empty and name not in given]
     if missing:
         kind = what.split(" ")[0]
-        raise UsageError(f"the {what} needs the argument {missing[0]!r}", hint=f"give --{kind}-arg {missing[0]}=...")
+        how = "give it a default" if kind == "trainer" else f"give `{kind}_arg` {missing[0]}=..."
+        raise UsageError(f"the {what} needs the argument {missing[0]!r}", hint=how)
     hints = _annotations(cls)
     checked = {}
     for name, value in given.items():
-        annotation = hints.get(name, Any)
+        annotation = hints.get(name, object)
         if not _fits(value, annotation):
             raise UsageError(
                 f"the {what} cannot take {name}={json.dumps(value)}, it must be {_described(annotation)}", hint=takes
             )
-        checked[name] = float(value) if annotation is float and type(value) is int else value
+        checked[name] = float(value) if annotation is float and isinstance(value, int) else value
     return checked
+
+
+def _parameters(cls: type[object], provided: Sequence[str], leading: int) -> dict[str, inspect.Parameter]:
+    """The parameters of a constructor that are the user's."""
+    every = inspect.signature(cls).parameters.values()
+    positional = [one for one in every if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    named = [*positional[leading:], *(one for one in every if one.kind is one.KEYWORD_ONLY)]
+    return {one.name: one for one in named if one.name not in provided}
+
+
+def _refuse_unknown(
+    cls: type[object], given: Mapping[str, object], parameters: Mapping[str, object], what: str, takes: str
+) -> None:
+    unknown = [name for name in given if name not in parameters]
+    if not unknown or any(one.kind is one.VAR_KEYWORD for one in inspect.signature(cls).parameters.values()):
+        return
+    near = difflib.get_close_matches(unknown[0], parameters, n=1)
+    raise UsageError(
+        f"the {what} takes no argument {unknown[0]!r}",
+        hint=(f"did you mean {near[0]!r}? " if near else "") + takes,
+    )
 
 
 def check_range(name: str, value: float, interval: str) -> None:
@@ -67,7 +122,7 @@ def check_range(name: str, value: float, interval: str) -> None:
 
     Args:
         name: of the argument.
-        value: what was given.
+        value: of the argument.
         interval: as mathematics writes it: ``"(0, inf)"``, ``"[0, 1)"``; a bracket includes its end.
 
     Raises:
@@ -85,7 +140,7 @@ def check_count(name: str, value: object, least: int = 1) -> None:
 
     Args:
         name: of the argument, as the message shall name it: ``"evolution: population"``.
-        value: what was given; truth values are no numbers.
+        value: of the argument; truth values are no numbers.
         least: the smallest that is allowed.
 
     Raises:
@@ -106,7 +161,7 @@ def check_flag(name: str, value: object) -> None:
 
 
 def sign_of(name: str, optimize_mode: str) -> float:
-    """What a metric is multiplied by, so that larger is better; ``name`` as in ``check_count``.
+    """The factor of a metric with which larger is better; ``name`` as in ``check_count``.
 
     Returns:
         1.0 for ``"maximize"``, -1.0 for ``"minimize"``.
@@ -120,14 +175,14 @@ def sign_of(name: str, optimize_mode: str) -> float:
     return signs[optimize_mode]
 
 
-def _annotations(cls: type[Any]) -> dict[str, Any]:
+def _annotations(cls: type[object]) -> dict[str, object]:
     try:
         return typing.get_type_hints(cls.__init__)
     except (NameError, TypeError):  # a class of the user's may name types that exist for its checker only
         return {}
 
 
-def _fits(value: Any, annotation: Any) -> bool:
+def _fits(value: object, annotation: object) -> bool:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
         return any(value == one and type(value) is type(one) for one in arguments)
@@ -148,7 +203,7 @@ def _fits(value: Any, annotation: Any) -> bool:
     return True  # an annotation that no JSON literal can contradict
 
 
-def _described(annotation: Any) -> str:
+def _described(annotation: object) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
         return " or ".join(json.dumps(one) for one in arguments)
@@ -158,5 +213,11 @@ def _described(annotation: Any) -> str:
         return f"a list, each {_described(arguments[0])}"
     if origin in (dict, Mapping):
         return f"an object, each value {_described(arguments[1])}"
-    names = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", type(None): "null"}
+    names: dict[object, str] = {
+        float: "a number",
+        int: "a whole number",
+        bool: "true or false",
+        str: "a text",
+        type(None): "null",
+    }
     return names.get(annotation, str(annotation))

@@ -12,6 +12,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import os
 import re
 import sys
 import traceback
@@ -19,7 +20,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
-from typing import Any
 
 from nnas_core.errors import InputError, UsageError, UserCodeError
 
@@ -33,7 +33,7 @@ class UserModule:
     Attributes:
         reference: ``file.py`` or ``package.module`` as it was given, without ``:NAME``.
         module: the module itself.
-        folder: what is importable while its code runs; None for an installed package.
+        folder: importable while its code runs; None for an installed package.
     """
 
     reference: str
@@ -41,7 +41,7 @@ class UserModule:
     folder: Path | None
     _siblings: dict[str, ModuleType] = field(default_factory=dict, repr=False)
 
-    def get(self, name: str) -> Any:
+    def get(self, name: str) -> object:
         """An attribute of the module.
 
         Raises:
@@ -65,8 +65,8 @@ class UserModule:
             return
         hidden = {
             name: module
-            for name, module in list(sys.modules.items())
-            if _shadows(self.folder, name) and name not in self._siblings and not _inside(self.folder, module)
+            for name, module in _shadowed(self.folder).items()
+            if name not in self._siblings and not _inside(self.folder, module)
         }
         for name in hidden:
             del sys.modules[name]
@@ -77,8 +77,8 @@ class UserModule:
         finally:
             own = [
                 name
-                for name, module in list(sys.modules.items())
-                if module is not self.module and _shadows(self.folder, name) and _inside(self.folder, module)
+                for name, module in _shadowed(self.folder).items()
+                if module is not self.module and _inside(self.folder, module)
             ]
             self._siblings.update({name: sys.modules.pop(name) for name in own})
             sys.modules.update(hidden)
@@ -86,9 +86,21 @@ class UserModule:
                 sys.path.remove(str(self.folder))
 
 
-def _shadows(folder: Path, name: str) -> bool:
-    """Whether ``folder`` holds a module or package of the top-level name of ``name``."""
-    top = name.partition(".")[0]
+def _shadowed(folder: Path) -> dict[str, ModuleType]:
+    """The loaded modules of whose top-level name ``folder`` holds a module or package too."""
+    loaded = list(sys.modules.items())
+    try:
+        there = set(os.listdir(folder))
+    except OSError:
+        return {}
+    tops = {name.partition(".")[0] for name, _ in loaded}
+    # one look at the folder: there are thousands of modules, and this runs around every call of the user's code
+    shadowed = {top for top in tops if (top in there or f"{top}.py" in there) and _shadows(folder, top)}
+    return {name: module for name, module in loaded if name.partition(".")[0] in shadowed}
+
+
+def _shadows(folder: Path, top: str) -> bool:
+    """Returns true if ``folder`` holds a module or package of the top-level name ``top``."""
     if (folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file():
         return True
     package = sys.modules.get(top)  # a folder without __init__.py counts once it was imported as a package
@@ -180,7 +192,7 @@ def _explain(error: BaseException, source: str) -> None:
         ) from error
 
 
-def load_class(reference: str) -> type[Any]:
+def load_class(reference: str) -> type[object]:
     """The class that ``file.py:Class`` names.
 
     Raises:

@@ -16,15 +16,17 @@ import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, TypeVar
 
 from nnas_core.errors import UsageError, UserCodeError
 from nnas_core.files import read_bytes, read_json
-from nnas_core.plugins import loading
 from nnas_core.plugins.folders import own_classes
+from nnas_core.plugins.loading import load_class
 from nnas_core.plugins.signatures import Option, options_of
 
-__all__ = ["Entry", "entries", "find", "measured"]
+__all__ = ["Entry", "Ranking", "entries", "find", "find_subclass", "measured"]
+
+_T = TypeVar("_T")
 
 _FILLED = {
     "mutators": {"model", "generator"},
@@ -36,7 +38,7 @@ _FILLED = {
 _ROOT = Path(__file__).parents[2]
 
 _MEASURED = _ROOT / "nnas_core" / "mutators" / "measured.json"
-"""What benchmarks/groundtruth found, by mutator."""
+"""Results of benchmarks/groundtruth, by mutator."""
 
 
 def _own_source(module: str) -> str | None:
@@ -53,12 +55,29 @@ def _source(folder: Path, module: str) -> str | None:
     return None
 
 
+class Ranking(TypedDict):
+    """How well a mutator was found to rank architectures.
+
+    Attributes:
+        kendall_tau, kendall_tau_std: of the ranking with inherited weights against the truth, over seeds.
+        accuracy: of the architectures that it found.
+        rank: of those among all.
+        seeds: how many searches there were.
+    """
+
+    kendall_tau: float
+    kendall_tau_std: float
+    accuracy: float
+    rank: float
+    seeds: int
+
+
 @dataclass(frozen=True)
 class Entry:
     """One algorithm.
 
     Attributes:
-        name: what ``--mutator``, ``--tuner`` or ``--assessor`` takes.
+        name: as users give it for `mutator`, `tuner` or `assessor`.
         target: ``package.module:Class``.
         summary: the first line of its module's docstring.
         source: the paper, from the docstring's line ``Source: ...``.
@@ -73,14 +92,14 @@ class Entry:
     group: str
     sources: Callable[[str], str | None] = field(default=_own_source, compare=False, repr=False)
 
-    def load(self) -> type[Any]:
+    def load(self) -> type[object]:
         """Import the class."""
         module, _, name = self.target.partition(":")
-        loaded: type[Any] = getattr(importlib.import_module(module), name)
+        loaded: type[object] = getattr(importlib.import_module(module), name)
         return loaded
 
     def options(self) -> tuple[Option, ...] | None:
-        """What the user may set (``--tuner-arg`` and the like), read without importing; None if that cannot be read."""
+        """The arguments that users may set, read without importing; None if they cannot be read."""
         module, _, name = self.target.partition(":")
         leading = 1 if self.group == "mutators" else 0  # the model, whatever it is called
         return options_of(module, name, self.sources, _FILLED[self.group], leading)
@@ -110,7 +129,7 @@ def entries(group: str) -> dict[str, Entry]:
 
 
 def _from_package(point: importlib.metadata.EntryPoint, group: str) -> Entry:
-    """What an installed package says about an algorithm of its own, as far as its files are where it says."""
+    """Describes an algorithm of an installed package, as far as its files are where it says."""
     distribution = point.dist
 
     def sources(module: str) -> str | None:
@@ -129,9 +148,9 @@ def _from_package(point: importlib.metadata.EntryPoint, group: str) -> Entry:
     return Entry(point.name, point.value, shown, source, group, sources)
 
 
-def measured() -> dict[str, dict[str, Any]]:
-    """How well mutators were found to rank architectures, by name; empty if that was not measured."""
-    found: dict[str, dict[str, Any]] = read_json(_MEASURED)["mutators"] if _MEASURED.is_file() else {}
+def measured() -> dict[str, Ranking]:
+    """Measurements of how well mutators rank architectures, by name; empty if there are none."""
+    found: dict[str, Ranking] = read_json(_MEASURED)["mutators"] if _MEASURED.is_file() else {}
     return found
 
 
@@ -158,7 +177,20 @@ def _classes(content: bytes, where: str) -> list[str]:
     return [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
 
 
-def find(group: str, name: str) -> type[Any]:
+def find_subclass(group: str, name: str, base: type[_T]) -> type[_T]:
+    """The class that ``name`` means, if it derives from ``base``; see ``find``.
+
+    Raises:
+        UserCodeError: it does not.
+    """
+    found = find(group, name)
+    if not issubclass(found, base):
+        kind = base.__name__
+        raise UserCodeError(f"{found.__name__} is no {kind}", where=name, hint=f"derive it from nnas_core.{kind}")
+    return found
+
+
+def find(group: str, name: str) -> type[object]:
     """The class that ``name`` means: a registered name, or ``file.py:Class`` of the user's own.
 
     Raises:
@@ -169,7 +201,7 @@ def find(group: str, name: str) -> type[Any]:
     if name in known:
         return known[name].load()
     if ":" in name:
-        return loading.load_class(name)
+        return load_class(name)
     if name.endswith(".py"):
         classes = _classes(read_bytes(name), name)
         there = f"; there {'is' if len(classes) == 1 else 'are'} {', '.join(classes)}" if classes else ""

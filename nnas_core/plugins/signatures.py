@@ -1,8 +1,9 @@
-"""What constructors take, read from source text: to list an algorithm's options, nothing is imported."""
+"""The parameters of constructors, read from source text: to list an algorithm's options, nothing is imported."""
 
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 import textwrap
@@ -20,10 +21,10 @@ class Option:
     """One parameter of a constructor.
 
     Attributes:
-        name: what stands before ``=`` in ``--mutator-arg``, ``--tuner-arg`` and ``--assessor-arg``.
-        default: what would stand behind it; None: it must be given.
+        name: as users give it in `mutator_arg`, `tuner_arg` and `assessor_arg`.
+        default: as a JSON literal where it is one; None: it must be given.
         type: the annotation, as written.
-        summary: the first sentence of what the docstring's ``Args:`` say.
+        summary: the first sentence about it in ``Args:`` of the docstring.
     """
 
     name: str
@@ -47,7 +48,7 @@ def options_of(
         leading: how many of the first parameters are none either, whatever their names are.
 
     Returns:
-        None if the class, or what its constructor is, cannot be found.
+        None if the class or its constructor cannot be found.
     """
     found = _find(module, cls, sources, frozenset())
     if found is None:
@@ -109,7 +110,7 @@ class _Class:
 
 
 def _constants(tree: ast.Module) -> dict[str, ast.expr]:
-    """What the names of a module are assigned, literals only."""
+    """Finds the literals that names of a module are assigned."""
     found = {}
     for node in tree.body:
         targets = (
@@ -136,7 +137,9 @@ def _find(module: str, cls: str, sources: Sources, visited: frozenset[tuple[str,
     return _find(home, name, sources, visited | {(module, cls)})
 
 
+@functools.lru_cache(maxsize=256)
 def _parsed(text: str) -> ast.Module | None:
+    """The syntax tree of a module; all algorithms share most of their base classes."""
     try:
         return ast.parse(text)
     except (SyntaxError, ValueError):
@@ -144,7 +147,7 @@ def _parsed(text: str) -> ast.Module | None:
 
 
 def _imports(module: str, tree: ast.Module) -> Mapping[str, str]:
-    """Name in the module -> what it is the name of, dotted."""
+    """Maps names in the module to the dotted names that they were imported by."""
     found = {}
     for node in tree.body:
         if isinstance(node, ast.Import):

@@ -8,7 +8,7 @@ import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import torch
 from torch import Tensor
@@ -16,10 +16,70 @@ from torch import Tensor
 from nnas_core import schema
 from nnas_core.errors import InputError
 from nnas_core.files import atomic_writer, environment_failure
+from nnas_core.training.settings import Split
 
-__all__ = ["FORMAT", "read_checkpoint", "write_checkpoint"]
+__all__ = ["FORMAT", "Checkpoint", "CheckpointHeader", "Progress", "RunFacts", "read_checkpoint", "write_checkpoint"]
 
 FORMAT = "nnas.checkpoint/1"
+
+
+class _Facts(TypedDict):
+    command: str
+    model: str
+    seed: int
+
+
+class RunFacts(_Facts, total=False):
+    """Facts that stay the same in all checkpoints of a run: command, model, seed.
+
+    Attributes:
+        model_arg: the arguments of the model; absent: none.
+        mutator: of a search.
+        split: decides which samples a search holds out.
+    """
+
+    model_arg: dict[str, object]
+    mutator: str
+    split: Split
+
+
+class Progress(TypedDict):
+    """The progress of a training; ``batch`` counts within the epoch, ``step`` in all."""
+
+    epoch: int
+    epochs: int
+    batch: int
+    step: int
+
+
+class _Header(RunFacts):
+    format: str
+    nnas: str
+    torch: str
+    threads: int
+    progress: Progress
+    metrics: dict[str, float]
+
+
+class CheckpointHeader(_Header, total=False):
+    """Plain data of the schema ``checkpoint-header``.
+
+    Attributes:
+        space, fingerprint: of a supernet.
+        architecture: the final one so far, as masks.
+    """
+
+    space: dict[str, object]
+    fingerprint: str
+    architecture: dict[str, object]
+
+
+class Checkpoint(TypedDict):
+    """A whole checkpoint: its header, and the state of the training as ``Trainer.state_dict`` gives it."""
+
+    header: CheckpointHeader
+    state: dict[str, Any]
+
 
 _PLAIN = (str, int, float, bool, type(None), bytes)
 
@@ -37,7 +97,7 @@ _DAMAGED = (
 )
 
 
-def write_checkpoint(path: str | Path, header: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+def write_checkpoint(path: str | Path, header: Mapping[str, object], parts: Mapping[str, object]) -> None:
     """Write a checkpoint beside ``path`` and rename it: the path always holds a complete one.
 
     Args:
@@ -55,25 +115,25 @@ def write_checkpoint(path: str | Path, header: Mapping[str, Any], parts: Mapping
         torch.save(content, stream)
 
 
-def _require_plain(value: Any, path: str) -> None:
+def _require_plain(value: object, path: str) -> None:
     """Fail when saving, not when loading in a week; a numpy number in a metric is the usual one."""
     if isinstance(value, Mapping):
         for key, entry in value.items():
             if type(key) not in _PLAIN:
                 raise TypeError(f"{path} has the key {key!r} of type {type(key).__name__}, which is not plain data")
             _require_plain(entry, f"{path}[{key!r}]")
-    elif type(value) in (list, tuple):
+    elif isinstance(value, (list, tuple)) and type(value) in (list, tuple):
         for index, entry in enumerate(value):
             _require_plain(entry, f"{path}[{index}]")
     elif type(value) not in _PLAIN and not isinstance(value, Tensor):
         raise TypeError(f"{path} is a {type(value).__name__}; a checkpoint holds tensors and plain data only")
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint onto the CPU, trusting nothing in it.
 
     Returns:
-        The parts by name, and the ``header``, which its schema has passed.
+        The parts by name, and the ``header``, which has passed its schema.
 
     Raises:
         InputError: no such file, not one of ours, truncated, damaged (checksums are compared), of a newer format, or
@@ -110,7 +170,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         _require_dense(content, where, "")
     except RecursionError as error:
         raise InputError("is damaged: something in it contains itself", where=where) from error
-    return content
+    return cast("Checkpoint", content)
 
 
 def _check_archive(where: str) -> None:
@@ -141,7 +201,7 @@ def _check_archive(where: str) -> None:
         raise InputError(f"is damaged: checksum mismatch in {broken}", where=where)
 
 
-def _require_dense(value: Any, where: str, path: str) -> None:
+def _require_dense(value: object, where: str, path: str) -> None:
     if isinstance(value, Tensor):
         if value.layout != torch.strided or value.is_quantized or value.is_meta:
             raise InputError(f"the tensor {path} is not dense", where=where)

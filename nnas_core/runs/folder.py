@@ -1,6 +1,6 @@
 """A run folder holds everything of one training: configuration, events, newest checkpoint, results.
 
-config.json         every option as it was resolved; ``--config`` takes it back
+config.json         every option as it was resolved; a new run may begin with it
 events.jsonl        one object a line, append-only
 checkpoint.pt       the newest; complete at every moment
 search_space.json   of the model, if it has one
@@ -17,7 +17,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from nnas_core.errors import EnvironmentFailure, InputError, UsageError
 from nnas_core.files import append_json_line, environment_failure, prepare_folder, read_json, write_json
@@ -55,14 +55,14 @@ class RunFolder:
             raise UsageError(
                 "the folder is not empty",
                 where=str(path),
-                hint="go on with --resume, start over with --force, or choose another -o",
+                hint="go on with `resume`, start over with `force`, or choose another `output`",
             )
         if run._lock is None:
             run._acquire()
         return run
 
     @classmethod
-    def resume(cls, path: str | Path, command: str, options: Mapping[str, Any]) -> RunFolder:
+    def resume(cls, path: str | Path, command: str, options: Mapping[str, object]) -> RunFolder:
         """Go on in the folder of an interrupted or finished run.
 
         Args:
@@ -97,17 +97,17 @@ class RunFolder:
 
     @property
     def goes_on(self) -> bool:
-        """Whether there is a checkpoint to go on from."""
+        """Returns true if there is a checkpoint to go on from."""
         return self._resumed and self.checkpoint.exists()
 
-    def begin(self, configuration: Mapping[str, Any]) -> None:
+    def begin(self, configuration: Mapping[str, object]) -> None:
         """Take away what an older run left, and write ``config.json``: from here on the run can be resumed."""
         self._made = False
         for name in _FILES:
             (self.path / name).unlink(missing_ok=True)
         self.write("config.json", configuration)
 
-    def configuration(self, command: str) -> dict[str, Any]:
+    def configuration(self, command: str) -> dict[str, object]:
         """The options that the run was started with."""
         document = read_json(self.path / "config.json")
         options = document.get(command) if isinstance(document, dict) else None
@@ -117,14 +117,14 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """Where the newest checkpoint is."""
+        """The file of the newest checkpoint."""
         return self.path / "checkpoint.pt"
 
-    def write(self, name: str, document: Any) -> None:
+    def write(self, name: str, document: object) -> None:
         """Replace a JSON file of the folder."""
         write_json(self.path / name, document)
 
-    def log(self, event: str, **values: Any) -> None:
+    def log(self, event: str, **values: object) -> None:
         """Append to ``events.jsonl``; ``time`` is seconds since 1970."""
         append_json_line(self.path / "events.jsonl", {"event": event, "time": time.time(), **values})
 
@@ -144,7 +144,7 @@ class RunFolder:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise environment_failure(error, self.path) from error
             raise EnvironmentFailure(
-                f"in use by {holder}", where=str(self.path), hint="wait for it, or choose another -o"
+                f"in use by {holder}", where=str(self.path), hint="wait for it, or choose another `output`"
             ) from error
         lock.truncate(0)
         started = time.strftime("%Y-%m-%d %H:%M:%S")

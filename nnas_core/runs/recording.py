@@ -1,15 +1,12 @@
-"""A training in a run folder: checkpoints at the cadence asked for, events, interruption, and going on."""
+"""A training in a run folder: events, checkpoints, and an end in good order when somebody asks for it."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn as nn
@@ -17,61 +14,25 @@ from torch import Tensor
 
 import nnas_core
 from nnas_core import random_state
-from nnas_core.errors import EnvironmentFailure, InputError, Interrupted, NoResultError, UsageError, UserCodeError
+from nnas_core.errors import Interrupted, NoResultError, UsageError, UserCodeError
 from nnas_core.files import finite_only
 from nnas_core.mutables.mutator import Mutator
-from nnas_core.runs.checkpoint import read_checkpoint, write_checkpoint
+from nnas_core.runs.checkpoint import CheckpointHeader, RunFacts, read_checkpoint, write_checkpoint
 from nnas_core.runs.folder import RunFolder
+from nnas_core.runs.weights import check_space, check_weights
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.search_space import SearchSpace
+from nnas_core.training.device import peak_memory_mb
 from nnas_core.training.trainer import Callback, Trainer
 
-__all__ = [
-    "CheckpointCadence",
-    "Recorder",
-    "StopSignal",
-    "check_space",
-    "check_weights",
-    "choose_device",
-    "load_weights",
-    "peak_memory_mb",
-    "untouched_randomness",
-    "weights_digest",
-]
+__all__ = ["CheckpointCadence", "Recorder", "StopSignal", "Usage", "untouched_randomness"]
 
 StopSignal = Callable[[], int | None]
 """Asked between steps: the number of the signal that asks to stop, or None."""
 
 
-def choose_device(name: str) -> torch.device:
-    """``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
-
-    Raises:
-        EnvironmentFailure: the machine has no such device.
-        UsageError: no such name.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise UsageError(f"no device is named {name!r}", hint="use auto, cpu, cuda or cuda:N")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise EnvironmentFailure(
-            f"the device {name} is not there ({torch.cuda.device_count()} GPUs found)",
-            hint="use --device cpu or auto",
-        )
-    return device
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """The most memory used so far, in MiB: of the GPU, or of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 class CheckpointCadence:
-    """When to write a checkpoint besides the end of each epoch.
+    """Says when to write a checkpoint besides the end of each epoch.
 
     Args:
         text: steps (``"500"``), seconds (``"30s"``), minutes (``"5m"``), or None for epochs only.
@@ -84,14 +45,14 @@ class CheckpointCadence:
         match = re.fullmatch(r"(\d+)([smh]?)", text) if text else None
         if text and (match is None or int(match[1]) == 0):
             raise UsageError(
-                f"--checkpoint-every {text!r} is no cadence", hint="give steps (500) or time (30s, 5m, 1h)"
+                f"`checkpoint_every` {text!r} is no cadence", hint="give steps (500) or time (30s, 5m, 1h)"
             )
         self._steps = int(match[1]) if match and not match[2] else None
         self._seconds = int(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match and match[2] else None
         self._last = time.monotonic()
 
     def is_due(self, step: int) -> bool:
-        """Whether to write one after ``step`` steps."""
+        """Returns true if one is to be written after ``step`` steps."""
         if self._steps is not None:
             return step % self._steps == 0
         return self._seconds is not None and time.monotonic() - self._last >= self._seconds
@@ -101,24 +62,45 @@ class CheckpointCadence:
         self._last = time.monotonic()
 
 
+@dataclass(frozen=True)
+class Usage:
+    """Time and memory that a run took.
+
+    Attributes:
+        epochs: finished in all.
+        seconds: wall time of this process.
+        samples_per_second: training throughput of the last epoch.
+        peak_memory_mb: of the GPU, or of the process.
+        device: where it ran.
+    """
+
+    epochs: int
+    seconds: float
+    samples_per_second: float
+    peak_memory_mb: float
+    device: str
+
+
 class Recorder(Callback):
     """Writes the events and checkpoints of a training, and stops it when asked.
 
     Args:
         run: the folder.
-        facts: plain data for the header of each checkpoint: command, model, seed, ...
+        facts: for the header of each checkpoint.
         space: of the model, None where there is nothing to decide.
         cadence: when to write besides epochs.
         should_stop: asked after every step.
+        started: when the run began, as ``time.perf_counter`` said; None: now.
     """
 
     def __init__(
         self,
         run: RunFolder,
-        facts: Mapping[str, Any],
+        facts: RunFacts,
         space: SearchSpace | None,
         cadence: CheckpointCadence,
         should_stop: StopSignal,
+        started: float | None = None,
     ) -> None:
         self._run = run
         self._facts = facts
@@ -126,6 +108,7 @@ class Recorder(Callback):
         self._cadence = cadence
         self._should_stop = should_stop
         self._kept: Architecture | None = None
+        self._started = time.perf_counter() if started is None else started
 
     def build(self, model: nn.Module, mutator: Mutator | None, trainer: Trainer) -> None:
         super().build(model, mutator, trainer)
@@ -136,65 +119,19 @@ class Recorder(Callback):
         self._never_finite = {name for name, value in model.state_dict().items() if not _is_finite(value)}
         self._looked_at = model
 
+    # ---- hooks of the loop
+
     def on_epoch_begin(self, epoch: int) -> None:
         if self.trainer.model is not self._looked_at:  # an algorithm of several stages began one with a new model
             self._look_at(self.trainer.model)
 
     def on_batch_end(self, epoch: int) -> None:
-        number = self._should_stop()
-        if number is not None:
-            self._stop(number)
+        self._stop_if_asked()
         if self._cadence.is_due(self.trainer.step):
             self.save()
 
     def on_validation_batch(self, epoch: int) -> None:
-        number = self._should_stop()
-        if number is not None:
-            self._stop(number)
-
-    def _stop(self, number: int) -> None:
-        self.save()
-        self._run.log("interrupted", step=self.trainer.step, signal=number)
-        raise self._interrupted(number)
-
-    def poll(self) -> None:
-        """Stop after the training, while its result is measured.
-
-        Raises:
-            Interrupted: the last checkpoint has everything.
-        """
-        number = self._should_stop()
-        if number is not None:
-            raise self._interrupted(number)
-
-    def _interrupted(self, number: int) -> Interrupted:
-        return Interrupted(
-            number,
-            f"interrupted; checkpoint at step {self.trainer.step}: {self._run.checkpoint}",
-            hint=self._how_to_resume,
-        )
-
-    @property
-    def _how_to_resume(self) -> str:
-        return f"nnas {self._facts['command']} --resume {self._run.path}"
-
-    def train(self) -> None:
-        """Run the trainer to its end; where it diverges, say what is left.
-
-        Raises:
-            NoResultError: the loss or the weights are not finite.
-            Interrupted: at once, by a second signal.
-        """
-        try:
-            self.trainer.train()
-        except KeyboardInterrupt as error:
-            kept = self._run.checkpoint
-            left = f"the last checkpoint is {kept}" if kept.exists() else "there is no checkpoint yet"
-            raise Interrupted(self._should_stop() or 2, f"stopped at once; {left}", hint=self._how_to_resume) from error
-        except NoResultError as error:
-            kept = self._run.checkpoint
-            left = f"the last good checkpoint is {kept}" if kept.exists() else "there is no checkpoint yet"
-            raise NoResultError(f"{error.message}; {left}", where=error.where, hint=error.hint) from error
+        self._stop_if_asked()
 
     def on_epoch_end(self, epoch: int) -> None:
         record = self.trainer.history[-1]
@@ -208,17 +145,89 @@ class Recorder(Callback):
             samples_per_second=record.samples_per_second,
         )
 
+    # ---- the end in good order
+
+    def _stop_if_asked(self) -> None:
+        number = self._should_stop()
+        if number is not None:
+            self.save()
+            self._run.log("interrupted", step=self.trainer.step, signal=number)
+            raise self._interrupted(number)
+
+    def poll(self) -> None:
+        """Stop after the training, while its result is measured.
+
+        Raises:
+            Interrupted: the last checkpoint has everything.
+        """
+        number = self._should_stop()
+        if number is not None:
+            raise self._interrupted(number)
+
+    def _interrupted(self, number: int) -> Interrupted:
+        where = f"checkpoint at step {self.trainer.step}: {self._run.checkpoint}"
+        return Interrupted(number, f"interrupted; {where}", hint=f"resume the run {self._run.path}")
+
+    def train(self) -> None:
+        """Run the trainer to its end; where it diverges, say what is left.
+
+        Raises:
+            NoResultError: the loss or the weights are not finite.
+            Interrupted: at once, by a second signal.
+        """
+        try:
+            self.trainer.train()
+        except KeyboardInterrupt as error:
+            raise Interrupted(
+                self._should_stop() or 2,
+                f"stopped at once; {self._left('the last checkpoint')}",
+                hint=f"resume the run {self._run.path}",
+            ) from error
+        except NoResultError as error:
+            message = f"{error.message}; {self._left('the last good checkpoint')}"
+            raise NoResultError(message, where=error.where, hint=error.hint) from error
+
+    def _left(self, name: str) -> str:
+        kept = self._run.checkpoint
+        return f"{name} is {kept}" if kept.exists() else "there is no checkpoint yet"
+
+    # ---- results
+
+    def usage(self) -> Usage:
+        """Time and memory so far."""
+        return Usage(
+            epochs=len(self.trainer.history),
+            seconds=time.perf_counter() - self._started,
+            samples_per_second=self.trainer.history[-1].samples_per_second,
+            peak_memory_mb=peak_memory_mb(self.trainer.device),
+            device=str(self.trainer.device),
+        )
+
+    def finish(self, **results: object) -> Usage:
+        """Log the end of the run with its results."""
+        usage = self.usage()
+        self._run.log(
+            "finished",
+            **results,
+            seconds=usage.seconds,
+            samples_per_second=usage.samples_per_second,
+            peak_memory_mb=usage.peak_memory_mb,
+        )
+        return usage
+
     def keep(self, architecture: Architecture) -> None:
         """Let ``architecture`` be the final one from here on, and save it."""
         self._kept = architecture
         self.save()
 
     def final_architecture(self) -> Architecture | None:
-        """What was kept, or the mutator would export now; drawing it leaves all random states as they are."""
+        """The one that was kept, or that the mutator would export now; drawing it leaves all random states alone."""
         if self._kept is not None or self.mutator is None or self._space is None:
             return self._kept
         with untouched_randomness(self.trainer.generators):
             return self.mutator.final_architecture()
+
+    # ---- checkpoints
 
     def save(self) -> None:
         """Write the checkpoint, and the architecture beside it.
@@ -228,27 +237,8 @@ class Recorder(Callback):
         """
         self._require_finite()
         architecture = self.final_architecture()
-        header = {
-            "nnas": nnas_core.__version__,
-            "torch": torch.__version__.split("+")[0],
-            "threads": torch.get_num_threads(),
-            **self._facts,
-            "model_arg": {**self._facts.get("model_arg", {}), **self.trainer.model_arguments},
-            "progress": {
-                "epoch": self.trainer.epoch,
-                "epochs": self.trainer.epochs,
-                "batch": self.trainer.batch,
-                "step": self.trainer.step,
-            },
-            "metrics": finite_only(self.trainer.history[-1].valid) if self.trainer.history else {},
-        }
-        if self._space is not None:
-            header["space"] = self._space.to_json()
-            header["fingerprint"] = self._space.fingerprint
-        if architecture is not None:
-            header["architecture"] = architecture.masks()
         try:
-            write_checkpoint(self._run.checkpoint, header, {"state": self.trainer.state_dict()})
+            write_checkpoint(self._run.checkpoint, self._header(architecture), {"state": self.trainer.state_dict()})
         except TypeError as error:
             raise UserCodeError(
                 f"the state of the training cannot be saved: {error}",
@@ -258,8 +248,29 @@ class Recorder(Callback):
             self._run.write("architecture.json", architecture.masks())
         self._cadence.written()
 
+    def _header(self, architecture: Architecture | None) -> dict[str, object]:
+        trainer = self.trainer
+        header: dict[str, object] = {
+            "nnas": nnas_core.__version__,
+            **_machine(),
+            **self._facts,
+            "model_arg": {**self._facts.get("model_arg", {}), **trainer.model_arguments},
+            "progress": {
+                "epoch": trainer.epoch,
+                "epochs": trainer.epochs,
+                "batch": trainer.batch,
+                "step": trainer.step,
+            },
+            "metrics": finite_only(trainer.history[-1].valid) if trainer.history else {},
+        }
+        if self._space is not None:
+            header.update(space=self._space.to_json(), fingerprint=self._space.fingerprint)
+        if architecture is not None:
+            header["architecture"] = architecture.masks()
+        return header
+
     def _require_finite(self) -> None:
-        """A loss may be finite and its gradient not: such weights must not replace good ones."""
+        """Refuse weights that are not finite: a loss may be so and its gradient not."""
         mutator = self.trainer.mutator
         of_mutator = dict(mutator.named_parameters()) if mutator is not None else {}
         for kind, state in (("weights", self.trainer.model.state_dict()), ("architecture parameters", of_mutator)):
@@ -267,14 +278,27 @@ class Recorder(Callback):
                 if not (kind == "weights" and name in self._never_finite) and not _is_finite(value):
                     raise NoResultError(
                         f"the {kind} are not finite ({name}) after step {self.trainer.step}",
-                        hint="lower the learning rate, set --clip-grad, or look for bad input data",
+                        hint="lower the learning rate, set `clip_grad`, or look for bad input data",
                     )
+
+    def resume(self, warn: Callable[[str], None]) -> None:
+        """Load the newest checkpoint into the trainer, and log it.
+
+        Args:
+            warn: told, in one line each, of differences that may change the bits of the result.
+
+        Raises:
+            InputError: it is damaged or of another model.
+        """
+        for difference in self.restore():
+            warn(f"resume differs: {difference}; the result may differ in its last bits")
+        self._run.log("resumed", step=self.trainer.step)
 
     def restore(self) -> list[str]:
         """Load the newest checkpoint, if one was written, into the trainer.
 
         Returns:
-            What is not as it was and may change the bits of the result.
+            Differences from then that may change the bits of the result.
 
         Raises:
             InputError: it is damaged or of another model.
@@ -282,18 +306,27 @@ class Recorder(Callback):
         if not self._run.checkpoint.exists():
             return []
         content = read_checkpoint(self._run.checkpoint)
-        header = content["header"]
+        header, state = content["header"], content["state"]
         if self._space is not None:
             check_space(header, self._space, str(self._run.checkpoint))
-        self.trainer.prepare_for(content["state"])
+        self.trainer.prepare_for(state)
         self._look_at(self.trainer.model)
-        check_weights(self.trainer.model, content["state"]["model"], str(self._run.checkpoint))
-        self.trainer.load_state_dict(content["state"])
-        now = {"threads": torch.get_num_threads(), "torch": torch.__version__.split("+")[0]}
-        return [f"{name} {header[name]} -> {value}" for name, value in now.items() if header[name] != value]
+        check_weights(self.trainer.model, state["model"], str(self._run.checkpoint))
+        self.trainer.load_state_dict(state)
+        return _differences(header)
 
 
-def _is_finite(value: Any) -> bool:
+def _machine() -> dict[str, object]:
+    """Facts of this process that may change the last bits of a result."""
+    return {"threads": torch.get_num_threads(), "torch": torch.__version__.split("+")[0]}
+
+
+def _differences(header: CheckpointHeader) -> list[str]:
+    before: Mapping[str, object] = header
+    return [f"{name} {before[name]} -> {value}" for name, value in _machine().items() if before[name] != value]
+
+
+def _is_finite(value: object) -> bool:
     return not (isinstance(value, Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all()))
 
 
@@ -308,75 +341,3 @@ def untouched_randomness(generators: Mapping[str, torch.Generator]) -> Iterator[
         random_state.restore(before)
         for name, generator in generators.items():
             generator.set_state(private[name])
-
-
-def check_space(header: Mapping[str, Any], space: SearchSpace, where: str) -> None:
-    """Refuse a checkpoint of another search space.
-
-    Raises:
-        InputError: with a line for each key that differs.
-    """
-    if "space" not in header:
-        raise InputError(
-            "is no checkpoint of a supernet, it has no search space",
-            where=where,
-            hint="take one of `nnas search`",
-        )
-    theirs = SearchSpace.from_json(header["space"], where)
-    if theirs != space:
-        raise InputError(
-            "belongs to another search space",
-            where=where,
-            problems=space.differences(theirs, ("the model", "the checkpoint")),
-            hint="take the checkpoint of this model, and the same --model-arg as then",
-        )
-
-
-def check_weights(model: nn.Module, weights: Mapping[str, Any], where: str) -> None:
-    """Refuse weights of another model, before anything is loaded.
-
-    Raises:
-        InputError: with the first differences of names and shapes.
-    """
-    own = model.state_dict()
-    problems = [f"{name}: missing in the checkpoint" for name in own if name not in weights]
-    problems += [f"{name}: not in the model" for name in weights if name not in own]
-    problems += [
-        f"{name}: shape {list(weights[name].shape)} in the checkpoint, {list(tensor.shape)} in the model"
-        for name, tensor in own.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
-    if problems:
-        more = [f"and {len(problems) - 3} more"] if len(problems) > 3 else []
-        raise InputError(
-            f"the weights are of another model ({len(problems)} differences)",
-            where=where,
-            problems=problems[:3] + more,
-            hint="give the --model-arg that the checkpoint was made with",
-        )
-
-
-def load_weights(model: nn.Module, path: str | Path, space: SearchSpace) -> dict[str, Any]:
-    """Load a supernet's weights from a checkpoint of ``nnas search``.
-
-    Returns:
-        The checkpoint's header.
-
-    Raises:
-        InputError: it cannot be read, or is of another space or model.
-    """
-    content = read_checkpoint(path)
-    check_space(content["header"], space, str(path))
-    check_weights(model, content["state"]["model"], str(path))
-    model.load_state_dict(content["state"]["model"])
-    header: dict[str, Any] = content["header"]
-    return header
-
-
-def weights_digest(model: nn.Module) -> str:
-    """``sha256:`` and the beginning of the hash of all weights and buffers: equal for equal bits."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return f"sha256:{digest.hexdigest()[:16]}"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
-import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from nnas_core.assessors.base import Assessor
-from nnas_core.errors import InputError, UsageError, UserCodeError
+from nnas_core.errors import InputError, UsageError
 from nnas_core.execution.engine import Engine, Evaluate
 from nnas_core.plugins import registry
+from nnas_core.plugins.arguments import construct
 from nnas_core.study.cooperation import SharedResult, run_shared
 from nnas_core.study.coordinator import StudyResult, run_study
 from nnas_core.study.limits import RunSettings
@@ -28,10 +27,6 @@ __all__ = [
     "resume_study",
     "run_described",
 ]
-
-_OURS = {"seed": "`seed`", "optimize_mode": "the metric's mode"}
-
-_T = TypeVar("_T")
 
 
 def run_described(
@@ -124,9 +119,7 @@ def open_study(
         UserCodeError: what the tuner's name means is none.
         UsageError, InputError: see ``create_tuner``, ``create_study`` and ``resume_study``.
     """
-    kind = registry.find("tuners", settings.tuner)
-    if not issubclass(kind, Tuner):
-        raise UserCodeError(f"{kind.__name__} is no Tuner", where=settings.tuner, hint="derive it from nnas_core.Tuner")
+    kind = registry.find_subclass("tuners", settings.tuner, Tuner)  # type: ignore[type-abstract]  # likewise
     tuner = create_tuner(
         kind,
         settings.tuner_args,
@@ -151,7 +144,7 @@ def create_tuner(kind: type[Tuner], args: Mapping[str, Any], *, name: str, seed:
     Raises:
         UsageError: arguments that it does not take, or does not get.
     """
-    return _construct(kind, args, f"tuner {name!r}", "tuner_arg", {"seed": seed, "optimize_mode": optimize_mode})
+    return construct(kind, args, f"tuner {name!r}", provided={"seed": seed, "optimize_mode": optimize_mode})
 
 
 def create_assessor(name: str, args: Mapping[str, Any], optimize_mode: str) -> Assessor:
@@ -166,29 +159,5 @@ def create_assessor(name: str, args: Mapping[str, Any], optimize_mode: str) -> A
         UsageError: no such name, or arguments that it does not take, or does not get.
         UserCodeError: what the name means is no assessor.
     """
-    kind = registry.find("assessors", name)
-    if not issubclass(kind, Assessor):
-        raise UserCodeError(
-            f"{kind.__name__} is no Assessor", where=name, hint="derive it from nnas_core.assessors.base.Assessor"
-        )
-    return _construct(kind, args, f"assessor {name!r}", "assessor_arg", {"optimize_mode": optimize_mode})
-
-
-def _construct(kind: type[_T], args: Mapping[str, Any], what: str, parameter: str, given: Mapping[str, object]) -> _T:
-    """Calls a constructor with ``args``, and with those of ``given`` that it names."""
-    parameters = dict(inspect.signature(kind).parameters)
-    for reserved, source in _OURS.items():
-        if reserved in args:
-            raise UsageError(f"{what}: {reserved} is not an argument, it comes from {source}")
-    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
-    named = {key: one for key, one in parameters.items() if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
-    accepted = sorted(set(named) - set(_OURS))
-    unknown = sorted(set(args) - set(named))
-    takes = f"it takes {', '.join(accepted)}" if accepted else "it takes none"
-    if unknown and not takes_any:
-        raise UsageError(f"{what} has no argument {', '.join(map(repr, unknown))}", hint=takes)
-    missing = [key for key in accepted if named[key].default is inspect.Parameter.empty and key not in args]
-    if missing:
-        example = f"`{parameter}` {missing[0]}={json.dumps(1)}"
-        raise UsageError(f"{what} needs the argument {', '.join(map(repr, missing))}", hint=f"give it as {example}")
-    return kind(**args, **{key: value for key, value in given.items() if key in named})
+    kind = registry.find_subclass("assessors", name, Assessor)  # type: ignore[type-abstract]  # a subclass is found
+    return construct(kind, args, f"assessor {name!r}", provided={"optimize_mode": optimize_mode})

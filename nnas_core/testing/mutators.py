@@ -25,7 +25,8 @@ from nnas_core.mutables.choices import InputChoice, LayerChoice
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.plugins.loading import UserModule
 from nnas_core.runs.checkpoint import read_checkpoint, write_checkpoint
-from nnas_core.training.data import DataSettings, architecture_batches, build_batches
+from nnas_core.training.data import architecture_batches, build_batches
+from nnas_core.training.settings import DataSettings
 from nnas_core.training.task import Task
 from nnas_core.training.trainer import Callback, Trainer
 

@@ -6,8 +6,8 @@
                 |  -->  Callback, EpochRecord
     Acceleration (precision, compilation, recomputation, memory format)
 
-Begin with ``Trainer``: one update of one batch is its ``step``. ``measure`` evaluates an architecture, with the weights
-of a supernet or its own; ``unrolling`` has the virtual step of the algorithms that look ahead.
+Begin with ``Trainer``: one update of the weights is its ``weight_step``. ``measure`` evaluates an architecture, with the
+weights of a supernet or its own; ``unrolling`` has the virtual step of the algorithms that look ahead.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from nnas_core.training.acceleration import Acceleration as Acceleration
     from nnas_core.training.bilevel import BilevelTrainer as BilevelTrainer
     from nnas_core.training.data import Batches as Batches
-    from nnas_core.training.data import DataSettings as DataSettings
     from nnas_core.training.data import architecture_batches as architecture_batches
     from nnas_core.training.data import build_batches as build_batches
     from nnas_core.training.data import held_out_batches as held_out_batches
     from nnas_core.training.evaluation import measure as measure
     from nnas_core.training.metrics import EpochRecord as EpochRecord
     from nnas_core.training.model import build_model as build_model
+    from nnas_core.training.settings import DataSettings as DataSettings
+    from nnas_core.training.settings import OptimizerSettings as OptimizerSettings
     from nnas_core.training.settings import TrainingSettings as TrainingSettings
-    from nnas_core.training.task import OptimizerSettings as OptimizerSettings
     from nnas_core.training.task import Task as Task
     from nnas_core.training.trainer import Callback as Callback
     from nnas_core.training.trainer import Trainer as Trainer
@@ -40,9 +40,9 @@ else:
             "Batches": "data",
             "BilevelTrainer": "bilevel",
             "Callback": "trainer",
-            "DataSettings": "data",
+            "DataSettings": "settings",
             "EpochRecord": "metrics",
-            "OptimizerSettings": "task",
+            "OptimizerSettings": "settings",
             "Task": "task",
             "Trainer": "trainer",
             "TrainingSettings": "settings",

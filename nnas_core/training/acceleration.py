@@ -19,6 +19,7 @@ from nnas_core.mutables.nested import tensors
 from nnas_core.mutables.untouched import untouched
 from nnas_core.training.data import Batches, to_device, to_float64
 from nnas_core.training.memory_format import has_images, set_memory_format
+from nnas_core.training.settings import AccelerationSettings
 from nnas_core.training.task import Task
 
 __all__ = ["Acceleration", "CompiledNetwork", "Rehearsal", "Shapes", "require_compiler"]
@@ -27,18 +28,8 @@ Shapes = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
-class Acceleration:
-    """The options, and what they amount to for a model.
-
-    Attributes:
-        memory_format: ``"contiguous"``, ``"channels-last"``, or ``"auto"``: see ``choose``.
-        compile: let ``torch.compile`` make one program of the supernet.
-        recompute: keep no activations of candidates, see ``Mutator.recompute``.
-    """
-
-    memory_format: str = "auto"
-    compile: bool = False
-    recompute: bool = False
+class Acceleration(AccelerationSettings):
+    """The options, and what they amount to for a model; for ``memory_format`` see ``choose``."""
 
     def check(self, mutator: Mutator) -> None:
         """Refuse what cannot work, or would do nothing.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sized
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, TypedDict, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,12 +16,13 @@ from nnas_core import random_state
 from nnas_core.errors import UserCodeError
 from nnas_core.mutables.nested import changed
 from nnas_core.random_state import torch_generator
-from nnas_core.training.task import Task
+from nnas_core.training.settings import DataSettings
+from nnas_core.training.task import Batch, Task
 
 __all__ = [
     "Batches",
     "Cycle",
-    "DataSettings",
+    "CyclePosition",
     "architecture_batches",
     "batch_size_of",
     "build_batches",
@@ -33,41 +34,6 @@ __all__ = [
 V = TypeVar("V")
 
 
-@dataclass(frozen=True)
-class DataSettings:
-    """How data is divided and loaded.
-
-    Attributes:
-        batch_size: samples a batch.
-        workers: loader processes; 0 loads in this process.
-        valid_fraction: of the training set, where the task has no ``valid_dataset``; 0 < fraction < 1.
-        drop_last: leave out the last training batch when it is not full.
-        seed: of the order, and of the split unless ``split_seed`` says otherwise.
-        split_seed: of the split; that of the search whose weights are used, so that no sample changes sides.
-    """
-
-    batch_size: int = 64
-    workers: int = 0
-    valid_fraction: float = 0.2
-    drop_last: bool = False
-    seed: int = 0
-    split_seed: int | None = None
-
-    @property
-    def split(self) -> dict[str, Any]:
-        """What decides which samples are held out; a checkpoint remembers it."""
-        return {
-            "seed": self.seed if self.split_seed is None else self.split_seed,
-            "valid_fraction": self.valid_fraction,
-        }
-
-    def with_split(self, split: Mapping[str, Any] | None) -> DataSettings:
-        """These settings with the split that a checkpoint remembers."""
-        if split is None:
-            return self
-        return replace(self, split_seed=split["seed"], valid_fraction=split["valid_fraction"])
-
-
 class Batches:
     """The batches of one dataset, epoch by epoch.
 
@@ -76,13 +42,13 @@ class Batches:
         order: the sampler that decides the order of ``loader``; None where the user made the loader.
     """
 
-    def __init__(self, loader: DataLoader[Any], order: _EpochOrder | None) -> None:
+    def __init__(self, loader: DataLoader[Batch], order: _EpochOrder | None) -> None:
         self._loader = loader
         self._order = order
 
     @property
     def can_skip(self) -> bool:
-        """Whether the middle of an epoch can be reached whatever the global random state is."""
+        """Returns true if the middle of an epoch can be reached whatever the global random state is."""
         return self._order is not None
 
     def __len__(self) -> int:
@@ -91,13 +57,17 @@ class Batches:
         except TypeError:
             return 0  # an iterable dataset of unknown length
 
-    def epoch(self, number: int, skip: int = 0) -> Iterator[Any]:
+    def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
         """The batches of epoch ``number`` (from 0), without the first ``skip``."""
         # Loader processes draw their own random numbers, batch after batch, so they must load what is skipped.
         loads_all = self._order is None or self._loader.num_workers > 0
         if self._order is not None:
             self._order.start(number, 0 if loads_all else skip)
         return itertools.islice(iter(self._loader), skip if loads_all else 0, None)
+
+
+CyclePosition = TypedDict("CyclePosition", {"pass": int, "consumed": int, "start": "dict[str, object] | None"})
+"""A place in a ``Cycle``: passes through the data, batches of the current one, random states at its beginning."""
 
 
 class Cycle:
@@ -111,10 +81,10 @@ class Cycle:
         self._batches = batches
         self._consumed = 0  # of the current pass
         self._pass = 0
-        self._start: dict[str, Any] | None = None  # the random states at the beginning of the current pass
-        self._iterator: Iterator[Any] | None = None
+        self._start: dict[str, object] | None = None  # the random states at the beginning of the current pass
+        self._iterator: Iterator[Batch] | None = None
 
-    def __next__(self) -> Any:
+    def __next__(self) -> Batch:
         if self._iterator is None:
             self._iterator = self._resumed()
         batch = next(self._iterator, None)
@@ -130,7 +100,7 @@ class Cycle:
         self._consumed += 1
         return batch
 
-    def _resumed(self) -> Iterator[Any]:
+    def _resumed(self) -> Iterator[Batch]:
         if self._consumed == 0 or self._batches.can_skip or self._start is None:
             self._start = random_state.capture() if not self._batches.can_skip else None
             return self._batches.epoch(self._pass, self._consumed)
@@ -143,11 +113,11 @@ class Cycle:
         random_state.restore(now)
         return batches
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> CyclePosition:
         """The position, as tensors and plain data."""
         return {"pass": self._pass, "consumed": self._consumed, "start": self._start}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: CyclePosition) -> None:
         """Go on from what ``state_dict`` returned."""
         self._pass, self._consumed, self._start = state["pass"], state["consumed"], state["start"]
         self._iterator = None
@@ -215,7 +185,7 @@ def build_batches(task: Task, settings: DataSettings) -> tuple[Batches, Batches]
         raise UserCodeError(
             f"the {len(train)} training samples make no full batch of {settings.batch_size}",
             where=task.user.reference,
-            hint="choose a smaller --batch-size, or --no-drop-last",
+            hint="choose a smaller `batch_size`, or `no_drop_last`",
         )
     return batches, _batches(valid, settings, False, "valid")
 
@@ -236,12 +206,12 @@ def architecture_batches(task: Task, settings: DataSettings) -> Batches:
             f"the {len(valid)} validation samples make no full batch of {settings.batch_size}, which this algorithm"
             " trains the architecture on",
             where=task.user.reference,
-            hint="choose a smaller --batch-size, or a larger --valid-fraction",
+            hint="choose a smaller `batch_size`, or a larger `valid_fraction`",
         )
     return batches
 
 
-def _validation_dataset(task: Task, settings: DataSettings) -> Dataset[Any]:
+def _validation_dataset(task: Task, settings: DataSettings) -> Dataset[object]:
     if task.has("valid_dataset"):
         return _dataset(task, "valid_dataset")
     return _split(_dataset(task, "train_dataset"), settings, task)[1]
@@ -254,7 +224,7 @@ def held_out_batches(task: Task, settings: DataSettings) -> tuple[Batches, str]:
     return build_batches(task, settings)[1], "validation"
 
 
-def _dataset(task: Task, name: str) -> Dataset[Any]:
+def _dataset(task: Task, name: str) -> Dataset[object]:
     dataset = task.call(name)
     if not hasattr(dataset, "__getitem__") and not hasattr(dataset, "__iter__"):
         raise UserCodeError(f"{name}() returned a {type(dataset).__name__}, not a dataset", where=task.user.reference)
@@ -267,7 +237,7 @@ def _dataset(task: Task, name: str) -> Dataset[Any]:
     return dataset  # type: ignore[no-any-return]
 
 
-def _split(train: Dataset[Any], settings: DataSettings, task: Task) -> tuple[Dataset[Any], Dataset[Any]]:
+def _split(train: Dataset[object], settings: DataSettings, task: Task) -> tuple[Dataset[object], Dataset[object]]:
     if isinstance(train, IterableDataset) or not isinstance(train, Sized):
         raise UserCodeError(
             "an iterable training set cannot be split",
@@ -278,16 +248,16 @@ def _split(train: Dataset[Any], settings: DataSettings, task: Task) -> tuple[Dat
     held_out = max(1, round(count * settings.valid_fraction))
     if held_out >= count:
         raise UserCodeError(
-            f"{count} training samples cannot be split with --valid-fraction {settings.valid_fraction}",
+            f"{count} training samples cannot be split with `valid_fraction` {settings.valid_fraction}",
             where=task.user.reference,
         )
     order = torch.randperm(count, generator=torch_generator(settings.split["seed"], "split")).tolist()
     return Subset(train, order[held_out:]), Subset(train, order[:held_out])
 
 
-def _batches(dataset: Dataset[Any], settings: DataSettings, shuffle: bool, purpose: str) -> Batches:
+def _batches(dataset: Dataset[object], settings: DataSettings, shuffle: bool, purpose: str) -> Batches:
     if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized):
-        loader: DataLoader[Any] = DataLoader(
+        loader: DataLoader[Batch] = DataLoader(
             dataset,
             batch_size=settings.batch_size,
             num_workers=settings.workers,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import torch
 import torch.nn as nn
@@ -17,11 +16,11 @@ from nnas_core.plugins.loading import UserModule
 
 __all__ = ["build_model", "build_on_meta"]
 
-_Factory = Callable[..., Any]
+_Factory = Callable[..., object]
 
 
 def build_model(
-    reference: str, arguments: Mapping[str, Any] | None = None, *, needs_mutables: bool = True
+    reference: str, arguments: Mapping[str, object] | None = None, *, needs_mutables: bool = True
 ) -> tuple[nn.Module, UserModule]:
     """Load the module that ``reference`` names and build its model on the current default device.
 
@@ -31,7 +30,7 @@ def build_model(
     Args:
         reference: ``file.py[:NAME]`` or ``package.module[:NAME]``.
         arguments: for the call.
-        needs_mutables: whether a class without mutables is out of the question.
+        needs_mutables: true if a class without mutables is out of the question.
 
     Raises:
         InputError: no such file.
@@ -46,7 +45,7 @@ def build_model(
         target = user.get(name) if name is not None else _default_factory(user, arguments, needs_mutables)
         if isinstance(target, nn.Module):
             if arguments:
-                raise UsageError(f"{reference} is a module already, it takes no --model-arg")
+                raise UsageError(f"{reference} is a module already, it takes no `model_arg`")
             return target, user
         if not callable(target):
             raise UserCodeError(f"{name} is a {type(target).__name__}, no model", where=source)
@@ -61,7 +60,7 @@ def build_model(
 
 
 def build_on_meta(
-    reference: str, arguments: Mapping[str, Any] | None = None, **options: bool
+    reference: str, arguments: Mapping[str, object] | None = None, **options: bool
 ) -> tuple[nn.Module, UserModule]:
     """``build_model`` without memory for weights, however large they are.
 
@@ -78,7 +77,7 @@ def build_on_meta(
         return build_model(reference, arguments, **options)
 
 
-def _check_arguments(target: _Factory, arguments: Mapping[str, Any], reference: str) -> None:
+def _check_arguments(target: _Factory, arguments: Mapping[str, object], reference: str) -> None:
     with contextlib.suppress(ValueError):  # a class of C has no signature to check
         signature = inspect.signature(target)
         try:
@@ -92,7 +91,7 @@ def _check_arguments(target: _Factory, arguments: Mapping[str, Any], reference: 
             ) from error
 
 
-def _default_factory(user: UserModule, arguments: Mapping[str, Any], needs_mutables: bool) -> _Factory:
+def _default_factory(user: UserModule, arguments: Mapping[str, object], needs_mutables: bool) -> _Factory:
     build: _Factory | None = getattr(user.module, "build_model", None)
     if build is not None:
         return build
@@ -122,7 +121,7 @@ def _default_factory(user: UserModule, arguments: Mapping[str, Any], needs_mutab
     )
 
 
-def _outermost(classes: list[type[nn.Module]], arguments: Mapping[str, Any]) -> list[type[nn.Module]]:
+def _outermost(classes: list[type[nn.Module]], arguments: Mapping[str, object]) -> list[type[nn.Module]]:
     """The classes that can be built, contain mutables, and are no part of another such class."""
     built: dict[type[nn.Module], nn.Module] = {}
     for cls in classes:
@@ -137,7 +136,7 @@ def _outermost(classes: list[type[nn.Module]], arguments: Mapping[str, Any]) -> 
     return [cls for cls in containing if cls not in parts]
 
 
-def _can_be_called(cls: type[nn.Module], arguments: Mapping[str, Any]) -> bool:
+def _can_be_called(cls: type[nn.Module], arguments: Mapping[str, object]) -> bool:
     try:
         inspect.signature(cls).bind(**arguments)
     except TypeError:

@@ -10,7 +10,19 @@ import torch.nn as nn
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-__all__ = ["FusedSGD"]
+from nnas_core.training.settings import OptimizerSettings
+
+__all__ = ["FusedSGD", "default_optimizer"]
+
+
+def default_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """SGD in one fused kernel where all parameters allow it."""
+    everything = list(parameters)
+    fused = bool(everything) and all(
+        p.is_floating_point() and p.device.type in ("cpu", "cuda") and p.layout == torch.strided for p in everything
+    )
+    sgd_class = FusedSGD if fused else torch.optim.SGD
+    return sgd_class(everything, settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay)
 
 
 class FusedSGD(torch.optim.SGD):

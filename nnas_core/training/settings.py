@@ -1,45 +1,216 @@
-"""Every option of a training, resolved; the names are those of the command line and of ``config.json``."""
+"""The typed parts of every command that runs a model, and the one place where their defaults stand.
+
+Nothing here needs torch, so that the command line can take its defaults from the fields (``DataSettings.batch_size``)
+before anything is loaded. On the command line, in ``config.json`` and on the wire to a worker the fields of all parts
+stand side by side under their names; ``to_options`` and ``from_options`` go from the one form to the other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
-from nnas_core.training.data import DataSettings
-from nnas_core.training.task import OptimizerSettings
+from nnas_core.errors import InputError
 
-__all__ = ["TrainingSettings"]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+__all__ = [
+    "RECALIBRATE",
+    "AccelerationSettings",
+    "DataSettings",
+    "ModelReference",
+    "OptimizerSettings",
+    "SetupSettings",
+    "Split",
+    "TrainingSettings",
+    "from_options",
+    "option_names",
+    "to_options",
+]
+
+_T = TypeVar("_T", bound="DataclassInstance")
+
+RECALIBRATE = 10
+"""Training batches for the BatchNorm statistics of an architecture with inherited weights; 0: those of the supernet."""
+
+_INTERNAL = {"internal": True}
+"""Metadata of a field that is no option: nobody gives it, and it is not stored."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """What all trainings have in common; see ``nnas search --help``."""
+@dataclass(frozen=True)
+class ModelReference:
+    """Names the user's model.
+
+    Attributes:
+        model: ``file.py[:NAME]`` or ``package.module[:NAME]``.
+        model_arg: the arguments that it is built with.
+        task: a Python file with datasets, loss and metrics; None: they stand beside the model.
+    """
 
     model: str
-    epochs: int
-    model_arg: Mapping[str, Any] = field(default_factory=dict)
+    model_arg: Mapping[str, object] = field(default_factory=dict)
     task: str | None = None
+
+
+class Split(TypedDict):
+    """Decides which samples are held out; a checkpoint remembers it."""
+
+    seed: int
+    valid_fraction: float
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Says how data is divided and loaded.
+
+    Attributes:
+        batch_size: samples a batch.
+        workers: loader processes; 0 loads in this process.
+        valid_fraction: of the training set, where the task has no ``valid_dataset``; 0 < fraction < 1.
+        drop_last: leave out the last training batch when it is not full.
+        seed: of the order, and of the split unless ``split_seed`` says otherwise.
+        split_seed: of the split; that of the search whose weights are used, so that no sample changes sides.
+    """
+
     batch_size: int = 64
     workers: int = 0
     valid_fraction: float = 0.2
     drop_last: bool = False
-    clip_grad: float = 5.0
+    seed: int = 0
+    split_seed: int | None = field(default=None, metadata=_INTERNAL)
+
+    @property
+    def split(self) -> Split:
+        """Decides which samples are held out."""
+        return {
+            "seed": self.seed if self.split_seed is None else self.split_seed,
+            "valid_fraction": self.valid_fraction,
+        }
+
+    def with_split(self, split: Split | None) -> DataSettings:
+        """These settings with the split that a checkpoint remembers."""
+        if split is None:
+            return self
+        return replace(self, split_seed=split["seed"], valid_fraction=split["valid_fraction"])
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Numbers of the default optimizer and schedule (SGD with momentum, cosine).
+
+    Attributes:
+        learning_rate: at the first step.
+        momentum, weight_decay: of SGD.
+        schedule: ``"cosine"`` down to ``min_learning_rate`` at the last step, or ``"none"``.
+    """
+
     learning_rate: float = 0.025
     momentum: float = 0.9
     weight_decay: float = 3e-4
     schedule: str = "cosine"
     min_learning_rate: float = 1e-3
-    checkpoint_every: str | None = None
+
+
+@dataclass(frozen=True)
+class AccelerationSettings:
+    """Options that make a search quicker or leaner and leave its numbers as they are.
+
+    Attributes:
+        memory_format: ``"contiguous"``, ``"channels-last"``, or ``"auto"``: the quicker one, where that is safe.
+        compile: let ``torch.compile`` make one program of the supernet.
+        recompute: keep no activations of candidates, see ``Mutator.recompute``.
+    """
+
+    memory_format: str = "auto"
+    compile: bool = False
+    recompute: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetupSettings:
+    """A model, its data, and where it runs: common to all commands that run one.
+
+    Attributes:
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    """
+
+    model: ModelReference
+    data: DataSettings = DataSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
     device: str = "auto"
-    seed: int = 0
 
-    def data(self) -> DataSettings:
-        """The part that concerns data."""
-        return DataSettings(self.batch_size, self.workers, self.valid_fraction, self.drop_last, self.seed)
+    @property
+    def seed(self) -> int:
+        """The seed of all randomness, which is that of the data."""
+        return self.data.seed
 
-    def optimizer(self) -> OptimizerSettings:
-        """The part that concerns the default optimizer."""
-        return OptimizerSettings(
-            self.learning_rate, self.momentum, self.weight_decay, self.schedule, self.min_learning_rate
-        )
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(SetupSettings):
+    """A training of a model.
+
+    Attributes:
+        epochs: in all.
+        clip_grad: the largest norm of the gradient; 0 for no limit.
+    """
+
+    epochs: int = 50
+    clip_grad: float = 5.0
+
+
+# ---- side by side under their names
+
+
+def option_names(kind: type[DataclassInstance]) -> list[str]:
+    """The names of all options in a dataclass and in its parts, in their order."""
+    names: list[str] = []
+    for one, part in _fields(kind):
+        names += [one.name] if part is None else option_names(part)
+    return names
+
+
+def to_options(settings: DataclassInstance) -> dict[str, object]:
+    """The options in a dataclass and in its parts by name, as ``config.json`` and workers have them."""
+    options: dict[str, object] = {}
+    for one, part in _fields(type(settings)):
+        value = getattr(settings, one.name)
+        if part is not None:
+            options.update(to_options(value))
+        else:
+            options[one.name] = dict(value) if isinstance(value, Mapping) else value
+    return options
+
+
+def from_options(kind: type[_T], options: Mapping[str, object], where: str | None = None) -> _T:
+    """Make a dataclass with its parts of options by name.
+
+    Args:
+        kind: the dataclass.
+        options: by name; those of others are left alone, absent ones are defaults.
+        where: the file that they are from, for errors.
+
+    Raises:
+        InputError: an option without a default is absent.
+    """
+    found: dict[str, object] = {}
+    for one, part in _fields(kind):
+        if part is not None:
+            found[one.name] = from_options(part, options, where)
+        elif one.name in options:
+            found[one.name] = options[one.name]
+        elif one.default is MISSING and one.default_factory is MISSING:
+            raise InputError(f"the option {one.name!r} is missing", where=where)
+    make: Callable[..., _T] = kind
+    return make(**found)
+
+
+def _fields(kind: type[DataclassInstance]) -> Iterator[tuple[Field[object], type[DataclassInstance] | None]]:
+    """The options of a dataclass, each with its own dataclass if it is a part."""
+    hints = typing.get_type_hints(kind)
+    for one in fields(kind):
+        hint = hints[one.name]
+        if "internal" not in one.metadata:
+            yield one, hint if isinstance(hint, type) and is_dataclass(hint) else None

@@ -1,10 +1,9 @@
-"""What a model is trained for: the functions of the user's module beside the model, or their defaults."""
+"""The task of a model: the functions of the user's module beside it, or their defaults."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn as nn
@@ -13,33 +12,25 @@ from torch import Tensor
 
 from nnas_core.errors import UserCodeError
 from nnas_core.plugins.loading import UserModule
+from nnas_core.training.optimizers import default_optimizer
+from nnas_core.training.settings import OptimizerSettings
 
 __all__ = [
     "AUXILIARY_WEIGHT",
-    "OptimizerSettings",
+    "Batch",
+    "Output",
+    "Target",
     "Task",
     "default_forward_batch",
     "default_loss",
     "default_metrics",
-    "default_optimizer",
 ]
 
 
-@dataclass(frozen=True)
-class OptimizerSettings:
-    """Numbers of the default optimizer and schedule (SGD with momentum, cosine).
-
-    Attributes:
-        learning_rate: at the first step.
-        momentum, weight_decay: of SGD.
-        schedule: ``"cosine"`` down to ``min_learning_rate`` at the last step, or ``"none"``.
-    """
-
-    learning_rate: float = 0.025
-    momentum: float = 0.9
-    weight_decay: float = 3e-4
-    schedule: str = "cosine"
-    min_learning_rate: float = 1e-3
+# Whatever the functions of a task agree on: nnas hands them on, and looks into none.
+Batch: TypeAlias = Any
+Output: TypeAlias = Any
+Target: TypeAlias = Any
 
 
 class Task:
@@ -60,9 +51,9 @@ class Task:
         self.metric_mode: str = getattr(user.module, "metric_mode", "max")
         if self.metric_mode not in ("max", "min"):
             raise UserCodeError(f"metric_mode is {self.metric_mode!r}, it must be 'max' or 'min'", where=user.reference)
-        self.loss: Callable[[Any, Any], Tensor] = self._own("loss") or default_loss
-        self._metrics: Callable[[Any, Any], Any] = self._own("metrics") or default_metrics
-        self.forward_batch: Callable[[nn.Module, Any], tuple[Any, Any]] = (
+        self.loss: Callable[[Output, Target], Tensor] = self._own("loss") or default_loss
+        self._metrics: Callable[[Output, Target], object] = self._own("metrics") or default_metrics
+        self.forward_batch: Callable[[nn.Module, Batch], tuple[Output, Target]] = (
             self._own("forward_batch") or default_forward_batch
         )
 
@@ -70,10 +61,10 @@ class Task:
         return getattr(self.user.module, name, None)
 
     def has(self, name: str) -> bool:
-        """Whether the module defines ``name`` itself."""
+        """Returns true if the module defines ``name`` itself."""
         return self._own(name) is not None
 
-    def call(self, name: str, *arguments: Any) -> Any:
+    def call(self, name: str, *arguments: object) -> Any:
         """Call a function of the module with its folder importable.
 
         Raises:
@@ -84,12 +75,12 @@ class Task:
             raise UserCodeError(
                 f"it defines no {name}()",
                 where=self.user.reference,
-                hint=f"define {name}() there, or name the file that does with --task FILE",
+                hint=f"define {name}() there, or name the file that does with `task` FILE",
             )
         with self.user.imports():
             return function(*arguments)
 
-    def metrics(self, output: Any, target: Any) -> dict[str, float]:
+    def metrics(self, output: Output, target: Target) -> dict[str, float]:
         """The metrics of one batch as plain numbers; the first is *the* metric.
 
         Raises:
@@ -136,7 +127,7 @@ class Task:
         )
 
 
-def default_forward_batch(model: nn.Module, batch: Any) -> tuple[Any, Any]:
+def default_forward_batch(model: nn.Module, batch: Batch) -> tuple[Output, Target]:
     """``x, y = batch``; the output for ``x``, and ``y``."""
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         shown = f"{len(batch)} entries" if isinstance(batch, (tuple, list)) else f"a {type(batch).__name__}"
@@ -152,7 +143,7 @@ AUXILIARY_WEIGHT = 0.4
 """Weight of an auxiliary head's loss, as in Szegedy et al. 2014 (0.3) and DARTS (0.4)."""
 
 
-def default_loss(output: Any, target: Tensor) -> Tensor:
+def default_loss(output: Output, target: Tensor) -> Tensor:
     """Cross entropy; for ``(logits, auxiliary_logits)`` the weighted sum of both.
 
     Raises:
@@ -173,36 +164,13 @@ def default_loss(output: Any, target: Tensor) -> Tensor:
         ) from error
 
 
-def default_metrics(output: Any, target: Tensor) -> dict[str, float]:
+def default_metrics(output: Output, target: Tensor) -> dict[str, float]:
     """``accuracy``: the fraction of rows whose largest logit is the target's."""
     logits, _ = _split(output)
     return {"accuracy": (logits.argmax(dim=1) == target).float().mean().item()}
 
 
-def _split(output: Any) -> tuple[Any, Any]:
+def _split(output: Output) -> tuple[Output, Output | None]:
     if isinstance(output, (tuple, list)) and len(output) == 2:
         return output[0], output[1]
     return output, None
-
-
-def default_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """SGD in one fused kernel where all parameters allow it.
-
-    torch's fused SGD refuses a group in which only some parameters have a momentum buffer, which is what a
-    single-path supernet leads to. A buffer of zeros is what plain SGD starts from, so all are made beforehand.
-    """
-    everything = list(parameters)
-    fused = bool(everything) and all(
-        p.is_floating_point() and p.device.type in ("cpu", "cuda") and p.layout == torch.strided for p in everything
-    )
-    optimizer = torch.optim.SGD(
-        everything,
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        fused=fused or None,
-    )
-    if fused and settings.momentum:
-        for parameter in everything:
-            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return optimizer

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW
 
 from nnas_core.errors import UserCodeError
+from nnas_core.training.optimizers import FusedSGD
 
 __all__ = [
     "VirtualStep",
@@ -70,7 +71,7 @@ def require_unrollable(optimizer: torch.optim.Optimizer, where: str) -> None:
         UserCodeError: naming its class and what can be unrolled.
     """
     if type(optimizer) not in _RULES:
-        names = [one.__name__ for one in _RULES]
+        names = [one.__name__ for one in _RULES if one is not FusedSGD]
         raise UserCodeError(
             f"order=2 cannot unroll a step of {type(optimizer).__name__}, only one of {', '.join(names[:-1])} or"
             f" {names[-1]} of torch.optim",
@@ -201,7 +202,7 @@ def _adam_one(
     return weight - size * mean / divisor, slope
 
 
-_RULES: dict[type[torch.optim.Optimizer], _Rule] = {SGD: _sgd, Adam: _adam, AdamW: _adam}
+_RULES: dict[type[torch.optim.Optimizer], _Rule] = {SGD: _sgd, FusedSGD: _sgd, Adam: _adam, AdamW: _adam}
 
 
 # ---- there and back

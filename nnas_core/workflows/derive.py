@@ -10,12 +10,10 @@ from nnas_core.errors import BindingError, NoResultError
 from nnas_core.runs.recording import untouched_randomness
 from nnas_core.space.architecture import Architecture
 from nnas_core.training.evaluation import InheritedWeights, first_metric
+from nnas_core.training.settings import RECALIBRATE
 from nnas_core.training.trainer import Trainer
 
-__all__ = ["RECALIBRATE", "Derivation", "derive"]
-
-RECALIBRATE = 10
-"""Training batches for the BatchNorm statistics of an architecture: the default of ``nnas tune`` too."""
+__all__ = ["Derivation", "derive"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Derivation:
 
     @property
     def value(self) -> float:
-        """Of the metric."""
+        """The value of the metric."""
         return self.metrics[self.metric]
 
 

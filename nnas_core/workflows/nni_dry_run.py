@@ -37,11 +37,11 @@ def dry_run(command: str, folder: str) -> SearchSpace:
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise UsageError(f"--trial-command cannot be split into words: {error}") from error
+        raise UsageError(f"`trial_command` cannot be split into words: {error}") from error
     if not words:
-        raise UsageError("--trial-command is empty")
+        raise UsageError("`trial_command` is empty")
     if not Path(folder).is_dir():
-        raise UsageError("no such folder", where=folder, hint="check --trial-dir")
+        raise UsageError("no such folder", where=folder, hint="check `trial_dir`")
     # a file of our own, so that one from an earlier run is never taken for the answer
     with tempfile.TemporaryDirectory(prefix="nnas-") as temporary:
         answer = Path(temporary) / "search_space.json"
@@ -56,7 +56,7 @@ def dry_run(command: str, folder: str) -> SearchSpace:
             )
         except OSError as error:
             raise InputError(
-                f"cannot be run: {error.strerror}", where=words[0], hint="check --trial-command"
+                f"cannot be run: {error.strerror}", where=words[0], hint="check `trial_command`"
             ) from error
         if ended.returncode != 0:
             raise UserCodeError(f"the trial command ended with exit code {ended.returncode}", where=command)

@@ -3,69 +3,44 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from nnas_core.files import atomic_writer, finite_only
 from nnas_core.mutables.extraction import extract
-from nnas_core.plugins.loading import load
 from nnas_core.runs.folder import RunFolder
-from nnas_core.runs.recording import (
-    CheckpointCadence,
-    Recorder,
-    StopSignal,
-    choose_device,
-    load_weights,
-    peak_memory_mb,
-)
-from nnas_core.space.search_space import SearchSpace
-from nnas_core.training.data import build_batches, held_out_batches
+from nnas_core.runs.recording import CheckpointCadence, Recorder, StopSignal, Usage
 from nnas_core.training.evaluation import measure, require_finite
-from nnas_core.training.model import build_model
-from nnas_core.training.settings import TrainingSettings
-from nnas_core.training.task import Task
+from nnas_core.training.settings import to_options
 from nnas_core.training.trainer import Callback, Trainer
+from nnas_core.workflows.settings import RetrainSettings
+from nnas_core.workflows.setup import Setup
 
-__all__ = ["RetrainReport", "RetrainSettings", "retrain"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetrainSettings(TrainingSettings):
-    """Every option of a retraining, resolved.
-
-    Attributes:
-        architecture: masks by key.
-        checkpoint: of a supernet whose weights are the start; None starts from the model's own.
-    """
-
-    architecture: Mapping[str, Any]
-    checkpoint: str | None = None
+__all__ = ["RetrainReport", "retrain"]
 
 
 @dataclass(frozen=True)
 class RetrainReport:
-    """What a retraining measured.
+    """The numbers of a retraining.
 
     Attributes:
         valid: of the last epoch.
         test: measured once at the end.
         tested_on: ``"test"``, or ``"validation"`` where the module has no test data.
         parameters: trainable numbers of the extracted model.
+        weights: the file of the trained model's ``state_dict``.
+        usage: time and memory.
     """
 
     valid: dict[str, float]
     test: dict[str, float]
     tested_on: str
     parameters: int
-    epochs: int
-    seconds: float
-    samples_per_second: float
-    peak_memory_mb: float
     weights: str
-    device: str
+    usage: Usage
 
 
 def retrain(
@@ -88,69 +63,51 @@ def retrain(
         Interrupted, NoResultError: as ``search``.
     """
     started = time.perf_counter()
-    device = choose_device(settings.device)
-    cadence = CheckpointCadence(settings.checkpoint_every)
-    supernet, user = build_model(settings.model, settings.model_arg)
-    space = SearchSpace.from_model(supernet)
-    architecture = space.parse(settings.architecture, architecture_from)
-    data = settings.data()
+    training = settings.training
+    cadence = CheckpointCadence(training.checkpoint_every)
+    setup = Setup(training)
+    architecture = setup.space.parse(settings.architecture, architecture_from)
     if settings.checkpoint is not None:
-        data = data.with_split(load_weights(supernet, settings.checkpoint, space).get("split"))
-    child = extract(supernet, architecture).to(device)
-    task = Task(load(settings.task) if settings.task else user, settings.optimizer())
-    train_batches, valid_batches = build_batches(task, data)
-    facts = {
-        "command": "retrain",
-        "model": settings.model,
-        "model_arg": dict(settings.model_arg),
-        "seed": settings.seed,
-    }
-    recorder = Recorder(run, facts, None, cadence, should_stop)
-    trainer = Trainer(
-        child,
-        task,
-        train_batches,
-        valid_batches,
-        settings.epochs,
-        clip_grad=settings.clip_grad,
-        device=device,
-        callbacks=[*callbacks, recorder],
+        setup.inherit(settings.checkpoint)
+    child = extract(setup.model, architecture).to(setup.device)
+    recorder = Recorder(
+        run,
+        {
+            "command": "retrain",
+            "model": training.model.model,
+            "model_arg": dict(training.model.model_arg),
+            "seed": training.seed,
+        },
+        None,
+        cadence,
+        should_stop,
+        started,
     )
+    trainer = setup.trainer(child, training, [*callbacks, recorder])
     if run.goes_on:
-        for difference in recorder.restore():
-            warn(f"resume differs: {difference}; the result may differ in its last bits")
-        run.log("resumed", step=trainer.step)
+        recorder.resume(warn)
     else:
-        run.begin({"retrain": asdict(settings)})
-        run.write("search_space.json", space.to_json())
+        run.begin({"retrain": to_options(settings)})
+        run.write("search_space.json", setup.space.to_json())
         run.write("architecture.json", architecture.masks())
-        run.log("started", model=settings.model, seed=settings.seed)
+        run.log("started", model=training.model.model, seed=training.seed)
     recorder.train()
-    held_out, tested_on = held_out_batches(task, data)
-    test = measure(child, task, held_out.epoch(0), device, recorder.poll)
+    return _tested(setup, trainer, recorder, run.path / "weights.pt")
+
+
+def _tested(setup: Setup, trainer: Trainer, recorder: Recorder, weights: Path) -> RetrainReport:
+    """Measure the trained model on the test data, and write its weights."""
+    child = trainer.model
+    held_out, tested_on = setup.held_out_batches()
+    test = measure(child, setup.task, held_out.epoch(0), setup.device, recorder.poll)
     require_finite(test, tested_on)
-    weights = run.path / "weights.pt"
     with atomic_writer(weights) as stream:
         torch.save(dict(child.state_dict()), stream)
-    last = trainer.history[-1]
-    report = RetrainReport(
-        valid=last.valid,
+    return RetrainReport(
+        valid=trainer.history[-1].valid,
         test=test,
         tested_on=tested_on,
         parameters=sum(p.numel() for p in child.parameters() if p.requires_grad),
-        epochs=len(trainer.history),
-        seconds=time.perf_counter() - started,
-        samples_per_second=last.samples_per_second,
-        peak_memory_mb=peak_memory_mb(device),
         weights=str(weights),
-        device=str(device),
+        usage=recorder.finish(test=finite_only(test), tested_on=tested_on),
     )
-    run.log(
-        "finished",
-        test=finite_only(test),
-        tested_on=tested_on,
-        seconds=report.seconds,
-        samples_per_second=report.samples_per_second,
-        peak_memory_mb=report.peak_memory_mb,
-    )
-    return report

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn as nn
@@ -14,95 +13,54 @@ import torch.nn as nn
 from nnas_core.errors import UserCodeError
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.plugins import registry
-from nnas_core.plugins.arguments import check_arguments
-from nnas_core.plugins.loading import load
+from nnas_core.plugins.arguments import check_arguments, construct
 from nnas_core.random_state import torch_generator
+from nnas_core.runs.checkpoint import RunFacts
 from nnas_core.runs.folder import RunFolder
-from nnas_core.runs.recording import CheckpointCadence, Recorder, StopSignal, choose_device, peak_memory_mb
+from nnas_core.runs.recording import CheckpointCadence, Recorder, StopSignal, Usage
 from nnas_core.space.architecture import Architecture
 from nnas_core.training.acceleration import Acceleration, Rehearsal
 from nnas_core.training.bilevel import BilevelTrainer
-from nnas_core.training.data import architecture_batches, build_batches
-from nnas_core.training.metrics import EpochRecord
-from nnas_core.training.model import build_model
-from nnas_core.training.settings import TrainingSettings
-from nnas_core.training.task import Task
+from nnas_core.training.settings import to_options
 from nnas_core.training.trainer import Callback, Trainer
 from nnas_core.workflows.derive import Derivation, derive
+from nnas_core.workflows.settings import SearchSettings
+from nnas_core.workflows.setup import Setup
 
-__all__ = ["SearchReport", "SearchSettings", "build_mutator", "find_trainer", "search"]
+__all__ = ["SearchReport", "build_mutator", "find_trainer", "search"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class SearchSettings(TrainingSettings):
-    """Every option of a search, resolved.
-
-    Attributes:
-        mutator: a registered name, or ``file.py:Class``.
-        mutator_arg: for its constructor.
-        trainer: whose loop to use instead of the mutator's own: a registered mutator's name, or ``file.py:Class``.
-        precision: ``"float32"``, ``"float64"``, or ``"bfloat16"`` (autocast).
-        memory_format, compile, recompute: see ``Acceleration``.
-        derive: draw this many final architectures and keep the best on validation data; 0: take the first.
-    """
-
-    mutator: str
-    mutator_arg: Mapping[str, Any] = field(default_factory=dict)
-    trainer: str | None = None
-    precision: str = "float32"
-    memory_format: str = "auto"
-    compile: bool = False
-    recompute: bool = False
-    derive: int = 0
-
-    def acceleration(self) -> Acceleration:
-        """The part that concerns speed and memory."""
-        return Acceleration(self.memory_format, self.compile, self.recompute)
+_GIVEN_TO_TRAINERS = tuple(one.name for one in dataclasses.fields(Trainer))
+"""Arguments that every trainer gets, or may have from its base class."""
 
 
 @dataclass(frozen=True)
 class SearchReport:
-    """What a search measured.
+    """The numbers of a search.
 
     Attributes:
         metrics: of the last epoch on the validation data, each batch with an architecture of its own.
-        architecture: the final one: the best derived one, or what the mutator exports.
-        seconds: wall time of this process.
-        samples_per_second: training throughput of the last epoch.
-        peak_memory_mb: of the GPU, or of the process.
-        epochs: finished in all.
+        architecture: the final one: the best derived one, or the one that the mutator exports.
+        space_size: the number of architectures.
+        usage: time and memory.
         derivation: how ``architecture`` was chosen; None: it was not derived.
     """
 
     metrics: dict[str, float]
     architecture: Architecture
-    seconds: float
-    samples_per_second: float
-    peak_memory_mb: float
-    epochs: int
     space_size: int
-    device: str
+    usage: Usage
     derivation: Derivation | None = None
 
 
-def build_mutator(name: str, model: nn.Module, arguments: Mapping[str, Any], generator: torch.Generator) -> Mutator:
+def build_mutator(name: str, model: nn.Module, arguments: Mapping[str, object], generator: torch.Generator) -> Mutator:
     """Make the mutator ``name`` (registered, or ``file.py:Class``) for ``model``.
-
-    Args:
-        generator: handed over if the class takes one.
 
     Raises:
         UsageError: no such mutator, or arguments that it does not take.
         UserCodeError: the class is no mutator.
     """
-    cls = registry.find("mutators", name)
-    if not issubclass(cls, Mutator):
-        raise UserCodeError(f"{cls.__name__} is no Mutator", where=name, hint="derive it from nnas_core.Mutator")
-    parameters = inspect.signature(cls).parameters
-    given = check_arguments(cls, arguments, f"mutator {name!r}", provided=[next(iter(parameters), ""), "generator"])
-    if "generator" in parameters:
-        given["generator"] = generator
-    return cls(model, **given)
+    cls = registry.find_subclass("mutators", name, Mutator)
+    return construct(cls, arguments, f"mutator {name!r}", model, provided={"generator": generator})
 
 
 def find_trainer(name: str | None, mutator: Mutator) -> type[Trainer]:
@@ -118,11 +76,8 @@ def find_trainer(name: str | None, mutator: Mutator) -> type[Trainer]:
     if name is None:
         return mutator.trainer or Trainer
     if name in registry.entries("mutators"):
-        return getattr(registry.find("mutators", name), "trainer", None) or Trainer
-    cls = registry.find("mutators", name)  # file.py:Class, or an error that says so
-    if not issubclass(cls, Trainer):
-        raise UserCodeError(f"{cls.__name__} is no Trainer", where=name, hint="derive it from nnas_core.Trainer")
-    return cls
+        return registry.find_subclass("mutators", name, Mutator).trainer or Trainer
+    return registry.find_subclass("mutators", name, Trainer)  # file.py:Class, or an error that says so
 
 
 def search(
@@ -136,100 +91,116 @@ def search(
     """Train a supernet in a run folder, from its newest checkpoint if it has one.
 
     Args:
-        settings: what to do.
+        settings: of the search.
         run: where; locked by the caller.
         callbacks: more hooks of the loop.
         should_stop: asked between steps.
-        warn: told, in one line, what may not be as the user thinks.
+        warn: told, in one line, of what may not be as the user thinks.
 
     Raises:
         Interrupted: after the checkpoint was written.
         NoResultError: the loss was not finite; the last good checkpoint stays.
     """
     started = time.perf_counter()
-    device = choose_device(settings.device)
-    cadence = CheckpointCadence(settings.checkpoint_every)
-    dtype = torch.float64 if settings.precision == "float64" else None
-    model, user = build_model(settings.model, settings.model_arg)
-    model.to(device, dtype)
-    generator = torch_generator(settings.seed, "mutator")
-    mutator = build_mutator(settings.mutator, model, settings.mutator_arg, generator)
-    mutator.to(device, dtype)
-    acceleration = settings.acceleration()
+    cadence = CheckpointCadence(settings.training.checkpoint_every)
+    setup = Setup(settings.training, torch.float64 if settings.precision == "float64" else None)
+    setup.to_device(setup.model)
+    generator = torch_generator(settings.training.seed, "mutator")
+    mutator = build_mutator(settings.mutator, setup.model, settings.mutator_arg, generator)
+    setup.to_device(mutator)
+    acceleration = Acceleration(**dataclasses.asdict(settings.acceleration))
     acceleration.check(mutator)
-    space = mutator.space
-    task = Task(load(settings.task) if settings.task else user, settings.optimizer())
-    train_batches, valid_batches = build_batches(task, settings.data())
-    facts = {
-        "command": "search",
-        "model": settings.model,
-        "model_arg": dict(settings.model_arg),
-        "mutator": settings.mutator,
-        "seed": settings.seed,
-        "split": settings.data().split,
-    }
-    recorder = Recorder(run, facts, space, cadence, should_stop)
-    loop = find_trainer(settings.trainer, mutator)
-    held_out = architecture_batches(task, settings.data()) if issubclass(loop, BilevelTrainer) else None
-    generators = {"mutator": generator}
-    training_data = [train_batches, held_out] if held_out is not None else [train_batches]
-    rehearsal = Rehearsal(mutator, task, training_data, [valid_batches], device, settings.precision, generators)
-
-    def rebuild(arguments: Mapping[str, Any]) -> nn.Module:
-        return build_model(settings.model, {**settings.model_arg, **arguments})[0].to(device, dtype)
-
-    trainer = loop(
-        model,
-        task,
-        train_batches,
-        valid_batches,
-        settings.epochs,
-        mutator=mutator,
-        clip_grad=settings.clip_grad,
-        device=device,
-        callbacks=[*callbacks, recorder],
-        generators=generators,
-        architecture_batches=held_out,
-        rebuild=rebuild,
-        precision=settings.precision,
-        accelerate=acceleration.prepare(rehearsal, warn),
-    )
-    if run.goes_on:
-        for difference in recorder.restore():
-            warn(f"resume differs: {difference}; the result may differ in its last bits")
-        run.log("resumed", step=trainer.step)
-        before = run.configuration("search")
-        if settings.derive != before.get("derive"):  # the one option that may change what comes out
-            run.write("config.json", {"search": {**before, "derive": settings.derive}})
-    else:
-        run.begin({"search": asdict(settings)})
-        run.write("search_space.json", space.to_json())
-        run.log("started", model=settings.model, mutator=settings.mutator, seed=settings.seed)
+    recorder = Recorder(run, _facts(settings), mutator.space, cadence, should_stop, started)
+    trainer = _trainer(settings, setup, mutator, {"mutator": generator}, acceleration, [*callbacks, recorder], warn)
+    _begin(settings, run, mutator, recorder, warn)
     recorder.train()
-    derivation = derive(trainer, settings.derive, recorder.poll) if settings.derive else None
-    if derivation is not None:
-        recorder.keep(derivation.architecture)
-        how = {name: getattr(derivation, name) for name in ("drawn", "distinct", "metric", "mode", "value")}
-        run.log("derived", **how)
+    derivation = _derive(settings.derive, trainer, recorder, run)
     architecture = recorder.final_architecture()
     if architecture is None:
         raise UserCodeError("the mutator has no final architecture", where=settings.mutator)
-    last: EpochRecord = trainer.history[-1]
-    report = SearchReport(
-        metrics=last.valid,
+    return SearchReport(
+        metrics=trainer.history[-1].valid,
         architecture=architecture,
-        seconds=time.perf_counter() - started,
-        samples_per_second=last.samples_per_second,
-        peak_memory_mb=peak_memory_mb(device),
-        epochs=len(trainer.history),
-        space_size=space.size,
-        device=str(device),
+        space_size=mutator.space.size,
+        usage=recorder.finish(),
         derivation=derivation,
     )
-    run.log(
-        "finished",
-        seconds=report.seconds,
-        samples_per_second=report.samples_per_second,
-        peak_memory_mb=report.peak_memory_mb,
+
+
+def _facts(settings: SearchSettings) -> RunFacts:
+    training = settings.training
+    return {
+        "command": "search",
+        "model": training.model.model,
+        "model_arg": dict(training.model.model_arg),
+        "mutator": settings.mutator,
+        "seed": training.seed,
+        "split": training.data.split,
+    }
+
+
+def _trainer(
+    settings: SearchSettings,
+    setup: Setup,
+    mutator: Mutator,
+    generators: Mapping[str, torch.Generator],
+    acceleration: Acceleration,
+    callbacks: Sequence[Callback],
+    warn: Callable[[str], None],
+) -> Trainer:
+    """The loop, with all that it needs."""
+    train, valid = setup.train_batches, setup.valid_batches
+    loop = find_trainer(settings.trainer, mutator)
+    held_out = setup.architecture_batches() if issubclass(loop, BilevelTrainer) else None
+    training_data = [train] if held_out is None else [train, held_out]
+    rehearsal = Rehearsal(mutator, setup.task, training_data, [valid], setup.device, settings.precision, generators)
+    check_arguments(loop, {}, f"trainer {settings.trainer or settings.mutator!r}", _GIVEN_TO_TRAINERS, leading=5)
+    return loop(
+        setup.model,
+        setup.task,
+        train,
+        valid,
+        settings.training.epochs,
+        mutator=mutator,
+        clip_grad=settings.training.clip_grad,
+        device=setup.device,
+        callbacks=callbacks,
+        generators=generators,
+        architecture_batches=held_out,
+        rebuild=setup.rebuilt,
+        precision=settings.precision,
+        accelerate=acceleration.prepare(rehearsal, warn),
     )
-    return report
+
+
+def _begin(
+    settings: SearchSettings, run: RunFolder, mutator: Mutator, recorder: Recorder, warn: Callable[[str], None]
+) -> None:
+    """Go on from the newest checkpoint, or write what a new run begins with."""
+    if not run.goes_on:
+        run.begin({"search": to_options(settings)})
+        run.write("search_space.json", mutator.space.to_json())
+        training = settings.training
+        run.log("started", model=training.model.model, mutator=settings.mutator, seed=training.seed)
+        return
+    recorder.resume(warn)
+    before = run.configuration("search")
+    if settings.derive != before.get("derive"):  # the one option that may change what comes out
+        run.write("config.json", {"search": {**before, "derive": settings.derive}})
+
+
+def _derive(count: int, trainer: Trainer, recorder: Recorder, run: RunFolder) -> Derivation | None:
+    """Derive an architecture from ``count`` ones, and keep it; none for a count of 0."""
+    if not count:
+        return None
+    derivation = derive(trainer, count, recorder.poll)
+    recorder.keep(derivation.architecture)
+    run.log(
+        "derived",
+        drawn=derivation.drawn,
+        distinct=derivation.distinct,
+        metric=derivation.metric,
+        mode=derivation.mode,
+        value=derivation.value,
+    )
+    return derivation

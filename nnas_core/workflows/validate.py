@@ -22,7 +22,7 @@ _ZIP = b"PK\x03\x04"
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What was found about one file.
+    """The findings about one file.
 
     Attributes:
         file: its path.
@@ -34,7 +34,7 @@ class FileCheck:
     kind: str
     problems: list[str] = field(default_factory=list)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As an entry of the report."""
         return {"file": self.file, "kind": self.kind, "valid": not self.problems, "problems": self.problems}
 
@@ -44,7 +44,7 @@ def validate_file(file: str, space: SearchSpace | None = None, kind: str | None 
 
     Args:
         file: path; ``-`` is standard input.
-        space: what an architecture, parameters, a latency table or a checkpoint must fit.
+        space: an architecture, parameters, a latency table or a checkpoint must fit it.
         kind: how to check a JSON file, or each line of a JSONL file; None recognises it by what it looks like.
 
     Raises:
@@ -76,7 +76,7 @@ def _placed(error: NnasError, file: str) -> str:
     return f"{place}: {error.message}" if place else error.message
 
 
-def _recognise(document: Any) -> str:
+def _recognise(document: object) -> str:
     if isinstance(document, list) and document and all(isinstance(one, Mapping) for one in document):
         return "results" if "parameter" in document[0] else "unknown"
     if not isinstance(document, Mapping):
@@ -87,8 +87,8 @@ def _recognise(document: Any) -> str:
         return "latency-table"
     if set(document) == {"error"}:
         return "error"
-    values = list(document.values())
-    if values and all(isinstance(value, Mapping) for value in values):
+    values = [value for value in document.values() if isinstance(value, Mapping)]
+    if values and len(values) == len(document):
         if any("_type" in value for value in values):
             return "search-space"
         if any("_value" in value for value in values):
@@ -121,7 +121,7 @@ def _problems(kind: str, document: Any, space: SearchSpace | None) -> list[str]:
     return []
 
 
-def _misfits(document: Any, space: SearchSpace) -> list[str]:
+def _misfits(document: object, space: SearchSpace) -> list[str]:
     try:
         architecture: Architecture = space.parse(document)
         space.validate(architecture)

@@ -15,15 +15,30 @@ import torch
 
 from nnas_cli.main import COMMANDS, entry
 
+# Commands load these where they need them, which costs each a tenth of a second or two.
+LOADED_LATE = (
+    "jsonschema",
+    "rich._emoji_codes",
+    "rich.console",
+    "rich.progress",
+    "rich.table",
+    "sqlalchemy.dialects.sqlite",
+    "torch.optim.lr_scheduler",
+    "torch.profiler._cupti_monitor",
+    "torch.utils.serialization",
+)
+
 
 def serve(descriptor: int) -> None:
     """Answer requests until the socket closes."""
     torch.set_num_threads(1)
     for name in ("seeding", "signals", "progress", *(f"commands.{command.replace('-', '_')}" for command in COMMANDS)):
         importlib.import_module(f"nnas_cli.{name}")
-    for name in ("workflows.search", "workflows.retrain", "workflows.tune", "workflows.validate", "schema"):
+    for name in ("search", "retrain", "evaluate", "tune", "tune_command", "validate"):
+        importlib.import_module(f"nnas_core.workflows.{name}")
+    for name in ("schema", "schemas", "mutators.random", "mutators.darts", "tuners.bayes", "tuners.random"):
         importlib.import_module(f"nnas_core.{name}")
-    for name in ("jsonschema", "rich.console", "rich.table", "rich.progress", "torch.optim.lr_scheduler"):
+    for name in LOADED_LATE:
         importlib.import_module(name)
     # torch imports much on first use; children should not have to
     parameter = torch.nn.Parameter(torch.zeros(2))
@@ -56,6 +71,8 @@ def _fork(request: dict[str, Any], connection: socket.socket) -> int:
         if "file_limit" in request:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(request["file_limit"]), int(request["file_limit"])))
+        if "memory_limit" in request:
+            resource.setrlimit(resource.RLIMIT_AS, (int(request["memory_limit"]), int(request["memory_limit"])))
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         for target, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(request[name], flags), target)

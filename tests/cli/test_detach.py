@@ -60,8 +60,8 @@ def test_it_says_how_to_follow_and_stop_it(forks: ForkServer, small_model: Path)
     assert (result.code, result.out) == (0, "")
     first, follow, stop = result.err.splitlines()
     assert first.startswith("study 's' runs in the background, process ")
-    assert first.endswith("; its output goes to runs/s/tune.log")
-    assert follow == "follow it by `nnas study top s`, or `tail -f runs/s/tune.log`"
+    assert first.endswith("; its output goes to runs/studies/s/tune.log")
+    assert follow == "follow it by `nnas study top s`, or `tail -f runs/studies/s/tune.log`"
     assert stop == "stop it by `nnas study stop s`"
 
 

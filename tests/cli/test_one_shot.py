@@ -32,6 +32,11 @@ class Never(BilevelTrainer):
         pass
 
 
+class Needy(BilevelTrainer):
+    def __init__(self, *first, width: int, **more):
+        super().__init__(*first, **more)
+
+
 class NoTrainer:
     pass
 '''
@@ -147,6 +152,11 @@ def test_bfloat16_and_float64(nnas: Cli, small_model: Path) -> None:
             ("--trainer", "own.py:NoTrainer"),
             4,
             "own.py:NoTrainer: NoTrainer is no Trainer\nhint: derive it from nnas_core.Trainer\n",
+        ),
+        (
+            ("--trainer", "own.py:Needy"),
+            2,
+            "the trainer 'own.py:Needy' needs the argument 'width'\nhint: give it a default\n",
         ),
         (
             ("--batch-size", 16),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nnas_cli.commands.search import stem
+from nnas_cli.default_places import default_run, stem, study_folder
 from tests.cli_support import Cli
 
 ARCHITECTURE = '{"op": "deep", "act": "tanh", "link": "act"}'
@@ -48,6 +48,26 @@ def test_two_models_of_one_file_name_have_a_study_each(nnas: Cli, small_model: P
             "tune", f"{folder}/model.py", "--train-epochs", 1, "--tuner", "random", "--trials", 1, "--json"
         ).json
         assert tuned["study"] == f"{folder}-random"
+
+
+RESULT = """sh -c 'echo "{\\"value\\": 1}" > $NNAS_RESULT'"""
+"""A trial command."""
+
+
+@pytest.mark.parametrize("study", ["random", "model-random"])
+def test_a_study_and_a_search_of_one_name_keep_out_of_each_other_s_way(
+    nnas: Cli, small_model: Path, study: str
+) -> None:
+    nnas.ok("tune", "model.py", "--trial-command", RESULT, "--tuner", "random", "--trials", 1, "--study", study)
+    nnas.ok("search", "model.py", "--mutator", "random", "--epochs", 1)
+    nnas.ok("search", "model.py", "--mutator", "random", "--epochs", 1, "-o", "runs/random")
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["model-random", "random", "studies"]
+    assert [str(path) for path in Path("runs").rglob("log.txt")] == [f"runs/studies/{study}/trials/0-1/log.txt"]
+
+
+@pytest.mark.parametrize("model", ["studies", "studies.py", "a/studies/model.py"])
+def test_no_run_has_the_name_of_the_folder_of_studies(model: str) -> None:
+    assert Path(default_run(model, "random")) not in (study_folder("s").parent, study_folder("s"))
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ with open(os.environ["NNAS_RESULT"] + "~", "w") as stream:
 os.replace(os.environ["NNAS_RESULT"] + "~", os.environ["NNAS_RESULT"])
 """
 TUNE = ("tune", "space.json", "--trial-command", f"'{sys.executable}' -I -S program.py", "--tuner", "random")
-TUNE = (*TUNE, "--study", "study", "--trial-dir", "trials")
+TUNE = (*TUNE, "--study", "study", "--trial-log-dir", "trials")
 LOST = "nothing that was finished is lost"
 
 
@@ -219,5 +219,7 @@ def test_a_study_goes_on_with_other_workers_but_with_no_other_setting(nnas: Cli,
         '  optimize_mode: "maximize" before, "minimize" now\n'
         "hint: use the old ones, or start another study by --study NAME\n"
     )
-    nnas.ok(*TUNE, "--trials", 4, "--resume", "--concurrency", 2, "--trial-timeout", "1h", "--trial-dir", "elsewhere")
+    nnas.ok(
+        *TUNE, "--trials", 4, "--resume", "--concurrency", 2, "--trial-timeout", "1h", "--trial-log-dir", "elsewhere"
+    )
     assert states() == ["succeeded"] * 4

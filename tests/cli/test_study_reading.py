@@ -320,3 +320,33 @@ def test_ctrl_c_ends_top_and_not_the_study(
     assert "nnas: error: study 'first' is no longer shown, and goes on\r\nhint: `nnas study stop first` ends it" in (
         terminal.text()
     )
+
+
+# ---- no seed
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("study", verb) for verb in ("list", "show", "trials", "top", "export")]
+    + [("study", "backup", "-o", "copy.db", "--force"), ("list", "tuners")],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_a_seed_that_is_just_around_does_nothing_to_a_command_that_only_reads(
+    nnas: Cli, store: StudyStore, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    expected = nnas.ok(*command)
+    monkeypatch.setenv("NNAS_SEED", "3")
+    Path("pyproject.toml").write_text("[tool.nnas]\nseed = 4\n\n[tool.nnas.study]\nseed = 5\n")
+    Path("mine.toml").write_text("seed = 6\n")
+    assert nnas.ok(*command) == expected
+    assert nnas.ok(*command, "--config", "mine.toml") == expected
+
+
+def test_a_seed_of_its_own_is_no_option_of_a_command_that_only_reads(nnas: Cli, store: StudyStore) -> None:
+    result = nnas("study", "list", "--seed", 1)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("nnas: error: no such option '--seed'")
+    Path("mine.toml").write_text("[study.list]\nseed = 1\n")
+    result = nnas("study", "list", "--config", "mine.toml")
+    assert (result.code, result.out) == (3, "")
+    assert result.err.startswith("nnas: error: mine.toml: [study.list]: no option is named 'seed'\n")

@@ -118,7 +118,7 @@ def tune(nnas: Cli, candidates: Sequence[str], *options: object) -> Result:
         "random",
         "--study",
         "study",
-        "--trial-dir",
+        "--trial-log-dir",
         "trials",
     )
     return nnas(*given, "--trials", len(candidates), *options)

@@ -276,7 +276,7 @@ def test_inherited_weights_that_give_no_finite_loss_fail_the_trial(nnas: Cli, sm
         (
             ("--train-epochs", 1, "--tuner-arg", "x=3"),
             2,
-            "tuner 'bayes' has no argument 'x'\nhint: it takes beta, num_init\n",
+            "the tuner 'bayes' takes no argument 'x'\nhint: it takes num_init, beta\n",
         ),
         (
             ("--train-epochs", 1, "--tuner-arg", "seed=3"),

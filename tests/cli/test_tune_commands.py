@@ -65,7 +65,9 @@ def test_equal_command_lines_give_equal_bytes(nnas: Cli) -> None:
     assert tune(nnas, "--json", trials=3).out == first != ""
 
 
-@pytest.mark.parametrize(("arguments", "folder"), [((), "runs/space-grid/trials"), (("--trial-dir", "x/y"), "x/y")])
+@pytest.mark.parametrize(
+    ("arguments", "folder"), [((), "runs/studies/space-grid/trials"), (("--trial-log-dir", "x/y"), "x/y")]
+)
 def test_each_attempt_has_a_folder_with_its_files_and_its_output(
     nnas: Cli, arguments: tuple[str, ...], folder: str
 ) -> None:
@@ -81,7 +83,7 @@ def test_each_attempt_has_a_folder_with_its_files_and_its_output(
 def test_no_shell_runs_the_command(nnas: Cli) -> None:
     program("print(sys.argv[1:])")
     tune(nnas, trials=1, command=f"{COMMAND} 'a b' $HOME; *")
-    assert Path("runs/space-grid/trials/0-1/log.txt").read_text() == "['a b', '$HOME;', '*']\n"
+    assert Path("runs/studies/space-grid/trials/0-1/log.txt").read_text() == "['a b', '$HOME;', '*']\n"
 
 
 def test_two_trials_run_at_once(nnas: Cli) -> None:
@@ -92,7 +94,7 @@ def test_two_trials_run_at_once(nnas: Cli) -> None:
 def test_each_trial_gets_a_gpu_of_the_list(nnas: Cli) -> None:
     program("print(os.environ['CUDA_VISIBLE_DEVICES']); meet(trial ^ 1)")
     assert tune(nnas, "--gpus", "3,5", trials=2).code == 0
-    used = {Path(f"runs/space-grid/trials/{trial}-1/log.txt").read_text() for trial in (0, 1)}
+    used = {Path(f"runs/studies/space-grid/trials/{trial}-1/log.txt").read_text() for trial in (0, 1)}
     assert used == {"3\n", "5\n"}
 
 
@@ -171,7 +173,7 @@ def test_a_program_of_python_reports_by_the_library(nnas: Cli) -> None:
 def test_the_log_of_a_trial_that_says_too_much_is_bounded(nnas: Cli) -> None:
     program("for _ in range(64): sys.stdout.write('x' * 2**20)\nprint('the end')")
     assert tune(nnas, trials=1).code == 0
-    log = Path("runs/space-grid/trials/0-1/log.txt").read_bytes()
+    log = Path("runs/studies/space-grid/trials/0-1/log.txt").read_bytes()
     assert len(log) < 10 * 2**20 + 5000
     assert re.search(rb"\[nnas left out \d+ bytes here\]\nx+the end\n$", log)
 
@@ -259,17 +261,17 @@ def test_an_assessor_ends_trials_by_what_they_report(nnas: Cli) -> None:
         (
             ("--assessor", "mine.py:AtLeast"),
             2,
-            "assessor 'mine.py:AtLeast' needs the argument 'least'\nhint: give it as --assessor-arg least=1\n",
+            "the assessor 'mine.py:AtLeast' needs the argument 'least'\nhint: give --assessor-arg least=...\n",
         ),
         (
             ("--assessor", "mine.py:AtLeast", "--assessor-arg", "most=1"),
             2,
-            "assessor 'mine.py:AtLeast' has no argument 'most'\nhint: it takes least\n",
+            "the assessor 'mine.py:AtLeast' takes no argument 'most'\nhint: it takes least\n",
         ),
         (
             ("--assessor", "mine.py:Path"),
             4,
-            "mine.py:Path: Path is no Assessor\nhint: derive it from nnas_core.assessors.base.Assessor\n",
+            "mine.py:Path: Path is no Assessor\nhint: derive it from nnas_core.Assessor\n",
         ),
     ],
 )

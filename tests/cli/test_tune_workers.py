@@ -46,7 +46,7 @@ def test_two_workers_give_the_values_of_one_process(nnas: Cli, small_run: Path, 
     assert not Path("runs").exists()
     nnas.ok(*command, "--trials", 5, "--study", "two", "--concurrency", 2)
     assert results("two") == results("one")
-    assert sorted(path.name for path in Path("runs/two/trials").iterdir()) == ["worker-0.log", "worker-1.log"]
+    assert sorted(path.name for path in Path("runs/studies/two/trials").iterdir()) == ["worker-0.log", "worker-1.log"]
 
 
 ORDER = """
@@ -261,7 +261,7 @@ def test_no_worker_outlives_a_killed_command_and_the_study_goes_on(
 @pytest.mark.slow
 def test_ctrl_c_ends_the_workers(forks: ForkServer, nnas: Cli, tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text(WAITING)
-    process = forks.start(tmp_path, *SCRATCH, "--batch-size", 16, "--trial-dir", "logs")
+    process = forks.start(tmp_path, *SCRATCH, "--batch-size", 16, "--trial-log-dir", "logs")
     wait_until(lambda: len(pids(tmp_path)) == 1, process)
     process.signal(signal.SIGINT)
     assert process.wait().code == 130

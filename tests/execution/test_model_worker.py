@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,16 @@ from nnas_core.execution.engine import Finished, Job
 from nnas_core.execution.pool import WorkerPool
 from nnas_core.study.limits import Limits, RunSettings
 from nnas_core.study.storage.store import StudyStore
-from nnas_core.workflows.tune import TuneSettings, prepare_worker, tune
+from nnas_core.training.settings import DataSettings, ModelReference, TrainingSettings, to_options
+from nnas_core.workflows.settings import AlgorithmSettings, TuneSettings
+from nnas_core.workflows.tune import prepare_worker, tune
 from tests.cli_support import _searched, small_model, small_run
 from tests.execution.process_checks import ends
 
 __all__ = ["_searched", "small_model", "small_run"]
+
+
+RANDOM = AlgorithmSettings(tuner="random")
 
 
 @pytest.fixture
@@ -32,18 +36,15 @@ def store(tmp_path: Path) -> Iterator[StudyStore]:
 
 def inherited(run: Path) -> TuneSettings:
     """Trials that inherit the weights of a search."""
-    return TuneSettings(
-        model=str(run.parent / "model.py"),
-        study="study",
-        tuner="random",
-        epochs=0,
-        checkpoint=str(run / "checkpoint.pt"),
-    )
+    training = TrainingSettings(model=ModelReference(str(run.parent / "model.py")))
+    return TuneSettings(training=training, study="study", algorithms=RANDOM, checkpoint=str(run / "checkpoint.pt"))
 
 
 def from_scratch(run: Path) -> TuneSettings:
     """Trials that train."""
-    return TuneSettings(model=str(run.parent / "model.py"), study="study", tuner="random", epochs=2, batch_size=16)
+    model = ModelReference(str(run.parent / "model.py"))
+    training = TrainingSettings(model=model, epochs=2, data=DataSettings(batch_size=16))
+    return TuneSettings(training=training, study="study", algorithms=RANDOM)
 
 
 @pytest.mark.slow
@@ -57,7 +58,7 @@ def test_a_worker_gives_the_numbers_of_this_process_in_any_order(
     study = tune(settings, store, run=RunSettings(Limits(4))).study
     here = [(trial.value, dict(trial.metrics)) for trial in store.trials(study)]
     assert len({str(metrics) for _, metrics in here}) > 1
-    setting = {"settings": asdict(settings), "random": begin, "weights": study.settings.config.get("weights")}
+    setting = {"settings": to_options(settings), "random": begin, "weights": study.settings.config.get("weights")}
     architectures = [trial.architecture for trial in store.trials(study)]
     engine = WorkerPool("nnas_core.workflows.tune_worker", setting, LocalSettings(tmp_path / "logs"))
     for place in (3, 1, 0, 2, 3):
@@ -71,7 +72,7 @@ def test_a_worker_gives_the_numbers_of_this_process_in_any_order(
 
 def test_a_worker_does_not_begin_with_weights_that_are_not_those_of_the_study(small_run: Path) -> None:
     setting = {
-        "settings": asdict(inherited(small_run)),
+        "settings": to_options(inherited(small_run)),
         "random": random_state.to_json(random_state.capture()),
         "weights": "those before the checkpoint was overwritten",
     }

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nnas_core import Mutator
-from nnas_core.training.data import DataSettings, architecture_batches, build_batches
+from nnas_core.training.data import architecture_batches, build_batches
+from nnas_core.training.settings import DataSettings
 from nnas_core.training.task import Task
 from nnas_core.training.trainer import Callback
 from tests.training.sample_trainings import numbers, task_of

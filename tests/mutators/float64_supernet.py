@@ -13,7 +13,8 @@ from torch.optim import SGD, Adam, AdamW
 
 from nnas_core import InputChoice, LayerChoice
 from nnas_core.mutators.darts import DartsMutator, DartsTrainer
-from nnas_core.training.data import DataSettings, architecture_batches, build_batches
+from nnas_core.training.data import architecture_batches, build_batches
+from nnas_core.training.settings import DataSettings
 from tests.training.sample_trainings import numbers, task_of
 
 ORDERS: dict[str, dict[str, Any]] = {

@@ -16,7 +16,8 @@ from torch.utils.data import TensorDataset
 from nnas_core import InputChoice, LayerChoice, Mutator
 from nnas_core.mutators._relaxation import RelaxedMutator
 from nnas_core.plugins.loading import UserModule
-from nnas_core.training.data import DataSettings, architecture_batches, build_batches
+from nnas_core.training.data import architecture_batches, build_batches
+from nnas_core.training.settings import DataSettings
 from nnas_core.training.task import Task
 from nnas_core.training.trainer import Callback, Trainer
 

@@ -17,7 +17,8 @@ from nnas_core import InputChoice, LayerChoice, RandomMutator
 from nnas_core.errors import BindingError, NoResultError, UsageError
 from nnas_core.mutators._controller.steps import MOST_SUBSETS
 from nnas_core.mutators.enas import EnasMutator, EnasTrainer
-from nnas_core.training.data import DataSettings, architecture_batches, build_batches
+from nnas_core.training.data import architecture_batches, build_batches
+from nnas_core.training.settings import DataSettings
 from nnas_core.training.task import Task
 from nnas_core.training.trainer import Callback
 from tests.mutators.enas_equations import SUBSETS

@@ -16,7 +16,8 @@ from nnas_core import InputChoice, LayerChoice, RandomMutator, Trainer
 from nnas_core.errors import BindingError, UsageError
 from nnas_core.mutators.fairnas import FairnasMutator, FairnasTrainer
 from nnas_core.testing import MutatorConformance
-from nnas_core.training.data import DataSettings, build_batches
+from nnas_core.training.data import build_batches
+from nnas_core.training.settings import DataSettings
 from tests.mutables.sample_models import OneInput, OneLayer, Times, times
 from tests.training.sample_trainings import numbers, task_of
 

@@ -19,8 +19,10 @@ from nnas_core.errors import BindingError, Interrupted
 from nnas_core.mutators.pdarts import PdartsMutator, PdartsTrainer
 from nnas_core.runs.checkpoint import read_checkpoint
 from nnas_core.runs.folder import RunFolder
+from nnas_core.training.settings import DataSettings, ModelReference
 from nnas_core.training.trainer import Callback
-from nnas_core.workflows.search import SearchSettings, search
+from nnas_core.workflows.search import search
+from nnas_core.workflows.settings import CheckpointedSettings, SearchSettings
 from tests.mutables.sample_models import OneLayer
 from tests.mutators.darts_variant_searches import different, run
 from tests.mutators.pdarts_search import DEEP, Counted, Layers, Watch, layered, progressive
@@ -256,12 +258,11 @@ def train_dataset():
 def test_a_run_folder_is_resumed_in_the_stage_that_it_was_in(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text(MODEL)
     settings = SearchSettings(
-        model=str(tmp_path / "model.py"),
+        training=CheckpointedSettings(
+            model=ModelReference(str(tmp_path / "model.py")), epochs=4, data=DataSettings(batch_size=8), device="cpu"
+        ),
         mutator="pdarts",
         mutator_arg={"depth_arg": "layers", "layers": [1, 2], "drop": [1, 1]},
-        epochs=4,
-        batch_size=8,
-        device="cpu",
     )
     steps = iter(range(1000))
     with torch.random.fork_rng(), contextlib.ExitStack() as closing:

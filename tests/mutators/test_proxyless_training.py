@@ -13,7 +13,8 @@ from nnas_core.errors import BindingError, NoResultError, UsageError
 from nnas_core.mutators.proxyless import ProxylessMutator, ProxylessTrainer
 from nnas_core.testing import MutatorConformance
 from nnas_core.training.bilevel import BilevelTrainer
-from nnas_core.training.data import DataSettings, architecture_batches, build_batches
+from nnas_core.training.data import architecture_batches, build_batches
+from nnas_core.training.settings import DataSettings
 from tests.mutables.sample_models import OneInput, OneLayer, times
 from tests.mutators.proxyless_search import MODES, points, proxyless, seeded
 from tests.training.sample_trainings import numbers, task_of

@@ -14,7 +14,8 @@ from nnas_core import RandomMutator, Trainer
 from nnas_core.errors import NoResultError, UsageError, UserCodeError
 from nnas_core.mutators.spos import SposMutator, SposTrainer
 from nnas_core.runs.checkpoint import read_checkpoint, write_checkpoint
-from nnas_core.training.data import DataSettings, build_batches
+from nnas_core.training.data import build_batches
+from nnas_core.training.settings import DataSettings
 from nnas_core.training.trainer import Callback
 from tests.cli_support import Cli, nnas, small_model
 from tests.mutators.enumerable_costs import Shrinking, Unequal, drawn, flops_of, long_sample, quietly, sample, seeded

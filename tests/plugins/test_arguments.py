@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import torch
+import torch.nn as nn
 
-from nnas_core.errors import UsageError
-from nnas_core.plugins.arguments import check_arguments, check_count, check_flag, check_range, sign_of
+from nnas_core import Assessor, LayerChoice, Mutator, Trainer, Tuner
+from nnas_core.errors import UsageError, UserCodeError
+from nnas_core.plugins import registry
+from nnas_core.plugins.arguments import (
+    check_arguments,
+    check_count,
+    check_flag,
+    check_range,
+    sign_of,
+)
+from nnas_core.study.opening import create_assessor, create_tuner
+from nnas_core.workflows.search import build_mutator
 
 
 class Algorithm:
@@ -93,7 +106,7 @@ def test_the_hint_lists_what_there_is_and_the_closest_name() -> None:
 def test_a_missing_argument_is_named() -> None:
     with pytest.raises(UsageError, match=r"^the tuner 'x' needs the argument 'count'$") as raised:
         check_arguments(Needy, {}, "tuner 'x'", ["model"])
-    assert raised.value.hint == "give --tuner-arg count=..."
+    assert raised.value.hint == "give `tuner_arg` count=..."
 
 
 def test_a_constructor_that_takes_anything_gets_it() -> None:
@@ -153,3 +166,136 @@ def test_larger_is_better_after_multiplying_by_the_sign() -> None:
 def test_other_modes_have_no_sign() -> None:
     with pytest.raises(UsageError, match="x: optimize_mode must be maximize or minimize, not 'max'"):
         sign_of("x: optimize_mode", "max")
+
+
+# ---- every kind of algorithm, by name and from a file
+
+
+OWN = """
+from nnas_core import Assessor, Mutator, Tuner
+
+
+class MyMutator(Mutator):
+    def __init__(self, supernet, width: int, rate: float = 0.5):
+        super().__init__(supernet)
+        self.made_of = width, rate
+
+
+class MyTuner(Tuner):
+    def __init__(self, width: int, rate: float = 0.5, seed: int = 0):
+        self.made_of = width, rate
+        self.seed = seed
+
+    def update_search_space(self, search_space): ...
+    def generate_parameters(self, parameter_id, **kwargs): ...
+    def receive_trial_result(self, parameter_id, parameters, value, **kwargs): ...
+
+
+class MyAssessor(Assessor):
+    def __init__(self, width: int, rate: float = 0.5):
+        self.made_of = width, rate
+
+    def assess_trial(self, trial_number, history):
+        return True
+"""
+
+
+def small_net() -> nn.Module:
+    return nn.Sequential(LayerChoice([nn.Linear(2, 2), nn.Identity()], key="op"))
+
+
+def built(kind: str, name: str, arguments: dict[str, Any]) -> Any:
+    """An algorithm, built as the commands do."""
+    if kind == "mutator":
+        return build_mutator(name, small_net(), arguments, torch.Generator())
+    if kind == "assessor":
+        return create_assessor(name, arguments, "maximize")
+    tuner = registry.find_subclass("tuners", name, Tuner)
+    return create_tuner(tuner, arguments, name=name, seed=3, optimize_mode="maximize")
+
+
+OWN_KINDS = ["mutator", "tuner", "assessor"]
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Callable[[str], str]:
+    """The reference of a class in a file: ``own("MyTuner")``."""
+    path = tmp_path / "mine.py"
+    path.write_text(OWN)
+    return lambda cls: f"{path}:{cls}"
+
+
+@pytest.mark.parametrize("kind", OWN_KINDS)
+def test_the_arguments_of_a_class_of_one_s_own_reach_its_constructor(kind: str, own: Callable[[str], str]) -> None:
+    made = built(kind, own(f"My{kind.capitalize()}"), {"width": 3, "rate": 1})
+    assert made.made_of == (3, 1.0)
+    assert [type(one) for one in made.made_of] == [int, float]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        ({"width": "abc"}, 'cannot take width="abc", it must be a whole number', "it takes width, rate"),
+        ({"width": 1, "rat": 1}, "takes no argument 'rat'", "did you mean 'rate'? it takes width, rate"),
+        ({"rate": 1}, "needs the argument 'width'", "give `KIND_arg` width=..."),
+    ],
+)
+@pytest.mark.parametrize("kind", OWN_KINDS)
+def test_arguments_of_a_class_of_one_s_own_are_checked(
+    kind: str, own: Callable[[str], str], arguments: dict[str, Any], message: str, hint: str
+) -> None:
+    name = own(f"My{kind.capitalize()}")
+    with pytest.raises(UsageError, match=f"^{re.escape(f'the {kind} {name!r} {message}')}$") as raised:
+        built(kind, name, arguments)
+    assert raised.value.hint == hint.replace("KIND", kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "arguments", "message"),
+    [
+        ("mutator", "darts", {"learning_rate": "fast"}, 'cannot take learning_rate="fast", it must be a number'),
+        ("tuner", "evolution", {"population": "abc"}, 'cannot take population="abc", it must be a whole number'),
+        ("tuner", "evolution", {"repeats": 1}, "cannot take repeats=1, it must be true or false"),
+        ("assessor", "asha", {"min_resource": 1.5}, "cannot take min_resource=1.5, it must be a whole number"),
+        ("assessor", "hyperband", {}, "needs the argument 'max_resource'"),
+    ],
+)
+def test_arguments_of_registered_algorithms_are_checked(
+    kind: str, name: str, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=f"^{re.escape(f'the {kind} {name!r} {message}')}$"):
+        built(kind, name, arguments)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "misspelt", "near"),
+    [
+        ("mutator", "darts", "learnin_rate", "learning_rate"),
+        ("tuner", "evolution", "populaton", "population"),
+        ("assessor", "asha", "min_resorce", "min_resource"),
+    ],
+)
+def test_a_misspelt_argument_gets_the_closest_name(kind: str, name: str, misspelt: str, near: str) -> None:
+    with pytest.raises(UsageError, match=f"takes no argument '{misspelt}'") as raised:
+        built(kind, name, {misspelt: 1})
+    assert str(raised.value.hint).startswith(f"did you mean '{near}'? it takes ")
+
+
+def test_seed_and_mode_are_no_arguments() -> None:
+    with pytest.raises(UsageError, match=r"^tuner 'evolution': seed is not an argument, it comes from `seed`$"):
+        built("tuner", "evolution", {"seed": 1})
+    with pytest.raises(
+        UsageError, match=r"^assessor 'asha': optimize_mode is not an argument, it comes from the metric's mode$"
+    ):
+        built("assessor", "asha", {"optimize_mode": "minimize"})
+
+
+@pytest.mark.parametrize(
+    ("group", "base"), [("mutators", Mutator), ("mutators", Trainer), ("tuners", Tuner), ("assessors", Assessor)]
+)
+def test_a_class_of_another_kind_is_refused(group: str, base: type[Any], tmp_path: Path) -> None:
+    path = tmp_path / "other.py"
+    path.write_text("class Other: ...\n")
+    with pytest.raises(UserCodeError, match=f"Other is no {base.__name__}$") as raised:
+        registry.find_subclass(group, f"{path}:Other", base)
+    assert raised.value.hint == f"derive it from nnas_core.{base.__name__}"

@@ -277,7 +277,7 @@ class TestArguments:
 
     def test_a_ready_module_takes_none(self, write):
         path = write(NET.format(name="Net") + "ready = Net()")
-        with pytest.raises(UsageError, match="is a module already, it takes no --model-arg"):
+        with pytest.raises(UsageError, match="is a module already, it takes no `model_arg`"):
             build_model(f"{path}:ready", {"width": 3})
 
     @pytest.mark.parametrize(

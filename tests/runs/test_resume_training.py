@@ -10,7 +10,7 @@ import torch
 
 from nnas_core import random_state
 from nnas_core.runs.checkpoint import read_checkpoint, write_checkpoint
-from nnas_core.training.data import DataSettings
+from nnas_core.training.settings import DataSettings
 from nnas_core.training.trainer import Callback
 from tests.runs.test_checkpoint import HEADER
 from tests.training.sample_trainings import Augmented, build_trainer, global_loaders, numbers, task_of

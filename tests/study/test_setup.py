@@ -30,7 +30,7 @@ def test_a_name_is_used_once(store: StudyStore) -> None:
     create_study(store, study_programs.settings())
     with pytest.raises(UsageError, match="a study named 'study' exists already") as caught:
         create_study(store, study_programs.settings("random"))
-    assert "`resume`" in (caught.value.hint or "")
+    assert "--resume" in (caught.value.hint or "")
 
 
 def test_a_study_that_is_not_there_cannot_be_resumed(store: StudyStore) -> None:
@@ -125,11 +125,11 @@ def test_seed_and_mode_go_to_a_tuner_that_names_them() -> None:
         (
             EvolutionTuner,
             {"populaton": 3, "x": 1},
-            "tuner 'mine' has no argument 'populaton', 'x'",
-            "it takes population, repeats, sample",
+            "the tuner 'mine' takes no argument 'populaton'",
+            "did you mean 'population'? it takes population, sample, repeats",
         ),
-        (Bare, {"depth": 1, "height": 1}, "tuner 'mine' has no argument 'height'", "it takes depth, width"),
-        (Bare, {}, "tuner 'mine' needs the argument 'depth'", "give it as `tuner_arg` depth=1"),
+        (Bare, {"depth": 1, "x": 1}, "the tuner 'mine' takes no argument 'x'", "it takes depth, width"),
+        (Bare, {}, "the tuner 'mine' needs the argument 'depth'", "give `tuner_arg` depth=..."),
         (EvolutionTuner, {"seed": 3}, "tuner 'mine': seed is not an argument, it comes from `seed`", None),
     ],
 )

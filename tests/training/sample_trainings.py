@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from nnas_core import InputChoice, LayerChoice, RandomMutator, Trainer
 from nnas_core.plugins.loading import UserModule
-from nnas_core.training.data import DataSettings, build_batches
-from nnas_core.training.task import OptimizerSettings, Task
+from nnas_core.training.data import build_batches
+from nnas_core.training.settings import DataSettings, OptimizerSettings
+from nnas_core.training.task import Task
 
 
 def task_of(optimizer: OptimizerSettings | None = None, **functions: Any) -> Task:

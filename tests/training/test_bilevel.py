@@ -15,7 +15,8 @@ from nnas_core import LayerChoice, RandomMutator
 from nnas_core.errors import BindingError, NoResultError, UserCodeError
 from nnas_core.mutators._relaxation import RelaxedMutator
 from nnas_core.training.bilevel import BilevelTrainer
-from nnas_core.training.data import Batches, Cycle, DataSettings, architecture_batches, build_batches
+from nnas_core.training.data import Batches, Cycle, architecture_batches, build_batches
+from nnas_core.training.settings import DataSettings
 from tests.training.sample_trainings import Augmented, Stream, global_loaders, numbers, task_of
 
 SETTINGS = DataSettings(batch_size=8, seed=3)
@@ -169,7 +170,7 @@ def test_validation_data_smaller_than_a_batch_are_refused() -> None:
     )
     with pytest.raises(UserCodeError, match=f"^{re.escape(message)}$") as raised:
         architecture_batches(task, DataSettings(batch_size=16))
-    assert raised.value.hint == "choose a smaller --batch-size, or a larger --valid-fraction"
+    assert raised.value.hint == "choose a smaller `batch_size`, or a larger `valid_fraction`"
 
 
 def test_an_iterable_dataset_can_be_held_out() -> None:

@@ -9,7 +9,8 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from nnas_core.errors import UserCodeError
-from nnas_core.training.data import DataSettings, batch_size_of, build_batches, held_out_batches, to_device
+from nnas_core.training.data import batch_size_of, build_batches, held_out_batches, to_device
+from nnas_core.training.settings import DataSettings
 from tests.training.sample_trainings import Stream, numbers, task_of
 
 
@@ -137,7 +138,7 @@ class TestErrors:
                 r"valid_dataset\(\) returned an empty dataset",
             ),
             ({"train_dataset": Stream}, {}, "an iterable training set cannot be split"),
-            ({"train_dataset": lambda: counted(1)}, {}, "1 training samples cannot be split with --valid-fraction 0.2"),
+            ({"train_dataset": lambda: counted(1)}, {}, "1 training samples cannot be split with `valid_fraction` 0.2"),
             (
                 {"train_dataset": lambda: counted(9), "valid_dataset": lambda: counted(9)},
                 {"batch_size": 10, "drop_last": True},

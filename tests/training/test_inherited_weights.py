@@ -10,8 +10,9 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from nnas_core import LayerChoice, extract
-from nnas_core.training.data import DataSettings, build_batches
+from nnas_core.training.data import build_batches
 from nnas_core.training.evaluation import InheritedWeights, measure
+from nnas_core.training.settings import DataSettings
 from tests.mutables.sample_models import Always
 from tests.training.sample_trainings import numbers, task_of
 

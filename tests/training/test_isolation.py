@@ -13,8 +13,9 @@ from nnas_core.errors import Interrupted, UserCodeError
 from nnas_core.runs.checkpoint import read_checkpoint
 from nnas_core.runs.folder import RunFolder
 from nnas_core.runs.recording import CheckpointCadence, Recorder
-from nnas_core.training.data import DataSettings, build_batches
+from nnas_core.training.data import build_batches
 from nnas_core.training.evaluation import InheritedWeights
+from nnas_core.training.settings import DataSettings
 from nnas_core.training.trainer import Callback
 from tests.runs.test_resume_training import everything, own, seed
 from tests.training.sample_trainings import Stream, build_trainer, numbers, task_of
@@ -200,4 +201,4 @@ def test_a_second_signal_says_what_is_left(tmp_path):
     run, recorder, _ = recorded(tmp_path / "run", own(), callbacks=[AtOnce()])
     with run, pytest.raises(Interrupted, match=r"stopped at once; the last checkpoint is .*checkpoint\.pt") as caught:
         recorder.train()
-    assert caught.value.hint == f"nnas search --resume {run.path}"
+    assert caught.value.hint == f"resume the run {run.path}"

@@ -22,8 +22,9 @@ from nnas_core.mutators.gdas import GdasMutator
 from nnas_core.mutators.pdarts import PdartsMutator
 from nnas_core.training.acceleration import Acceleration, CompiledNetwork, Rehearsal, require_compiler
 from nnas_core.training.bilevel import BilevelTrainer
-from nnas_core.training.data import DataSettings, build_batches
+from nnas_core.training.data import build_batches
 from nnas_core.training.memory_format import has_images, set_memory_format
+from nnas_core.training.settings import DataSettings
 from nnas_core.training.task import Task
 from tests.training.sample_trainings import Net as Vectors
 from tests.training.sample_trainings import task_of

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from nnas_core.errors import UserCodeError
-from nnas_core.training.task import AUXILIARY_WEIGHT, OptimizerSettings, default_optimizer
+from nnas_core.training.optimizers import default_optimizer
+from nnas_core.training.settings import OptimizerSettings
+from nnas_core.training.task import AUXILIARY_WEIGHT
 from tests.training.sample_trainings import task_of
 
 LOGITS = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 1.0]])
@@ -68,7 +70,7 @@ class TestLossAndMetrics:
     def test_what_the_module_lacks_is_named(self):
         with pytest.raises(UserCodeError, match=r"task.py: it defines no train_dataset\(\)") as caught:
             task_of().call("train_dataset")
-        assert caught.value.hint == "define train_dataset() there, or name the file that does with --task FILE"
+        assert caught.value.hint == "define train_dataset() there, or name the file that does with `task` FILE"
 
 
 def trained(make, steps=12, seed=0):

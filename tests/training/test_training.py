@@ -11,9 +11,9 @@ from torch.utils.data import TensorDataset
 
 from nnas_core import Trainer
 from nnas_core.errors import ExitCode, NoResultError
-from nnas_core.training.data import DataSettings, build_batches
+from nnas_core.training.data import build_batches
 from nnas_core.training.metrics import Averages
-from nnas_core.training.task import OptimizerSettings
+from nnas_core.training.settings import DataSettings, OptimizerSettings
 from nnas_core.training.trainer import Callback
 from tests.training.sample_trainings import build_trainer, numbers, task_of
 

@@ -15,8 +15,8 @@ __all__ = ["command"]
 @studies.storage
 @click.option("--force", is_flag=True, help="Replace a file of that name.")
 @options.with_output("File for the copy.", default=None)
-@options.common
-def command(storage: str, force: bool, output: str | None, seed: int, out: Output) -> None:
+@options.common_without_seed
+def command(storage: str, force: bool, output: str | None, out: Output) -> None:
     """Copy a database of studies, also while they run.
 
     The copy has all studies as they were at one moment, and is checked before it gets its name; use it as any other
@@ -29,8 +29,8 @@ def command(storage: str, force: bool, output: str | None, seed: int, out: Outpu
     """
     from nnas_core.study.storage.backup import back_up
 
-    options.require(output=output)
-    if output is None or output == "-":
+    output = options.required(output, "--output")
+    if output == "-":
         raise UsageError("-o is a file here, not standard output")
     with studies.opened(storage) as store:
         count = len(store.studies())

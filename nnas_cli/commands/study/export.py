@@ -34,7 +34,7 @@ __all__ = ["command"]
 )
 @click.option("--optuna", metavar="URL", help="Write a study that Optuna's dashboard opens, as in sqlite:///optuna.db.")
 @options.with_output("File to write; - is standard output.")
-@options.common
+@options.common_without_seed
 def command(
     store: StudyStore,
     study: StudyRecord,
@@ -43,7 +43,6 @@ def command(
     as_architecture: bool,
     optuna: str | None,
     output: str,
-    seed: int,
     out: Output,
 ) -> None:
     """Write results, or the best architectures.

@@ -13,8 +13,8 @@ __all__ = ["command"]
 @click.command("list")
 @studies.storage
 @options.with_output("File to write as JSON; - is standard output.")
-@options.common
-def command(storage: str, output: str, seed: int, out: Output) -> None:
+@options.common_without_seed
+def command(storage: str, output: str, out: Output) -> None:
     """List the studies with their states and best values.
 
     A study whose process died shows as interrupted. Finished are all trials that ended, those that failed too.

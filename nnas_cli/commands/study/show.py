@@ -21,8 +21,8 @@ __all__ = ["command"]
 @click.command("show")
 @studies.of_a_study()
 @options.with_output("File to write as JSON; - is standard output.")
-@options.common
-def command(store: StudyStore, study: StudyRecord, output: str, seed: int, out: Output) -> None:
+@options.common_without_seed
+def command(store: StudyStore, study: StudyRecord, output: str, out: Output) -> None:
     """Show what a study was made with, and how far it is.
 
     With --json also its whole search space.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +12,8 @@ from nnas_cli.output import Output
 from nnas_core.errors import Interrupted
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from nnas_core.study.administration import StudyStatus
     from nnas_core.study.storage.records import StudyRecord, TrialRecord
     from nnas_core.study.storage.store import StudyStore
@@ -33,14 +35,13 @@ _SHOWN = 15
 )
 @click.option("--once", is_flag=True, help="Show it once, also on a terminal.")
 @options.with_output("File to write as JSON; - is standard output.")
-@options.common
+@options.common_without_seed
 def command(
     store: StudyStore,
     study: StudyRecord,
     interval: float,
     once: bool,
     output: str,
-    seed: int,
     out: Output,
 ) -> None:
     """Follow a study while it runs.
@@ -105,7 +106,7 @@ def _follow(store: StudyStore, study: StudyRecord, interval: float, out: Output)
                 )
 
 
-def _screen(status: StudyStatus, trials: list[TrialRecord]) -> Any:
+def _screen(status: StudyStatus, trials: list[TrialRecord]) -> RenderableType:
     from rich import box
     from rich.console import Group
     from rich.table import Table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -36,7 +36,7 @@ __all__ = ["command"]
     help="Only trials in this state. Repeatable.",
 )
 @options.with_output("File to write as JSON; - is standard output.")
-@options.common
+@options.common_without_seed
 def command(
     store: StudyStore,
     study: StudyRecord,
@@ -45,7 +45,6 @@ def command(
     tail: int | None,
     states: tuple[str, ...],
     output: str,
-    seed: int,
     out: Output,
 ) -> None:
     """List trials, all or the best or worst ones.
@@ -80,7 +79,7 @@ def command(
         out.note(f"study {study.name!r} has no such trials" if states or cut else f"study {study.name!r} has no trials")
 
 
-def _place(trial: TrialRecord, sort: str, best: int) -> tuple[Any, ...]:
+def _place(trial: TrialRecord, sort: str, best: int) -> tuple[float, ...]:
     if sort == "number":
         return (trial.number,)
     given = trial.value if sort == "value" else trial.seconds

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from nnas_cli import options, studies
 from nnas_cli.output import Output
+from nnas_cli.parameter_types import DURATION, OrNone
 from nnas_core.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -17,25 +18,14 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-class _OrNone(click.ParamType[Any]):
-    """What another type takes, or ``none``, which becomes the text ``none``."""
-
-    def __init__(self, inner: click.ParamType[Any]) -> None:
-        self._inner = inner
-        self.name = f"{inner.name} or none"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if value == "none" else self._inner.convert(value, param, ctx)
-
-
 @click.command("update")
 @studies.of_a_study(running=True)
 @click.option(
-    "--trials", type=_OrNone(click.IntRange(1)), metavar="N", help="Finished trials that it shall have; none: no limit."
+    "--trials", type=OrNone(click.IntRange(1)), metavar="N", help="Finished trials that it shall have; none: no limit."
 )
 @click.option(
     "--duration",
-    type=_OrNone(options.DURATION),
+    type=OrNone(DURATION),
     metavar="TIME",
     help="Begin no trial after 90s, 30m, 2h of this run; none: no limit.",
 )

@@ -1,0 +1,185 @@
+"""Every option that decides what a command computes, typed; nothing here needs torch, see ``training.settings``.
+
+SearchSettings     training: CheckpointedSettings, mutator, trainer, precision, acceleration, derive
+RetrainSettings    training: CheckpointedSettings, architecture, checkpoint
+EvaluateSettings   setup: SetupSettings, checkpoint, recalibrate, on
+TuneSettings       training: TrainingSettings, study, algorithms, checkpoint, recalibrate
+CommandSettings    study, algorithms, trial_command: no model
+
+CheckpointedSettings        a TrainingSettings in a run folder
+TrainingSettings   a SetupSettings with epochs
+SetupSettings      model: ModelReference, data: DataSettings, optimizer: OptimizerSettings, device
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from nnas_core.training.settings import (
+    RECALIBRATE,
+    AccelerationSettings,
+    OptimizerSettings,
+    SetupSettings,
+    TrainingSettings,
+    option_names,
+    to_options,
+)
+
+if TYPE_CHECKING:
+    from nnas_core.space.search_space import SearchSpace
+
+__all__ = [
+    "AlgorithmSettings",
+    "CheckpointedSettings",
+    "CommandSettings",
+    "EvaluateSettings",
+    "RetrainSettings",
+    "SearchSettings",
+    "TuneSettings",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointedSettings(TrainingSettings):
+    """A training that writes checkpoints into a run folder.
+
+    Attributes:
+        checkpoint_every: when to write a checkpoint besides each epoch, see ``CheckpointCadence``.
+    """
+
+    checkpoint_every: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """A one-shot search.
+
+    Attributes:
+        training: of the supernet.
+        mutator: a registered name, or ``file.py:Class``.
+        mutator_arg: for its constructor.
+        trainer: whose loop to use instead of the mutator's own: a registered mutator's name, or ``file.py:Class``.
+        precision: ``"float32"``, ``"float64"``, or ``"bfloat16"`` (autocast).
+        derive: draw this many final architectures and keep the best on validation data; 0: take the first.
+    """
+
+    training: CheckpointedSettings
+    mutator: str
+    mutator_arg: Mapping[str, object] = field(default_factory=dict)
+    trainer: str | None = None
+    precision: str = "float32"
+    acceleration: AccelerationSettings = field(default_factory=AccelerationSettings)
+    derive: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainSettings:
+    """A training of one architecture alone.
+
+    Attributes:
+        training: of the extracted model.
+        architecture: in any form.
+        checkpoint: of a supernet whose weights are the start; None starts from the model's own.
+    """
+
+    training: CheckpointedSettings
+    architecture: object
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """An evaluation with inherited weights.
+
+    Attributes:
+        setup: the model and its data.
+        checkpoint: of the supernet.
+        recalibrate: training batches for the BatchNorm statistics; 0: off.
+        on: ``"valid"`` or ``"test"``: the data to measure on.
+    """
+
+    setup: SetupSettings
+    checkpoint: str
+    recalibrate: int = RECALIBRATE
+    on: str = "valid"
+
+
+@dataclass(frozen=True)
+class AlgorithmSettings:
+    """The algorithms of a study, each a registered name or ``file.py:Class``, and arguments for its constructor.
+
+    Attributes:
+        tuner, tuner_arg: proposes the trials.
+        assessor, assessor_arg: ends trials early; None: they all end by themselves.
+    """
+
+    tuner: str = "bayes"
+    tuner_arg: Mapping[str, object] = field(default_factory=dict)
+    assessor: str | None = None
+    assessor_arg: Mapping[str, object] = field(default_factory=dict)
+
+    def stored(self) -> dict[str, object]:
+        """The assessor, as far as a resumed study must have the same one again; the tuner is stored apart."""
+        if self.assessor is None:
+            return {}
+        return {"assessor": self.assessor, "assessor_arg": dict(self.assessor_arg)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneSettings:
+    """A study whose trials evaluate or train a model.
+
+    Attributes:
+        training: of a trial from scratch; of its parts, trials that inherit need the setup alone.
+        study: its name.
+        checkpoint: whose weights a trial inherits; None trains from scratch.
+        recalibrate: as for ``EvaluateSettings``.
+    """
+
+    training: TrainingSettings
+    study: str
+    algorithms: AlgorithmSettings = AlgorithmSettings()
+    checkpoint: str | None = None
+    recalibrate: int = RECALIBRATE
+
+    @property
+    def seed(self) -> int:
+        """The seed of all randomness."""
+        return self.training.seed
+
+    def config(self, weights: str | None) -> dict[str, object]:
+        """Options that a resumed study must have again besides space, tuner and seed; where it runs does not matter.
+
+        Args:
+            weights: digest of what a trial inherits: a checkpoint may be overwritten, and have several paths.
+        """
+        kept = ["model", "model_arg", "task", "batch_size", "drop_last"]
+        if self.checkpoint is not None:
+            kept.append("recalibrate")
+        else:
+            kept += ["epochs", "valid_fraction", "clip_grad", *option_names(OptimizerSettings)]
+        options = to_options(self)
+        config = {**{name: options[name] for name in kept}, **self.algorithms.stored()}
+        return config if weights is None else {**config, "weights": weights}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandSettings:
+    """A study whose trials are processes of a command.
+
+    Attributes:
+        study: its name.
+        space: of all architectures that trials may have.
+        trial_command: a command line; its words are split as a shell does, and no shell runs it.
+        optimize_mode: which reported values are better: ``"maximize"`` or ``"minimize"``.
+        seed: of the tuner.
+    """
+
+    study: str
+    space: SearchSpace
+    trial_command: str
+    optimize_mode: str = "maximize"
+    algorithms: AlgorithmSettings = AlgorithmSettings()
+    seed: int = 0

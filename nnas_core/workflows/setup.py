@@ -1,0 +1,125 @@
+"""The model of a command with all that belongs to it: search space, task, data, device, inherited weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import torch
+import torch.nn as nn
+
+from nnas_core.mutables.mutator import Mutator
+from nnas_core.plugins.loading import load
+from nnas_core.runs.weights import load_weights
+from nnas_core.space.search_space import SearchSpace
+from nnas_core.training.data import Batches, architecture_batches, build_batches, held_out_batches
+from nnas_core.training.device import choose_device
+from nnas_core.training.evaluation import InheritedWeights
+from nnas_core.training.model import build_model
+from nnas_core.training.settings import SetupSettings, TrainingSettings
+from nnas_core.training.task import Task
+from nnas_core.training.trainer import Callback, Trainer
+
+__all__ = ["Setup"]
+
+
+class Setup:
+    """Makes of settings what ``search``, ``retrain``, ``evaluate``, ``tune`` and its workers share.
+
+    The model is built at once. The user's other code runs when what it gives is first asked for, and once, so that
+    each command keeps the order in which it draws random numbers and finds mistakes.
+
+    Args:
+        settings: of the model, its data, its optimizer and its device.
+        dtype: of the weights; None: as they are built.
+
+    Attributes:
+        device: where it is to run.
+        model: the supernet, on the CPU until ``to_device``.
+        data: how data is divided and loaded; after ``inherit`` with the split of the search.
+    """
+
+    def __init__(self, settings: SetupSettings, dtype: torch.dtype | None = None) -> None:
+        self.device = choose_device(settings.device)
+        self.data = settings.data
+        self._settings = settings
+        self._dtype = dtype
+        self.model, self._user = build_model(settings.model.model, settings.model.model_arg)
+
+    def to_device(self, module: nn.Module) -> None:
+        """Move a module to the device, with weights of ``dtype``."""
+        module.to(self.device, self._dtype)
+
+    def rebuilt(self, arguments: Mapping[str, object]) -> nn.Module:
+        """The model built once more, with some other arguments, on the device."""
+        reference = self._settings.model
+        model, _ = build_model(reference.model, {**reference.model_arg, **arguments})
+        self.to_device(model)
+        return model
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """All choices of the model."""
+        return SearchSpace.from_model(self.model)
+
+    @cached_property
+    def task(self) -> Task:
+        """The task that the model is trained for."""
+        file = self._settings.model.task
+        return Task(load(file) if file else self._user, self._settings.optimizer)
+
+    @cached_property
+    def _batches(self) -> tuple[Batches, Batches]:
+        return build_batches(self.task, self.data)
+
+    @property
+    def train_batches(self) -> Batches:
+        """Batches of the training data."""
+        return self._batches[0]
+
+    @property
+    def valid_batches(self) -> Batches:
+        """Batches of the validation data."""
+        return self._batches[1]
+
+    def architecture_batches(self) -> Batches:
+        """The validation data once more, to train an architecture on."""
+        return architecture_batches(self.task, self.data)
+
+    def held_out_batches(self) -> tuple[Batches, str]:
+        """Batches of the test data, and which data they are, see ``training.data.held_out_batches``."""
+        return held_out_batches(self.task, self.data)
+
+    def trainer(self, model: nn.Module, training: TrainingSettings, callbacks: Sequence[Callback]) -> Trainer:
+        """The loop of a plain model."""
+        return Trainer(
+            model,
+            self.task,
+            self.train_batches,
+            self.valid_batches,
+            training.epochs,
+            clip_grad=training.clip_grad,
+            device=self.device,
+            callbacks=callbacks,
+        )
+
+    # ---- weights of a supernet
+
+    def inherit(self, checkpoint: str) -> None:
+        """Load the weights of a supernet; its split of the training set holds from here on.
+
+        Raises:
+            InputError: it cannot be read, or is of another space or model.
+        """
+        header = load_weights(self.model, checkpoint, self.space)
+        self.data = self.data.with_split(header.get("split"))
+
+    def inherited_weights(self, recalibrate: int, batches: Batches | None = None) -> InheritedWeights:
+        """Prepares to measure architectures with the weights of the model.
+
+        Args:
+            recalibrate: training batches for the BatchNorm statistics; 0: those of the supernet.
+            batches: to measure on; None: of the validation data.
+        """
+        measured = self.valid_batches if batches is None else batches
+        return InheritedWeights(Mutator(self.model), self.task, self.train_batches, measured, self.device, recalibrate)

@@ -16,6 +16,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from nnas_core import schema
 from nnas_core.errors import ArchitectureError, NnasWarning
@@ -101,7 +102,7 @@ class Architecture:
     @property
     def is_hard(self) -> bool:
         """Returns true if every decision chooses candidates, false if any weighs them."""
-        return not any(isinstance(decision, Weights) for decision in self._decisions.values())
+        return Weights not in set(map(type, self._decisions.values()))
 
     def masks(self) -> dict[str, list[bool] | list[float]]:
         """Returns one entry a candidate: booleans for a hard decision, numbers for weights."""
@@ -119,6 +120,8 @@ class Architecture:
         Raises:
             ArchitectureError: a decision weighs its candidates.
         """
+        if self.is_hard:  # nothing to look at key by key
+            return cast("dict[str, Decision]", dict(self._decisions))
         return {key: self._hard(key) for key in self._decisions}
 
     def _hard(self, key: str) -> Decision:
@@ -226,7 +229,7 @@ class Architecture:
             if isinstance(decision, Weights):
                 if len(decision.values) != count:
                     found.append(f"{key}: {len(decision.values)} weights for {count} candidates")
-            elif any(not 0 <= index < count for index in decision):
+            elif decision and not (min(decision) >= 0 and max(decision) < count):
                 found.append(f"{key}: index {max(decision)} of {count} candidates")
             elif choice.kind == "input_choice" and choice.n_chosen not in (None, len(decision)):
                 found.append(f"{key}: chooses {len(decision)} candidates, n_chosen is {choice.n_chosen}")

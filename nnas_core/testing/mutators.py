@@ -20,9 +20,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from nnas_core.errors import BindingError
-from nnas_core.mutables.base import MutableScope
-from nnas_core.mutables.choices import InputChoice, LayerChoice
-from nnas_core.mutables.mutator import Mutator
+from nnas_core.mutables import InputChoice, LayerChoice, MutableScope, Mutator
 from nnas_core.plugins.loading import UserModule
 from nnas_core.runs.checkpoint import read_checkpoint, write_checkpoint
 from nnas_core.training.data import architecture_batches, build_batches

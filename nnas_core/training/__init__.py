@@ -6,8 +6,8 @@
                 |  -->  Callback, EpochRecord
     Acceleration (precision, compilation, recomputation, memory format)
 
-Begin with ``Trainer``: one update of the weights is its ``weight_step``. ``measure`` evaluates an architecture, with the
-weights of a supernet or its own; ``unrolling`` has the virtual step of the algorithms that look ahead.
+Begin with ``Trainer``: one update of the weights is its ``weight_step``. ``measure`` evaluates an architecture, with
+the weights of a supernet or its own; ``unrolling`` has the virtual step of the algorithms that look ahead.
 """
 
 from __future__ import annotations

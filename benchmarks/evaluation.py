@@ -116,4 +116,4 @@ def row_9(rounds: int) -> Iterator[Line]:
     ):
         seconds = compare(prepared(net, recalibrated), rounds, turns=7 if net is Tiny else 1, shortest=0)
         what = f"{ARCHITECTURES} architectures with inherited weights, {what}"
-        yield Line(9, what, "x", 1.10, ratios(seconds, "nnas", "by hand"), note=shown(seconds))
+        yield Line(9, what, "x", 1.05, ratios(seconds, "nnas", "by hand"), note=shown(seconds))

@@ -98,6 +98,24 @@ class TinyConv(nn.Module):
         return self.head(x.mean(dim=(2, 3)))
 
 
+class Pointwise(nn.Module):
+    """Twelve choices among 4 convolutions of 1x1, 8 channels on 8x8 images, with ReLU."""
+
+    example = ((2, 8, 8, 8), 10)
+
+    def __init__(self, choose: Choose, depth: int = 12) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            choose(f"layer{number:04}", [nn.Conv2d(8, 8, 1) for _ in range(4)]) for number in range(depth)
+        )
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        return self.head(x.mean(dim=(2, 3)))
+
+
 # ---- cells, as in NAS-Bench-201 (Dong and Yang, arXiv:2001.00326)
 
 

@@ -64,6 +64,7 @@ ROWS: dict[int, Callable[[int], Iterator[Line]]] = {
     22: studies.row_22,
     23: studies.row_23,
     24: studies.row_24,
+    25: single_path.row_25,
 }
 
 DOCUMENT = harness.ROOT / "docs" / "benchmarks.md"

@@ -15,20 +15,21 @@ import torch.nn as nn
 from torch.utils.checkpoint import checkpoint
 
 from nnas_core import random_state
+from nnas_core.mutables.base import Forward
 
-__all__ = ["Run", "is_second_run", "recomputed"]
-
-Run = Callable[..., Any]
+__all__ = ["is_second_run", "recomputed"]
 
 _thread = threading.local()
 
 
 def is_second_run() -> bool:
-    """Whether this runs only to save once more what the backward pass needs: the output itself is thrown away."""
+    """Return true in a run that only saves once more what the backward pass needs: its output is thrown away."""
     return getattr(_thread, "is_second_run", False)
 
 
-def recomputed(run: Run, module: nn.Module, hold: Callable[[], Callable[[], AbstractContextManager[None]]]) -> Run:
+def recomputed(
+    run: Forward, module: nn.Module, hold: Callable[[], Callable[[], AbstractContextManager[None]]]
+) -> Forward:
     """``run``, but its gradients come from a second run, and nothing between its inputs and its output is kept.
 
     The second run finds everything as the first one did: parameters and buffers of ``module``, and the random states

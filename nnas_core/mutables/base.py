@@ -1,10 +1,11 @@
-"""What everything that a mutator knows about has in common: a key, and the mutator that it is bound to.
+"""Everything that a mutator knows about has a key, and a mutator that it is bound to.
 
 Behaviour and signatures are those of NNI 1.x. A mutable does nothing by itself: a mutator, bound to the model, decides.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch.nn as nn
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from nnas_core.mutables.binding import Binding
     from nnas_core.mutables.mutator import BaseMutator
 
-__all__ = ["Mutable", "MutableScope"]
+__all__ = ["Forward", "Mutable", "MutableScope"]
+
+Forward = Callable[..., Any]
+"""A forward pass, as it is called: of a candidate, of a choice, of a model."""
 
 
 class Mutable(nn.Module):
@@ -129,7 +133,7 @@ class MutableScope(Mutable):
         """Become an ordinary module for good; ``extract`` calls this on its copy."""
         self._retired = True
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> Any:
         if self._retired:
             return super().__call__(*args, **kwargs)
         mutator = self._mutator

@@ -22,10 +22,10 @@ import torch.nn as nn
 from torch import Tensor
 
 from nnas_core.errors import BindingError
-from nnas_core.mutables.base import Mutable
+from nnas_core.mutables.base import Forward, Mutable
 from nnas_core.mutables.choices import AnyChoice, InputChoice, LayerChoice
 from nnas_core.mutables.direct_call import direct_call
-from nnas_core.mutables.plans import Plan, Run, as_masks, hard_mask, hard_plan, soft_plan
+from nnas_core.mutables.plans import Plan, as_masks, hard_mask, hard_plan, soft_plan
 from nnas_core.mutables.tree import parse
 from nnas_core.space.choice import Decision
 from nnas_core.space.search_space import SearchSpace
@@ -38,7 +38,7 @@ __all__ = ["Binding", "Decided", "HardDecisions", "Route", "derived"]
 M = TypeVar("M", bound="Mutator")
 T = TypeVar("T")
 
-Route = tuple[int, list[Run]]
+Route = tuple[int, list[Forward]]
 """The slot of a LayerChoice, and what each of its candidates is called by: storing one there decides it."""
 
 
@@ -77,7 +77,7 @@ class Binding:
             if isinstance(mutable, LayerChoice | InputChoice):
                 self.groups.setdefault(mutable.key, []).append(mutable)
         self.choices = {key: group[0] for key, group in self.groups.items()}
-        self.calls: list[Run] = []
+        self.calls: list[Forward] = []
         self.decision: Mapping[str, Tensor] = {}
         self.derived: dict[object, Any] = {}
         self._slots: dict[AnyChoice, int] = {}

@@ -6,13 +6,14 @@ a list that all choices of the model share; a forward pass only calls it.
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch.nn as nn
 
-from nnas_core.mutables.base import Mutable
+from nnas_core.mutables.base import Forward, Mutable
 from nnas_core.mutables.keys import AutoKey
 from nnas_core.space.choice import Choice
 
@@ -26,15 +27,15 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 class _Choosing(Mutable):
-    """What LayerChoice and InputChoice share: reduction, mask, and the call of the decision."""
+    """Holds what LayerChoice and InputChoice share: reduction, mask, and the call of the decision."""
 
     __slots__ = ("_calls", "_slot")
 
     reduction: str
     return_mask: bool
 
-    _calls: list[Callable[..., Any]] | None
-    """What the choices of the model call, of all of them; a mutator decides by changing it."""
+    _calls: list[Forward] | None
+    """The calls of all choices of the model; a mutator decides by changing them."""
 
     _slot: int
     """Which entry is that of this choice."""
@@ -51,19 +52,30 @@ class _Choosing(Mutable):
 
     @property
     def choice(self) -> Choice:
-        """What can be decided here, as plain data."""
+        """The choice as plain data: its key, its candidates, and how many of them are taken."""
         raise NotImplementedError
 
-    def take_calls(self, calls: list[Callable[..., Any]], slot: int) -> None:
+    def take_calls(self, calls: list[Forward], slot: int) -> None:
         """Call ``calls[slot]`` in forward passes from now on."""
         self._calls = calls
         self._slot = slot
 
-    def _decided(self) -> Callable[..., Any]:
-        """What the decision amounts to."""
+    def _decided(self) -> Forward:
+        """Return the callable that the decision amounts to."""
         if self._calls is None:
             raise self._unready()
         return self._calls[self._slot]
+
+
+def _with_the_long_way(register: Callable[..., RemovableHandle]) -> Callable[..., RemovableHandle]:
+    """Return a method of torch's that adds a hook, after which a choice is called as every module is."""
+
+    @functools.wraps(register)
+    def registering(choice: LayerChoice, *args: object, **kwargs: object) -> RemovableHandle:
+        choice._shortcut = None
+        return register(choice, *args, **kwargs)
+
+    return registering
 
 
 class LayerChoice(_Choosing):
@@ -86,7 +98,7 @@ class LayerChoice(_Choosing):
 
     __slots__ = ("_shortcut",)
 
-    _shortcut: list[Callable[..., Any]] | None
+    _shortcut: list[Forward] | None
     """The calls, where neither a hook nor a forward() in place of ours needs nn.Module's longer way."""
 
     _has_own_forward = False
@@ -192,38 +204,24 @@ class LayerChoice(_Choosing):
         super()._let_go()
         self._shortcut = None
 
-    def take_calls(self, calls: list[Callable[..., Any]], slot: int) -> None:
+    def take_calls(self, calls: list[Forward], slot: int) -> None:
         super().take_calls(calls, slot)
         if not self._has_own_forward and "forward" not in vars(self) and not any(getattr(self, one) for one in _HOOKS):
             self._shortcut = calls
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> Any:
         calls = self._shortcut
         if calls is None:
             return super().__call__(*args, **kwargs)
         return calls[self._slot](*args, **kwargs)
 
-    def register_forward_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
-        self._shortcut = None
-        return super().register_forward_hook(*args, **kwargs)
+    register_forward_hook = _with_the_long_way(nn.Module.register_forward_hook)
+    register_forward_pre_hook = _with_the_long_way(nn.Module.register_forward_pre_hook)
+    register_full_backward_hook = _with_the_long_way(nn.Module.register_full_backward_hook)
+    register_full_backward_pre_hook = _with_the_long_way(nn.Module.register_full_backward_pre_hook)
+    register_backward_hook = _with_the_long_way(nn.Module.register_backward_hook)
 
-    def register_forward_pre_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
-        self._shortcut = None
-        return super().register_forward_pre_hook(*args, **kwargs)
-
-    def register_full_backward_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
-        self._shortcut = None
-        return super().register_full_backward_hook(*args, **kwargs)
-
-    def register_full_backward_pre_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
-        self._shortcut = None
-        return super().register_full_backward_pre_hook(*args, **kwargs)
-
-    def register_backward_hook(self, *args: Any, **kwargs: Any) -> RemovableHandle:
-        self._shortcut = None
-        return super().register_backward_hook(*args, **kwargs)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: object, **kwargs: object) -> Any:
         """Run what was decided on any arguments; they go to every executed candidate."""
         return self._decided()(*args, **kwargs)
 
@@ -324,4 +322,4 @@ class InputChoice(_Choosing):
 
 
 AnyChoice = LayerChoice | InputChoice
-"""What a decision is made for."""
+"""Either kind of choice."""

@@ -1,4 +1,4 @@
-"""What an architecture costs, and how much of that each candidate brings: parameters and FLOPs.
+"""The cost of an architecture, and the part of it that each candidate brings: parameters and FLOPs.
 
 FLOPs are those of one forward pass as ``torch.utils.flop_counter.FlopCounterMode`` counts them: matrix products,
 convolutions and attention, a multiply-add being two operations; all else (bias, normalisation, activation, pooling)
@@ -178,8 +178,8 @@ def _counting() -> Iterator[FlopCounterMode]:
 
 
 @dataclass(frozen=True)
-class _Run:
-    """What one forward pass showed.
+class _Pass:
+    """The FLOPs and shapes that one forward pass showed.
 
     Attributes:
         total: FLOPs.
@@ -229,7 +229,7 @@ class FlopMeter:
         choices = self._mutator.choices
         costs = {choice.key: [0] * len(choice) for choice in choices if isinstance(choice, LayerChoice)}
         known: set[Candidate] = set()
-        first: _Run | None = None
+        first: _Pass | None = None
         with _undisturbed(self._mutator):
             for decisions in _rounds(choices):
                 run = self._run(decisions)
@@ -252,7 +252,7 @@ class FlopMeter:
                     return None
         return table
 
-    def _run(self, decisions: Mapping[str, Decision]) -> _Run:
+    def _run(self, decisions: Mapping[str, Decision]) -> _Pass:
         self._mutator.decide(decisions)
         inside: Counter[str] = Counter()
         shapes: list[Any] = []
@@ -287,7 +287,7 @@ class FlopMeter:
             isinstance(one, InputChoice) and one.n_chosen is None and one.reduction in ("concat", "none")
             for one in modules
         )
-        return _Run(counter.get_total_flops(), inside, shapes if alike and not varies else None)
+        return _Pass(counter.get_total_flops(), inside, shapes if alike and not varies else None)
 
 
 def _rounds(choices: list[LayerChoice | InputChoice]) -> Iterator[dict[str, Decision]]:
@@ -312,7 +312,7 @@ def _turn(choice: LayerChoice | InputChoice, turn: int) -> Decision:
 
 
 def _shape(value: Any) -> Any:
-    """What of a value FLOPs can depend on; numbers that were computed are not part of it."""
+    """Return all of a value that FLOPs can depend on; numbers that were computed are not part of it."""
     if isinstance(value, Tensor):
         return tuple(value.shape)
     if isinstance(value, Mapping):

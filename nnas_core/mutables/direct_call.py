@@ -6,11 +6,12 @@ few truth tests of dictionaries that are held already. Networks whose kernels ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch.nn as nn
 from torch.nn.modules import module as torch_module
+
+from nnas_core.mutables.base import Forward
 
 __all__ = ["direct_call"]
 
@@ -24,7 +25,7 @@ _GLOBAL_HOOKS = (
 )
 
 
-def direct_call(module: nn.Module) -> Callable[..., Any]:
+def direct_call(module: nn.Module) -> Forward:
     """Return what can be called in place of ``module``; hooks and ``module.compile()`` count, also later ones.
 
     A module whose class has a way of its own to be called is returned as it is.
@@ -36,7 +37,7 @@ def direct_call(module: nn.Module) -> Callable[..., Any]:
     back_before, back = module._backward_pre_hooks, module._backward_hooks
     all_before, all_after, all_back_before, all_back = _GLOBAL_HOOKS
 
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: object, **kwargs: object) -> Any:
         if (
             before
             or after

@@ -12,10 +12,10 @@ import torch.nn as nn
 from torch import Tensor
 
 from nnas_core.errors import BindingError, UsageError
-from nnas_core.mutables.base import Mutable, MutableScope
+from nnas_core.mutables.base import Forward, Mutable, MutableScope
 from nnas_core.mutables.binding import Binding, HardDecisions
 from nnas_core.mutables.choices import AnyChoice, InputChoice, LayerChoice
-from nnas_core.mutables.plans import Run, as_masks
+from nnas_core.mutables.plans import as_masks
 from nnas_core.mutables.tree import MutableTree
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.choice import Decision
@@ -28,7 +28,7 @@ def _freeing_the_model(construct: Callable[..., None]) -> Callable[..., None]:
     """A constructor that, where it refuses the model after it was bound, leaves it free for another mutator."""
 
     @functools.wraps(construct)
-    def constructor(self: BaseMutator, *args: Any, **kwargs: Any) -> None:
+    def constructor(self: BaseMutator, *args: object, **kwargs: object) -> None:
         try:
             construct(self, *args, **kwargs)
         except BaseException:
@@ -119,13 +119,13 @@ class BaseMutator(nn.Module):
         """The search space of the model."""
         return self.binding.space
 
-    def call_of(self, choice: AnyChoice) -> Run:
-        """What a choice calls while nothing else was decided: the overridable methods."""
+    def call_of(self, choice: AnyChoice) -> Forward:
+        """Return the call of a choice for which nothing else was decided: the overridable methods."""
         if isinstance(choice, LayerChoice):
             return functools.partial(self._forward_layer_choice, choice)
         return functools.partial(self._forward_input_choice, choice)
 
-    def _forward_layer_choice(self, mutable: LayerChoice, *args: Any, **kwargs: Any) -> Any:
+    def _forward_layer_choice(self, mutable: LayerChoice, *args: object, **kwargs: object) -> Any:
         output, mask = self.on_forward_layer_choice(mutable, *args, **kwargs)
         return (output, mask) if mutable.return_mask else output
 
@@ -133,7 +133,7 @@ class BaseMutator(nn.Module):
         output, mask = self.on_forward_input_choice(mutable, inputs)
         return (output, mask) if mutable.return_mask else output
 
-    def on_forward_layer_choice(self, mutable: LayerChoice, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def on_forward_layer_choice(self, mutable: LayerChoice, *args: object, **kwargs: object) -> tuple[Any, Any]:
         """Run a LayerChoice.
 
         Returns:
@@ -231,7 +231,7 @@ class Mutator(BaseMutator):
         """True if the class takes over choices of any kind."""
         return self._has_own_layer_forward or self._has_own_input_forward
 
-    def adapt(self, choice: AnyChoice, run: Run) -> Run:
+    def adapt(self, choice: AnyChoice, run: Forward) -> Forward:
         """Return what runs at ``choice`` where ``run`` was decided; an algorithm may do something around it."""
         return run
 
@@ -306,7 +306,7 @@ class Mutator(BaseMutator):
         """Masks of indices: what ``sample_search`` of an algorithm that runs single paths may return."""
         return HardDecisions(self.binding.choices, decisions)
 
-    def on_forward_layer_choice(self, mutable: LayerChoice, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def on_forward_layer_choice(self, mutable: LayerChoice, *args: object, **kwargs: object) -> tuple[Any, Any]:
         return self.binding.plan_of(mutable).run_with_mask(*args, **kwargs)
 
     def on_forward_input_choice(self, mutable: InputChoice, tensor_list: list[Any]) -> tuple[Any, Any]:

@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from nnas_core.errors import DecisionError
+from nnas_core.mutables.base import Forward
 from nnas_core.mutables.choices import InputChoice, LayerChoice
 from nnas_core.mutables.reduction import reduce_hard, reduce_soft
 from nnas_core.space.choice import Decision
 
-__all__ = ["Plan", "Run", "as_masks", "everything", "hard_mask", "hard_plan", "is_zero", "soft_plan", "soft_run"]
-
-Run = Callable[..., Any]
+__all__ = ["Plan", "as_masks", "everything", "hard_mask", "hard_plan", "is_zero", "soft_plan", "soft_run"]
 
 
 class Plan:
@@ -33,11 +32,11 @@ class Plan:
 
     __slots__ = ("mask", "run")
 
-    def __init__(self, run: Run, mask: Tensor) -> None:
+    def __init__(self, run: Forward, mask: Tensor) -> None:
         self.run = run
         self.mask = mask
 
-    def run_with_mask(self, *args: Any, **kwargs: Any) -> tuple[Any, Tensor]:
+    def run_with_mask(self, *args: object, **kwargs: object) -> tuple[Any, Tensor]:
         """The output and the mask, what ``return_mask`` asks for."""
         return self.run(*args, **kwargs), self.mask
 
@@ -139,7 +138,7 @@ def hard_plan(mutable: LayerChoice | InputChoice, decision: Decision, mask: Tens
     return Plan(_hard_layers(_chosen(mutable, decision), mutable.reduction), mask)
 
 
-def _chosen(mutable: LayerChoice, decision: Iterable[int]) -> list[Run]:
+def _chosen(mutable: LayerChoice, decision: Iterable[int]) -> list[Forward]:
     modules = [mutable._modules[mutable.names[index]] for index in decision]
     gone = [index for index, module in zip(decision, modules, strict=True) if module is None]
     if gone:
@@ -149,17 +148,17 @@ def _chosen(mutable: LayerChoice, decision: Iterable[int]) -> list[Run]:
     return modules  # type: ignore[return-value]  # modules are callables, and None was refused above
 
 
-def _hard_layers(chosen: Sequence[Run], reduction: str) -> Run:
+def _hard_layers(chosen: Sequence[Forward], reduction: str) -> Forward:
     if len(chosen) == 1 and reduction != "none":
         return chosen[0]
 
-    def run(*args: Any, **kwargs: Any) -> Any:
+    def run(*args: object, **kwargs: object) -> Any:
         return reduce_hard([module(*args, **kwargs) for module in chosen], reduction)
 
     return run
 
 
-def _hard_inputs(decision: Decision, reduction: str) -> Run:
+def _hard_inputs(decision: Decision, reduction: str) -> Forward:
     if len(decision) == 1 and reduction != "none":
         return operator.itemgetter(decision[0])
 
@@ -185,8 +184,8 @@ def soft_run(
     mutable: LayerChoice | InputChoice,
     kept: Sequence[int],
     weights: Callable[[], Tensor],
-    wrap: Callable[[int, Run], Run] = lambda index, candidate: candidate,
-) -> Run:
+    wrap: Callable[[int, Forward], Forward] = lambda index, candidate: candidate,
+) -> Forward:
     """Run the candidates ``kept`` of ``mutable``, and weight them.
 
     Args:
@@ -212,13 +211,13 @@ def soft_run(
             kept, modules = [index for index, _ in flowing], [module for _, module in flowing]
     modules = [wrap(index, module) for index, module in zip(kept, modules, strict=True)]
 
-    def run(*args: Any, **kwargs: Any) -> Any:
+    def run(*args: object, **kwargs: object) -> Any:
         return reduce_soft([module(*args, **kwargs) for module in modules], weights(), kept, reduction, count)
 
     return run
 
 
 def is_zero(candidate: Any) -> bool:
-    """Whether a candidate says that its output is always zero: it has NNI's method ``is_zero_layer``."""
+    """Return true if a candidate says that its output is always zero, by NNI's method ``is_zero_layer``."""
     says = getattr(candidate, "is_zero_layer", None)
     return callable(says) and bool(says())

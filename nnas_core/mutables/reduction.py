@@ -155,7 +155,7 @@ _SUMMED_WELL = (torch.float32, torch.float64)  # torch.dot of half precision wou
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    """Whether the entries fill a stretch of memory, each once."""
+    """Return true if the entries fill a stretch of memory, each once."""
     expected = 1
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size != 1:

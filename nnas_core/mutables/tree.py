@@ -193,7 +193,7 @@ def _check_shared(mutables: list[Mutable]) -> list[str]:
 
 
 def _decided(mutable: Mutable) -> tuple[object, ...]:
-    """What two mutables of one key must agree in; tags may differ, they name inputs of different places."""
+    """Return all that mutables of one key must agree in; tags may differ, they name inputs of different places."""
     choice = _choice_of(mutable)
     names = choice.candidates if choice.kind == "layer_choice" else len(choice.candidates)
     return (choice.kind, names, choice.n_chosen)

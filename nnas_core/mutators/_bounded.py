@@ -73,7 +73,7 @@ class Population(ABC):
 
     @abstractmethod
     def limits(self, name: str) -> tuple[int, int] | None:
-        """What no architecture costs less than, and more than, if that is known."""
+        """Return the least and the most that an architecture can cost, if that is known."""
 
     @abstractmethod
     def decisions(self, one: Any, generator: torch.Generator | None) -> dict[str, Decision]:
@@ -246,7 +246,7 @@ class BoundedDraw:
         return np.concatenate(costs)
 
     def _costs(self, drawn: Any) -> NDArray[np.float64]:
-        """What the bins are of, nan outside of the bounds; parameters come first, as they are known at once."""
+        """Return the costs that the bins divide, nan outside the bounds; parameters first: they are known at once."""
         costs = np.zeros(len(drawn))
         for name in sorted(self._bounds, reverse=True):
             low, high = self._bounds[name]

@@ -126,5 +126,5 @@ class GumbelMutator(RelaxedMutator):
 
     @property
     def one_of_each(self) -> bool:
-        """Whether every decision takes exactly one candidate."""
+        """True if every decision takes exactly one candidate."""
         return not (self._any_independent or self._any_forced or self._most)

@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from nnas_core.mutables.base import Forward
 from nnas_core.mutables.binding import Binding, Decided
 from nnas_core.mutables.choices import AnyChoice
-from nnas_core.mutables.plans import Run, everything, hard_plan
+from nnas_core.mutables.plans import everything, hard_plan
 from nnas_core.mutators._weight_rows import WeightRows
 
 __all__ = ["Blend", "CallFor", "Mixture", "RelaxedRow"]
@@ -36,11 +37,11 @@ class RelaxedRow:
         self.n_chosen = mutable.choice.n_chosen
 
 
-CallFor = Callable[["Mixture", AnyChoice, RelaxedRow], Run]
+CallFor = Callable[["Mixture", AnyChoice, RelaxedRow], Forward]
 
 
 class Mixture:
-    """What the choices of a model call, whatever the weights are.
+    """The calls of a model's choices, whatever the weights are.
 
     Args:
         binding: of the model.
@@ -64,7 +65,7 @@ class Mixture:
             for choice in group
         ]
 
-    def _unweighted(self, choice: AnyChoice) -> Run:
+    def _unweighted(self, choice: AnyChoice) -> Forward:
         plan = hard_plan(choice, tuple(range(len(choice))), everything(choice).to(self._device))
         return plan.run_with_mask if choice.return_mask else plan.run
 
@@ -78,11 +79,11 @@ class Mixture:
         weights, index = self.weights, row.index
         return lambda: weights[index]
 
-    def with_mask(self, run: Run, choice: AnyChoice, row: RelaxedRow) -> Run:
+    def with_mask(self, run: Forward, choice: AnyChoice, row: RelaxedRow) -> Forward:
         """``run``, which returns the weights of its candidates too."""
         weights, index, count = self.weights, row.index, row.count
 
-        def run_with_mask(*args: Any, **kwargs: Any) -> tuple[Any, Tensor]:
+        def run_with_mask(*args: object, **kwargs: object) -> tuple[Any, Tensor]:
             return run(*args, **kwargs), weights[index][:count]
 
         return run_with_mask

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from nnas_core.errors import BindingError, UsageError
 from nnas_core.mutables.activation_checkpointing import recomputed
+from nnas_core.mutables.base import Forward
 from nnas_core.mutables.binding import derived
 from nnas_core.mutables.choices import AnyChoice, InputChoice, LayerChoice
 from nnas_core.mutables.mutator import Mutator, require_dense
-from nnas_core.mutables.plans import Run, everything, hard_mask, is_zero, soft_run
+from nnas_core.mutables.plans import everything, hard_mask, is_zero, soft_run
 from nnas_core.mutables.reduction import gate, reduce_hard
 from nnas_core.mutables.untouched import untouched
 from nnas_core.mutators._mixture import Blend, Mixture, RelaxedRow
@@ -212,7 +213,7 @@ class RelaxedMutator(Mutator):
 
     @derived
     def mixture(self) -> Mixture:
-        """What the choices call, now and after every later reset."""
+        """The calls of all choices, now and after every later reset."""
         return Mixture(self.binding, self.rows, self._call_for)
 
     @property
@@ -249,14 +250,14 @@ class RelaxedMutator(Mutator):
         """Make anew what the choices call; needed after ``valid`` changed."""
         RelaxedMutator.mixture.forget(self)
 
-    def _call_for(self, mixture: Mixture, mutable: AnyChoice, row: RelaxedRow) -> Run:
+    def _call_for(self, mixture: Mixture, mutable: AnyChoice, row: RelaxedRow) -> Forward:
         run = self.blend(mixture, mutable, row)
         if self.recomputes and isinstance(mutable, LayerChoice):
             run = recomputed(run, mutable, mixture.weights.hold)
         return mixture.with_mask(run, mutable, row) if mutable.return_mask else run
 
-    def blend(self, mixture: Mixture, mutable: AnyChoice, row: RelaxedRow) -> Run:
-        """What ``mutable`` calls, now and after every later ``reset``: its candidates, weighted or selected.
+    def blend(self, mixture: Mixture, mutable: AnyChoice, row: RelaxedRow) -> Forward:
+        """Return the call of ``mutable``, now and after every later ``reset``: its candidates, weighted or selected.
 
         Args:
             mixture: the weights of the current reset are ``mixture.weights[row.index]``, in each forward pass, and
@@ -282,7 +283,7 @@ class RelaxedMutator(Mutator):
             row.mutable = self.binding.choices[row.key]
 
 
-def _selected_run(mixture: Mixture, mutable: AnyChoice, row: RelaxedRow) -> Run:
+def _selected_run(mixture: Mixture, mutable: AnyChoice, row: RelaxedRow) -> Forward:
     weights, paths, index, reduction = mixture.weights, mixture.paths, row.index, mutable.reduction
     if isinstance(mutable, InputChoice):
 
@@ -302,5 +303,5 @@ def _selected_run(mixture: Mixture, mutable: AnyChoice, row: RelaxedRow) -> Run:
 
 
 def _one_at_a_time() -> str:
-    """What serves choices that can only run what is chosen."""
+    """Name the mutators that serve choices of any reduction."""
     return mutators_that(lambda mutator: mutator.serves_any_reduction)

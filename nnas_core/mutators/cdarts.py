@@ -98,7 +98,7 @@ class CdartsTrainer(DartsTrainer):
         self.evaluation.train()
 
     def batches_of(self, epoch: int) -> Iterator[Any]:
-        """What is left of one pass over the training data, or of two."""
+        """Give the rest of one pass over the training data, or of two."""
         if epoch >= self.warmup and self.first_pass == 0:
             yield from super().batches_of(epoch)
             self.first_pass = self.batch

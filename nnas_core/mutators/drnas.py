@@ -200,7 +200,7 @@ class DrnasMutator(RelaxedMutator):
         self.reblend()
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Whether the second stage has begun."""
+        """The stage: true once the second has begun."""
         return {"pruned": self.pruned}
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:

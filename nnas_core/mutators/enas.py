@@ -254,7 +254,7 @@ class EnasMutator(Mutator):
         return torch.optim.Adam(self.controller.parameters(), lr=self.learning_rate)
 
     def surrogate(self, masks: NDArray[np.bool_], rewards: Sequence[float]) -> tuple[Tensor, Evaluated]:
-        """What to descend, after ``masks`` brought ``rewards``; the baseline takes the rewards in.
+        """Return the scalar to descend, after ``masks`` brought ``rewards``; the baseline takes the rewards in.
 
         Its gradient is the mean over samples of ``-(R - b) grad log p - entropy_weight grad H + skip_weight grad KL``,
         with ``R = reward + entropy_weight H``; b, the baseline, is the moving average of all R before, and at first

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nnas_core.errors import BindingError, UsageError, UserCodeError
+from nnas_core.mutables.base import Forward
 from nnas_core.mutables.choices import AnyChoice, InputChoice, LayerChoice
-from nnas_core.mutables.plans import Run, hard_mask
+from nnas_core.mutables.plans import hard_mask
 from nnas_core.mutators.darts import DartsMutator, DartsTrainer
 from nnas_core.plugins.arguments import check_range
 from nnas_core.training.bilevel import warmup_of
@@ -154,7 +155,7 @@ class PcdartsMutator(DartsMutator):
 
     # ---- channels
 
-    def adapt(self, choice: AnyChoice, run: Run) -> Run:
+    def adapt(self, choice: AnyChoice, run: Forward) -> Forward:
         """Run candidates on their part of the channels, whatever is decided."""
         if self.k == 1 or isinstance(choice, InputChoice) or choice.key in self.whole:
             return run
@@ -165,7 +166,7 @@ class PcdartsMutator(DartsMutator):
             f" whole=[{choice.key!r}], or give k=1"
         )
 
-        def run_partially(x: Any, *args: Any, **kwargs: Any) -> Tensor | None:
+        def run_partially(x: Any, *args: object, **kwargs: object) -> Tensor | None:
             if not isinstance(x, Tensor) or x.dim() < 2 or x.shape[1] % k:
                 given = f"shape {list(x.shape)}" if isinstance(x, Tensor) else f"type {type(x).__name__}"
                 raise UserCodeError(

@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nnas_core.errors import BindingError, UsageError
+from nnas_core.mutables.base import Forward
 from nnas_core.mutables.choices import AnyChoice, InputChoice
-from nnas_core.mutables.plans import Run, hard_mask, soft_run
+from nnas_core.mutables.plans import hard_mask, soft_run
 from nnas_core.mutators._mixture import Mixture, RelaxedRow
 from nnas_core.mutators._skips import SkipConnections
 from nnas_core.mutators.darts import DartsMutator, DartsTrainer
@@ -251,7 +252,7 @@ class PdartsMutator(DartsMutator):
         return {row.key: self.kept(row) for row in self.rows}
 
     def survivors(self, stage: int) -> dict[str, list[int]]:
-        """What ``stage`` (from 1) starts with: of the candidates that are left, those with the largest logits."""
+        """Return the candidates that ``stage`` (from 1) starts with: of those that are left, the largest logits."""
         logits = self.logits.tolist()
         alive = self.alive()
         kept = {}
@@ -301,16 +302,16 @@ class PdartsMutator(DartsMutator):
 
     # ---- skip connections
 
-    def blend(self, mixture: Mixture, mutable: AnyChoice, row: RelaxedRow) -> Run:
+    def blend(self, mixture: Mixture, mutable: AnyChoice, row: RelaxedRow) -> Forward:
         """The candidates that are left, weighted; with dropout behind skip connections."""
         skips = self.skips.of(mutable)
 
-        def wrap(index: int, candidate: Run) -> Run:
+        def wrap(index: int, candidate: Forward) -> Forward:
             return functools.partial(self._run_skip, mutable, candidate) if index in skips else candidate
 
         return soft_run(mutable, self.kept(row), mixture.weights_of(row), wrap)
 
-    def _run_skip(self, mutable: nn.Module, candidate: Run, *args: Any, **kwargs: Any) -> Any:
+    def _run_skip(self, mutable: nn.Module, candidate: Forward, *args: object, **kwargs: object) -> Any:
         output = candidate(*args, **kwargs)
         return F.dropout(output, self.skip_rate) if mutable.training and self.skip_rate else output
 

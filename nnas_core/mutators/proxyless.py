@@ -6,7 +6,7 @@ arXiv:1812.00332 (section 3.2).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nnas_core.errors import BindingError, UsageError
+from nnas_core.mutables.base import Forward
 from nnas_core.mutables.binding import Binding, HardDecisions, derived
 from nnas_core.mutables.choices import AnyChoice, InputChoice, LayerChoice
-from nnas_core.mutables.plans import Run, hard_mask, is_zero
+from nnas_core.mutables.plans import hard_mask, is_zero
 from nnas_core.mutables.reduction import reduce_hard
 from nnas_core.mutators._gates import Call, gate_among, gate_layer, ungated
 from nnas_core.mutators._mixture import Mixture, RelaxedRow
@@ -237,7 +238,7 @@ class ProxylessMutator(RelaxedMutator):
         return self.relaxed()
 
     def _chances(self, kept: Tensor) -> list[Tensor]:
-        """What the gates of each row stand for: ``[W]`` or ``[n]``; ``[k, n]``, place by place, if it takes k.
+        """Return the probabilities of each row's gates: ``[W]`` or ``[n]``; ``[k, n]``, place by place, if it takes k.
 
         Args:
             kept: ``[K, W]``, bool: what takes part in rows that take one.
@@ -324,28 +325,28 @@ class ProxylessMutator(RelaxedMutator):
         """Where forward passes find the gates of the last reset with gradients."""
         return _Gating()
 
-    def _call_for(self, mixture: Mixture, mutable: AnyChoice, row: RelaxedRow) -> Run:
+    def _call_for(self, mixture: Mixture, mutable: AnyChoice, row: RelaxedRow) -> Forward:
         run = self.blend(mixture, mutable, row)
         if not mutable.return_mask:
             return run
         gating, index, device = self._gating, row.index, self.binding.device
 
-        def run_with_mask(*args: Any, **kwargs: Any) -> tuple[Any, Tensor]:
+        def run_with_mask(*args: object, **kwargs: object) -> tuple[Any, Tensor]:
             return run(*args, **kwargs), hard_mask(gating.gates.paths[index], len(mutable), device)
 
         return run_with_mask
 
-    def blend(self, mixture: Mixture, mutable: AnyChoice, row: RelaxedRow) -> Run:
+    def blend(self, mixture: Mixture, mutable: AnyChoice, row: RelaxedRow) -> Forward:
         if isinstance(mutable, LayerChoice):
             return self._gated_layer(mutable, row.index)
         return self._gated_places(mutable, row.index) if row.n_chosen is not None else self._gated_any(mutable, row)
 
-    def _gated_layer(self, mutable: LayerChoice, index: int) -> Callable[..., Any]:
+    def _gated_layer(self, mutable: LayerChoice, index: int) -> Forward:
         gating, device = self._gating, self.binding.device
         candidates, reduction, at_once = mutable.candidates, mutable.reduction, self.mode == "full"
         silent = {position for position, candidate in enumerate(candidates) if is_zero(candidate)}
 
-        def run(*args: Any, **kwargs: Any) -> Any:
+        def run(*args: object, **kwargs: object) -> Any:
             gates = gating.gates
             (chosen,) = gates.paths[index]
             if not torch.is_grad_enabled():
@@ -357,7 +358,7 @@ class ProxylessMutator(RelaxedMutator):
 
         return run
 
-    def _gated_places(self, mutable: InputChoice, index: int) -> Callable[..., Any]:
+    def _gated_places(self, mutable: InputChoice, index: int) -> Forward:
         gating, reduction = self._gating, mutable.reduction
 
         def choose(inputs: Sequence[Tensor | None]) -> Any:
@@ -372,7 +373,7 @@ class ProxylessMutator(RelaxedMutator):
 
         return choose
 
-    def _gated_any(self, mutable: InputChoice, row: RelaxedRow) -> Callable[..., Any]:
+    def _gated_any(self, mutable: InputChoice, row: RelaxedRow) -> Forward:
         gating, index, reduction = self._gating, row.index, mutable.reduction
 
         def choose(inputs: Sequence[Tensor | None]) -> Any:

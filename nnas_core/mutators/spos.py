@@ -84,7 +84,7 @@ def _first(value: V, rows: int) -> V:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a checkpoint can hold it; a sample that is of other types is taken anew after a resume."""
+    """Return true if a checkpoint can hold it; a sample of other types is taken anew after a resume."""
     if isinstance(value, dict):
         return all(isinstance(name, str) and _is_plain(entry) for name, entry in value.items())
     if type(value) in (list, tuple):

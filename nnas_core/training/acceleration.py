@@ -1,4 +1,4 @@
-"""What makes a search quicker or leaner and leaves its numbers as they are: memory format, compiler, recomputation."""
+"""Make a search quicker or leaner and leave its numbers as they are: memory format, compiler, recomputation."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 import torch.nn as nn
 
 from nnas_core.errors import EnvironmentFailure, UsageError, UserCodeError
+from nnas_core.mutables.base import Forward
 from nnas_core.mutables.mutator import Mutator, require_dense
 from nnas_core.mutables.nested import tensors
 from nnas_core.mutables.untouched import untouched
@@ -90,8 +91,8 @@ class Acceleration(AccelerationSettings):
 
     def prepare(
         self, rehearsal: Rehearsal, warn: Callable[[str], None]
-    ) -> Callable[[nn.Module, Mutator | None], Callable[..., Any]]:
-        """What a trainer does with its model, and with each that it builds later.
+    ) -> Callable[[nn.Module, Mutator | None], Forward]:
+        """Return the function that a trainer calls with its model, and with each that it builds later.
 
         Returns:
             (model, its mutator) -> what forward passes call.
@@ -99,7 +100,7 @@ class Acceleration(AccelerationSettings):
         memory_format = self.choose(rehearsal, warn)
         shapes = rehearsal.shapes() if self.compile else frozenset()
 
-        def accelerate(model: nn.Module, mutator: Mutator | None) -> Callable[..., Any]:
+        def accelerate(model: nn.Module, mutator: Mutator | None) -> Forward:
             if memory_format is not None:
                 set_memory_format(model, memory_format)
             if self.recompute and mutator is not None:
@@ -110,7 +111,7 @@ class Acceleration(AccelerationSettings):
 
 
 class Rehearsal:
-    """Forward passes of first batches, of which nothing remains.
+    """Run passes of first batches, of which nothing remains.
 
     Args:
         mutator: bound to the model that is tried.
@@ -141,7 +142,7 @@ class Rehearsal:
 
     @property
     def may_try_channels_last(self) -> bool:
-        """Whether it is likely to be quicker, and one forward pass tries everything that may fail in it."""
+        """True if it is likely to be quicker, and one forward pass tries everything that may fail in it."""
         one_pass = self._mutator.is_dense
         quicker = self._precision != "float64" if self._device.type == "cpu" else self._precision == "bfloat16"
         return one_pass and quicker and has_images(self.model)
@@ -200,13 +201,11 @@ class CompiledNetwork:
         backend: of ``torch.compile``.
     """
 
-    def __init__(
-        self, model: nn.Module, shapes: Iterable[Shapes], backend: str | Callable[..., Any] = "inductor"
-    ) -> None:
+    def __init__(self, model: nn.Module, shapes: Iterable[Shapes], backend: str | Forward = "inductor") -> None:
         compiled = torch.compile(model, backend=backend, dynamic=False)
         self.__dict__.update(_model=model, _shapes=frozenset(shapes), _compiled=compiled)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> Any:
         """A forward pass.
 
         Raises:

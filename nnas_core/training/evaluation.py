@@ -33,7 +33,7 @@ _IS_TRAINING = operator.attrgetter("training")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured of one architecture.
+    """The measurements of one architecture.
 
     Attributes:
         metrics: loss and metrics on the validation data, after recalibration.

@@ -13,7 +13,7 @@ __all__ = ["has_images", "laid_out_as", "match_layouts", "set_memory_format"]
 
 
 def has_images(model: nn.Module) -> bool:
-    """Whether a memory format means something to ``model``: it has weights of four dimensions."""
+    """Return true if a memory format means something to ``model``: it has weights of four dimensions."""
     return any(parameter.dim() == 4 for parameter in model.parameters())
 
 

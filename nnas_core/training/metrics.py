@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from nnas_core.errors import UserCodeError
+from nnas_core.mutables.base import Forward
 from nnas_core.training.data import batch_size_of
 from nnas_core.training.task import Task
 
@@ -43,7 +44,7 @@ class Averages:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch measured.
+    """The measurements of one epoch.
 
     Attributes:
         epoch: from 1.
@@ -66,7 +67,7 @@ class EpochRecord:
 
 @torch.no_grad()
 def mean_metrics(
-    model: Callable[..., Any],
+    model: Forward,
     task: Task,
     batches: Iterator[Any],
     before_batch: Callable[[], None],

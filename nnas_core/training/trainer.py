@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nnas_core import random_state
 from nnas_core.errors import NoResultError, UserCodeError
+from nnas_core.mutables.base import Forward
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.mutables.nested import changed
 from nnas_core.training.data import Batches, batch_size_of, to_device, to_float64
@@ -107,7 +108,7 @@ class Trainer:
     architecture_batches: Batches | None = None
     rebuild: Callable[[Mapping[str, Any]], nn.Module] | None = None
     precision: str = "float32"
-    accelerate: Callable[[nn.Module, Mutator | None], Callable[..., Any]] | None = None
+    accelerate: Callable[[nn.Module, Mutator | None], Forward] | None = None
 
     def __post_init__(self) -> None:
         self.network = self.accelerated()
@@ -126,7 +127,7 @@ class Trainer:
         for callback in self.callbacks:
             callback.build(self.model, self.mutator, self)
 
-    def accelerated(self) -> Callable[..., Any]:
+    def accelerated(self) -> Forward:
         """``network`` for the model and the mutator of now."""
         return self.model if self.accelerate is None else self.accelerate(self.model, self.mutator)
 

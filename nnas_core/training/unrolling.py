@@ -33,7 +33,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class VirtualStep:
-    """What an optimizer would do next.
+    """The next step of an optimizer, not taken.
 
     Attributes:
         weights: the parameters that it would move: those with a gradient.
@@ -110,7 +110,7 @@ def require_twice_differentiable(gradients: Iterable[Tensor], hint: str) -> None
 
 @torch.no_grad()
 def virtual_step(optimizer: torch.optim.Optimizer, gradients: Mapping[Tensor, Tensor]) -> VirtualStep:
-    """What ``optimizer.step()`` would do now, with its numbers and its state of now, which stay as they are.
+    """Compute the effect of ``optimizer.step()`` with its numbers and its state of now, which stay as they are.
 
     Args:
         optimizer: one that ``require_unrollable`` lets pass.

@@ -47,7 +47,7 @@ class Group(nn.Module):
 
     @staticmethod
     def kind(place: Place) -> object:
-        """What the places of a group have in common; None: a place that belongs to none, here any."""
+        """Return the key that the places of a group have in common; None: a place that belongs to none, here any."""
         return None
 
 
@@ -106,7 +106,7 @@ class Inputs(Group):
         return None if place.is_layer else (len(place.choice.candidates), place.choice.n_chosen)
 
     def shares(self, weights: Tensor) -> Tensor:
-        """What part each anchor has in what is read next ``[B, G, n]``."""
+        """Return the part of each anchor in the input that is read next ``[B, G, n]``."""
         chosen = self.chosen(weights)
         shares: Tensor = chosen / self.first.divisor(chosen.sum(2, keepdim=True))
         return shares

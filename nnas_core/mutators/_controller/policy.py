@@ -32,7 +32,7 @@ INITIAL = 0.1
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What the policy says about architectures; all ``[B]`` and differentiable.
+    """The policy's judgement of architectures; all ``[B]`` and differentiable.
 
     Attributes:
         log_probability: of the architecture. That of an InputChoice is the logarithm of the chosen *set's*

@@ -48,12 +48,12 @@ class Place:
 
     @property
     def is_layer(self) -> bool:
-        """Whether it is a LayerChoice."""
+        """True for a LayerChoice."""
         return self.choice.kind == "layer_choice"
 
     @property
     def is_any(self) -> bool:
-        """Whether any number of inputs can be taken."""
+        """True if any number of inputs can be taken."""
         return self.choice.n_chosen is None
 
     def divisor(self, chosen: Any) -> Any:

@@ -247,7 +247,7 @@ class TunerConformance:
         """In a fresh tuner, with failures, one and four trials at a time: a resumed study repeats its calls."""
         for name in ("large", _SMALL):
             space = SearchSpace.from_json(SPACES[name])
-            for at_a_time, failing in ((1, 0), (1, 4), (4, 0), (4, 3)):
+            for at_a_time, failing in ((1, 4), (4, 0), (4, 3)):  # one at a time without failures: equal seeds
                 proposed, calls = self.run(self.make(SPACES[name]), space, at_a_time=at_a_time, failing=failing)
                 again = self.make(SPACES[name])
                 for what, number, value in calls:

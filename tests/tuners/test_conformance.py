@@ -12,12 +12,13 @@ from nnas_core.testing import TunerConformance
 
 # What differs from one algorithm to the next: arguments with which a few trials suffice, since learning costs time.
 _SPECIAL: dict[str, dict[str, Any]] = {
-    "bayes": {"arguments": {"num_init": 5}, "trials": 12},
-    "cmaes": {"trials": 20},
-    "gp": {"arguments": {"n_startup_trials": 4}, "trials": 6, "pytestmark": pytest.mark.slow},
-    "ppo": {"arguments": {"hidden_size": 16, "embedding_size": 8}, "trials": 20},
-    "nsga2": {"arguments": {"population_size": 8}, "trials": 20},
-    "tpe": {"trials": 20},
+    "bananas": {"arguments": {"num_candidates": 60, "epochs": 20}, "trials": 20},
+    "bayes": {"arguments": {"num_init": 4}, "trials": 9},
+    "cmaes": {"arguments": {"popsize": 5}, "trials": 12},
+    "gp": {"arguments": {"n_startup_trials": 3}, "trials": 4, "pytestmark": pytest.mark.slow},
+    "ppo": {"arguments": {"hidden_size": 8, "embedding_size": 4, "trials_per_update": 4}, "trials": 12},
+    "nsga2": {"arguments": {"population_size": 6}, "trials": 14},
+    "tpe": {"arguments": {"n_startup_trials": 5}, "trials": 12},
 }
 
 for _name in registry.entries("tuners"):
@@ -39,5 +40,5 @@ class TestNsga2WithObjectives(TunerConformance):
     """Several objectives are served."""
 
     tuner = registry.find("tuners", "nsga2")
-    arguments: ClassVar[Mapping[str, Any]] = {"objectives": {"parameters": "minimize"}, "population_size": 8}
-    trials = 20
+    arguments: ClassVar[Mapping[str, Any]] = {"objectives": {"parameters": "minimize"}, "population_size": 6}
+    trials = 14

@@ -10,7 +10,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ __all__ = ["AddedCosts", "BoundedDraw", "Interval", "MeasuredCosts", "Population
 
 Interval = tuple[float, float]
 """Lowest and highest cost, both allowed; infinite where there is no limit."""
+
+Drawn: TypeAlias = Any
+"""Architectures as one kind of population holds them: something that has a length and can be indexed."""
 
 _UNITS = {"flops": "FLOPs", "params": "parameters"}
 
@@ -60,15 +63,15 @@ class Population(ABC):
         self.choices = choices
 
     @abstractmethod
-    def at(self, numbers: NDArray[np.int64]) -> Any:
+    def at(self, numbers: NDArray[np.int64]) -> Drawn:
         """The architectures of numbers below ``size``, as something that has a length and can be indexed."""
 
     @abstractmethod
-    def draw(self, count: int, generator: torch.Generator | None) -> Any:
+    def draw(self, count: int, generator: torch.Generator | None) -> Drawn:
         """``count`` architectures, each equally likely."""
 
     @abstractmethod
-    def costs(self, name: str, drawn: Any, which: NDArray[np.int64]) -> NDArray[np.int64]:
+    def costs(self, name: str, drawn: Drawn, which: NDArray[np.int64]) -> NDArray[np.int64]:
         """The costs of those of ``drawn`` that ``which`` names."""
 
     @abstractmethod
@@ -105,7 +108,7 @@ class AddedCosts(Population):
         drawn = torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu")
         return (drawn.numpy() * self._sizes).astype(np.int64)
 
-    def costs(self, name: str, drawn: Any, which: NDArray[np.int64]) -> NDArray[np.int64]:
+    def costs(self, name: str, drawn: Drawn, which: NDArray[np.int64]) -> NDArray[np.int64]:
         return self._tables[name].of_many(drawn[which])
 
     def limits(self, name: str) -> tuple[int, int]:
@@ -146,7 +149,7 @@ class MeasuredCosts(Population):
     def draw(self, count: int, generator: torch.Generator | None) -> list[dict[str, Decision]]:
         return [{key: _uniform(choice, generator) for key, choice in self.choices.items()} for _ in range(count)]
 
-    def costs(self, name: str, drawn: Any, which: NDArray[np.int64]) -> NDArray[np.int64]:
+    def costs(self, name: str, drawn: Drawn, which: NDArray[np.int64]) -> NDArray[np.int64]:
         cost = self._params.of if name == "params" else self._flops
         return np.array([cost(drawn[index]) for index in which.tolist()], dtype=np.int64)
 
@@ -245,7 +248,7 @@ class BoundedDraw:
             costs.append(self._costs(drawn))
         return np.concatenate(costs)
 
-    def _costs(self, drawn: Any) -> NDArray[np.float64]:
+    def _costs(self, drawn: Drawn) -> NDArray[np.float64]:
         """Return the costs that the bins divide, nan outside the bounds; parameters first: they are known at once."""
         costs = np.zeros(len(drawn))
         for name in sorted(self._bounds, reverse=True):

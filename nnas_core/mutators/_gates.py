@@ -39,7 +39,7 @@ class Call:
     """
 
     def __init__(
-        self, mutable: LayerChoice, args: Sequence[Any], kwargs: Mapping[str, Any], device: torch.device
+        self, mutable: LayerChoice, args: Sequence[object], kwargs: Mapping[str, object], device: torch.device
     ) -> None:
         values = [*args, *kwargs.values()]
         self.mutable = mutable

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -83,7 +82,7 @@ class Mixture:
         """``run``, which returns the weights of its candidates too."""
         weights, index, count = self.weights, row.index, row.count
 
-        def run_with_mask(*args: object, **kwargs: object) -> tuple[Any, Tensor]:
+        def run_with_mask(*args: object, **kwargs: object) -> tuple[object, Tensor]:
             return run(*args, **kwargs), weights[index][:count]
 
         return run_with_mask

@@ -24,7 +24,8 @@ from nnas_core.mutators.darts import DartsMutator, DartsTrainer
 from nnas_core.plugins.arguments import check_range
 from nnas_core.training.bilevel import warmup_of
 from nnas_core.training.memory_format import laid_out_as, match_layouts
-from nnas_core.training.trainer import differentiating, optimizer_state
+from nnas_core.training.task import Batch
+from nnas_core.training.trainer import State, differentiating, optimizer_state
 
 __all__ = ["CdartsMutator", "CdartsTrainer"]
 
@@ -97,7 +98,7 @@ class CdartsTrainer(DartsTrainer):
         self.evaluation_mutator.decide({key: tuple(decision) for key, decision in derived.items()})
         self.evaluation.train()
 
-    def batches_of(self, epoch: int) -> Iterator[Any]:
+    def batches_of(self, epoch: int) -> Iterator[Batch]:
         """Give the rest of one pass over the training data, or of two."""
         if epoch >= self.warmup and self.first_pass == 0:
             yield from super().batches_of(epoch)
@@ -105,7 +106,7 @@ class CdartsTrainer(DartsTrainer):
             self._epoch_start = random_state.capture()  # the second pass begins here
         yield from self.batches_after(epoch, self.batch - self.first_pass)
 
-    def train_batch(self, batch: Any) -> None:
+    def train_batch(self, batch: Batch) -> None:
         """A step of the evaluation network in the first pass, of all in the second; of weights in the warm-up."""
         if self.epoch < self.warmup:
             self.weight_step(batch)
@@ -116,7 +117,7 @@ class CdartsTrainer(DartsTrainer):
 
     # ---- steps
 
-    def evaluation_step(self, batch: Any) -> None:
+    def evaluation_step(self, batch: Batch) -> None:
         """One update of the evaluation network's weights on a training batch.
 
         Raises:
@@ -129,7 +130,7 @@ class CdartsTrainer(DartsTrainer):
         with differentiating():
             self._update_evaluation(torch.autograd.grad(loss, self.evaluation_weights, allow_unused=True))
 
-    def architecture_step(self, batch: Any, held_out: Any) -> None:
+    def architecture_step(self, batch: Batch, held_out: Batch) -> None:
         """One update of the logits and of the evaluation network's weights on held-out data.
 
         Raises:
@@ -147,7 +148,7 @@ class CdartsTrainer(DartsTrainer):
         self._update_evaluation(gradients[count:])
         self.update_architecture(gradients[:count])
 
-    def joint_losses(self, batch: Any) -> dict[str, Tensor]:
+    def joint_losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of the joint loss: ``search``, ``evaluation``, ``interaction``, ``regularization``.
 
         With the loss ``L`` of the task, the losses of both networks are ``L / loss_alpha``, the interaction is
@@ -185,7 +186,7 @@ class CdartsTrainer(DartsTrainer):
 
     # ---- going on later
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         own = {
             "model": dict(self.evaluation.state_dict()),
             **optimizer_state(self.evaluation_optimizer, self.evaluation_scheduler),

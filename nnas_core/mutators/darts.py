@@ -6,7 +6,7 @@ Source: Liu, Simonyan, Yang, "DARTS: Differentiable Architecture Search", arXiv:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn as nn
@@ -19,7 +19,8 @@ from nnas_core.mutables.plans import hard_mask
 from nnas_core.mutables.untouched import own_buffers
 from nnas_core.mutators._relaxation import RelaxedMutator
 from nnas_core.training.bilevel import BilevelTrainer
-from nnas_core.training.trainer import differentiating
+from nnas_core.training.task import Batch
+from nnas_core.training.trainer import State, differentiating
 from nnas_core.training.unrolling import (
     VirtualStep,
     frozen,
@@ -72,7 +73,7 @@ class DartsTrainer(BilevelTrainer):
     def _order(self) -> int:
         return getattr(self.searching, "order", 1)  # this loop trains other mutators too
 
-    def architecture_gradients(self, batch: Any, held_out: Any) -> Sequence[Tensor | None]:
+    def architecture_gradients(self, batch: Batch, held_out: Batch) -> Sequence[Tensor | None]:
         """The gradient of the held-out loss in ``architecture_parameters``, of the mutator's order.
 
         Raises:
@@ -85,7 +86,7 @@ class DartsTrainer(BilevelTrainer):
             return self._unrolled_gradients(batch, held_out, renew_buffers)
 
     def _unrolled_gradients(
-        self, batch: Any, held_out: Any, renew_buffers: Callable[[], None]
+        self, batch: Batch, held_out: Batch, renew_buffers: Callable[[], None]
     ) -> Sequence[Tensor | None]:
         exact = self.searching.hypergradient == "exact"
         before = {} if exact else random_state.capture_all(self.generators)
@@ -101,7 +102,7 @@ class DartsTrainer(BilevelTrainer):
                 further = self._difference(batch, pulled, before, renew_buffers)
         return [_added(*pair) for pair in zip(direct, further, strict=True)]
 
-    def _weight_gradients(self, batch: Any, twice: bool) -> dict[Tensor, Tensor]:
+    def _weight_gradients(self, batch: Batch, twice: bool) -> dict[Tensor, Tensor]:
         """The gradient of the training loss in each weight that it depends on; ``twice``: differentiable."""
         network = self.network
         if twice:
@@ -119,7 +120,7 @@ class DartsTrainer(BilevelTrainer):
         return {weight: gradient for weight, gradient in zip(weights, found, strict=True) if gradient is not None}
 
     def _held_out_gradients(
-        self, step: VirtualStep, held_out: Any
+        self, step: VirtualStep, held_out: Batch
     ) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
         """The gradients of the held-out loss after a virtual step, in the architecture and in the weights."""
         with holding(step.weights, step.moved):
@@ -151,9 +152,9 @@ class DartsTrainer(BilevelTrainer):
 
     def _difference(
         self,
-        batch: Any,
+        batch: Batch,
         pulled: Mapping[Tensor, Tensor],
-        random_states: Mapping[str, Any],
+        random_states: State,
         renew_buffers: Callable[[], None],
     ) -> Sequence[Tensor | None]:
         weights, directions = list(pulled), list(pulled.values())
@@ -261,7 +262,7 @@ class DartsMutator(RelaxedMutator):
         """``softmax(logits)`` ``[K, W]``, the weight that stands for no candidate included."""
         return self.logits.masked_fill(~self.valid, -torch.inf).softmax(dim=1)
 
-    def sample_final(self) -> Mapping[str, Any]:
+    def sample_final(self) -> Mapping[str, Tensor]:
         """The strongest candidates, and the inputs from the strongest LayerChoices."""
         with torch.no_grad():
             weights = self.relaxed().masked_fill(~self.valid, -1.0).tolist()

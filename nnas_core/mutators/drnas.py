@@ -18,6 +18,7 @@ from nnas_core.mutables.choices import LayerChoice
 from nnas_core.mutators._relaxation import RelaxedMutator
 from nnas_core.plugins.arguments import check_range
 from nnas_core.training.bilevel import BilevelTrainer, warmup_of
+from nnas_core.training.task import Batch
 
 __all__ = ["DrnasMutator", "DrnasTrainer"]
 
@@ -59,7 +60,7 @@ class DrnasTrainer(BilevelTrainer):
         if epoch == self.second_stage:
             self.searching.prune()
 
-    def train_batch(self, batch: Any) -> None:
+    def train_batch(self, batch: Batch) -> None:
         """In the warm-up of a stage one step of the weights, later one of the concentrations before it."""
         begun = self.second_stage if self.epoch >= self.second_stage else 0
         if self.epoch - begun < self.warmup:
@@ -67,7 +68,7 @@ class DrnasTrainer(BilevelTrainer):
         else:
             super().train_batch(batch)
 
-    def architecture_gradients(self, batch: Any, held_out: Any) -> Sequence[Tensor | None]:
+    def architecture_gradients(self, batch: Batch, held_out: Batch) -> Sequence[Tensor | None]:
         """The gradient of the held-out loss, and of the divergence with ``regularizer="kl"``."""
         mutator = self.searching
         mutator.reset()
@@ -199,7 +200,7 @@ class DrnasMutator(RelaxedMutator):
         self.pruned = True
         self.reblend()
 
-    def get_extra_state(self) -> dict[str, Any]:
+    def get_extra_state(self) -> dict[str, object]:
         """The stage: true once the second has begun."""
         return {"pruned": self.pruned}
 

@@ -23,6 +23,7 @@ from nnas_core.mutables.mutator import Mutator
 from nnas_core.mutators._controller.policy import Controller, Evaluated
 from nnas_core.space.choice import Decision
 from nnas_core.training.bilevel import BilevelTrainer
+from nnas_core.training.task import Batch
 
 __all__ = ["EnasMutator", "EnasTrainer"]
 
@@ -53,7 +54,7 @@ class EnasTrainer(BilevelTrainer):
             )
         return self.mutator
 
-    def train_batch(self, batch: Any) -> None:
+    def train_batch(self, batch: Batch) -> None:
         """One step of the weights, and the steps of the controller that are due then."""
         self.weight_step(batch)
         for _ in range(self.steps_due()):
@@ -280,7 +281,7 @@ class EnasMutator(Mutator):
         self.baseline = baseline
         return loss, evaluated
 
-    def get_extra_state(self) -> dict[str, Any]:
+    def get_extra_state(self) -> dict[str, object]:
         """The baseline."""
         return {"baseline": self.baseline}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn as nn
@@ -19,6 +19,7 @@ from nnas_core.mutables.choices import LayerChoice
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.plugins.arguments import check_range
 from nnas_core.space.choice import Choice, Decision
+from nnas_core.training.task import Batch
 from nnas_core.training.trainer import Trainer
 
 __all__ = ["FairnasMutator", "FairnasTrainer"]
@@ -47,7 +48,7 @@ class FairnasTrainer(Trainer):
             )
         return self.mutator
 
-    def weight_step(self, batch: Any) -> None:
+    def weight_step(self, batch: Batch) -> None:
         """The gradients of a round of paths, accumulated, and one update of the weights."""
         mutator = self.searching
         mutator.start_round()

@@ -19,6 +19,7 @@ from nnas_core.mutators._gumbel import GumbelMutator
 from nnas_core.plugins.arguments import check_range
 from nnas_core.space.latency_table import read_latencies
 from nnas_core.training.bilevel import BilevelTrainer, warmup_of
+from nnas_core.training.task import Batch
 
 __all__ = ["FbnetMutator", "FbnetTrainer"]
 
@@ -51,14 +52,14 @@ class FbnetTrainer(BilevelTrainer):
             )
         return mutator
 
-    def train_batch(self, batch: Any) -> None:
+    def train_batch(self, batch: Batch) -> None:
         """In the warm-up one step of the weights, later one of the architecture before it."""
         if self.epoch < self.warmup:
             self.weight_step(batch)
         else:
             super().train_batch(batch)
 
-    def architecture_gradients(self, batch: Any, held_out: Any) -> Sequence[Tensor | None]:
+    def architecture_gradients(self, batch: Batch, held_out: Batch) -> Sequence[Tensor | None]:
         """The gradient of ``loss * alpha * log(latency)^beta`` on held-out data.
 
         Raises:
@@ -145,7 +146,7 @@ class FbnetMutator(GumbelMutator):
         self.register_buffer("costs", costs.to(self.valid.device, self.logits.dtype), persistent=False)
         self._require_logarithm(costs, latency_table)
 
-    def _require_logarithm(self, costs: Tensor, table: str | Mapping[str, Any]) -> None:
+    def _require_logarithm(self, costs: Tensor, table: str | Mapping[str, object]) -> None:
         fastest = sum((row.n_chosen or 0) * float(costs[row.index, : row.count].min()) for row in self.rows)
         if fastest <= 1:
             raise InputError(
@@ -183,7 +184,7 @@ class FbnetMutator(GumbelMutator):
                 total = total + (_inclusion(self.logits[row.index, : row.count], int(row.n_chosen or 0)) * own).sum()
         return total
 
-    def get_extra_state(self) -> dict[str, Any]:
+    def get_extra_state(self) -> dict[str, object]:
         """The latencies, for runs that are gone on with."""
         return {"latencies": {key: dict(row) for key, row in self.latencies.items()}}
 

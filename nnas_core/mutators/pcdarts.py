@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn as nn
@@ -21,6 +21,7 @@ from nnas_core.mutables.plans import hard_mask
 from nnas_core.mutators.darts import DartsMutator, DartsTrainer
 from nnas_core.plugins.arguments import check_range
 from nnas_core.training.bilevel import warmup_of
+from nnas_core.training.task import Batch
 
 __all__ = ["PcdartsMutator", "PcdartsTrainer", "shuffle_channels"]
 
@@ -46,7 +47,7 @@ class PcdartsTrainer(DartsTrainer):
             )
         self.warmup = warmup_of(mutator.warmup_epochs, _PAPER_WARMUP, self.epochs)
 
-    def train_batch(self, batch: Any) -> None:
+    def train_batch(self, batch: Batch) -> None:
         """In the warm-up one step of the weights, later one of the architecture before it."""
         if self.epoch < self.warmup:
             self.weight_step(batch)
@@ -138,7 +139,7 @@ class PcdartsMutator(DartsMutator):
 
     # ---- edges
 
-    def sample_final(self) -> Mapping[str, Any]:
+    def sample_final(self) -> Mapping[str, Tensor]:
         """The strongest candidates, and the inputs with the largest product of edge weight and candidate's weight."""
         final = dict(super().sample_final())
         with torch.no_grad():
@@ -166,7 +167,7 @@ class PcdartsMutator(DartsMutator):
             f" whole=[{choice.key!r}], or give k=1"
         )
 
-        def run_partially(x: Any, *args: object, **kwargs: object) -> Tensor | None:
+        def run_partially(x: object, *args: object, **kwargs: object) -> Tensor | None:
             if not isinstance(x, Tensor) or x.dim() < 2 or x.shape[1] % k:
                 given = f"shape {list(x.shape)}" if isinstance(x, Tensor) else f"type {type(x).__name__}"
                 raise UserCodeError(

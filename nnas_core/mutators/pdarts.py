@@ -26,6 +26,8 @@ from nnas_core.mutators._skips import SkipConnections
 from nnas_core.mutators.darts import DartsMutator, DartsTrainer
 from nnas_core.plugins.arguments import check_range
 from nnas_core.training.bilevel import warmup_of
+from nnas_core.training.task import Batch
+from nnas_core.training.trainer import State
 
 __all__ = ["PdartsMutator", "PdartsTrainer"]
 
@@ -91,7 +93,7 @@ class PdartsTrainer(DartsTrainer):
         warmup = warmup_of(self.progressing.warmup_epochs, _PAPER_WARMUP, epochs)
         return epoch - stage * length, epochs, warmup
 
-    def _arguments(self, stage: int) -> dict[str, Any]:
+    def _arguments(self, stage: int) -> dict[str, object]:
         mutator = self.progressing
         return {} if mutator.depth_arg is None else {mutator.depth_arg: mutator.layers[stage]}
 
@@ -131,7 +133,7 @@ class PdartsTrainer(DartsTrainer):
             left = math.exp(-3 * (number - warmup) / (epochs - warmup))
         mutator.skip_rate = mutator.rate_of(self.stage_of(epoch)) * left
 
-    def train_batch(self, batch: Any) -> None:
+    def train_batch(self, batch: Batch) -> None:
         """In the warm-up of a stage one step of the weights, later one of the architecture before it."""
         number, _, warmup = self._place(self.epoch)
         if number < warmup:
@@ -141,7 +143,7 @@ class PdartsTrainer(DartsTrainer):
 
     # ---- going on later
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         return {**super().state_dict(), "stage": self.stage}
 
     def prepare_for(self, state: Mapping[str, Any]) -> None:
@@ -311,11 +313,11 @@ class PdartsMutator(DartsMutator):
 
         return soft_run(mutable, self.kept(row), mixture.weights_of(row), wrap)
 
-    def _run_skip(self, mutable: nn.Module, candidate: Forward, *args: object, **kwargs: object) -> Any:
+    def _run_skip(self, mutable: nn.Module, candidate: Forward, *args: object, **kwargs: object) -> object:
         output = candidate(*args, **kwargs)
         return F.dropout(output, self.skip_rate) if mutable.training and self.skip_rate else output
 
-    def sample_final(self) -> Mapping[str, Any]:
+    def sample_final(self) -> Mapping[str, Tensor]:
         """The strongest of the candidates that are left, and the inputs from them, within the limit of skips."""
         final = dict(super().sample_final())
         with torch.no_grad():
@@ -337,7 +339,7 @@ class PdartsMutator(DartsMutator):
                 taken.update(tag for tag, one in zip(mutable.choose_from, chosen, strict=True) if one)
         return {row.key: int(final[row.key].int().argmax()) for row in self.rows if row.key not in offered - taken}
 
-    def _choose(self, weights: Sequence[Sequence[float]], final: dict[str, Any]) -> None:
+    def _choose(self, weights: Sequence[Sequence[float]], final: dict[str, Tensor]) -> None:
         """Decide by ``weights`` ``[K][W]``: each LayerChoice first, then the inputs that come from the strongest."""
         strength = {}
         for row in self.rows:

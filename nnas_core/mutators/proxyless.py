@@ -7,7 +7,7 @@ arXiv:1812.00332 (section 3.2).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn as nn
@@ -26,6 +26,7 @@ from nnas_core.mutators._relaxation import RelaxedMutator
 from nnas_core.plugins.arguments import check_range
 from nnas_core.space.choice import Decision
 from nnas_core.training.bilevel import BilevelTrainer
+from nnas_core.training.task import Batch
 
 __all__ = ["ProxylessMutator", "ProxylessTrainer"]
 
@@ -66,7 +67,7 @@ class ProxylessTrainer(BilevelTrainer):
             )
         return mutator
 
-    def train_batch(self, batch: Any) -> None:
+    def train_batch(self, batch: Batch) -> None:
         """One step of the weights; in every ``every``-th batch after the warm-up, ``steps`` of the architecture."""
         self.weight_step(batch)
         searched = self.step - self.warmup_epochs * len(self.train_batches)
@@ -331,7 +332,7 @@ class ProxylessMutator(RelaxedMutator):
             return run
         gating, index, device = self._gating, row.index, self.binding.device
 
-        def run_with_mask(*args: object, **kwargs: object) -> tuple[Any, Tensor]:
+        def run_with_mask(*args: object, **kwargs: object) -> tuple[object, Tensor]:
             return run(*args, **kwargs), hard_mask(gating.gates.paths[index], len(mutable), device)
 
         return run_with_mask
@@ -346,7 +347,7 @@ class ProxylessMutator(RelaxedMutator):
         candidates, reduction, at_once = mutable.candidates, mutable.reduction, self.mode == "full"
         silent = {position for position, candidate in enumerate(candidates) if is_zero(candidate)}
 
-        def run(*args: object, **kwargs: object) -> Any:
+        def run(*args: object, **kwargs: object) -> object:
             gates = gating.gates
             (chosen,) = gates.paths[index]
             if not torch.is_grad_enabled():
@@ -361,7 +362,7 @@ class ProxylessMutator(RelaxedMutator):
     def _gated_places(self, mutable: InputChoice, index: int) -> Forward:
         gating, reduction = self._gating, mutable.reduction
 
-        def choose(inputs: Sequence[Tensor | None]) -> Any:
+        def choose(inputs: Sequence[Tensor | None]) -> object:
             gates = gating.gates
             outputs = [inputs[position] for position in gates.paths[index]]
             if torch.is_grad_enabled():
@@ -376,7 +377,7 @@ class ProxylessMutator(RelaxedMutator):
     def _gated_any(self, mutable: InputChoice, row: RelaxedRow) -> Forward:
         gating, index, reduction = self._gating, row.index, mutable.reduction
 
-        def choose(inputs: Sequence[Tensor | None]) -> Any:
+        def choose(inputs: Sequence[Tensor | None]) -> object:
             path, chances = gating.gates.paths[index], gating.gates.chances[index]
             output = reduce_hard([inputs[position] for position in path], reduction)  # type: ignore[misc]
             if output is None or not torch.is_grad_enabled():

@@ -6,7 +6,6 @@ Source: Xie, Zheng, Liu, Lin, "SNAS: Stochastic Neural Architecture Search", arX
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn as nn
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from nnas_core.mutators._gumbel import GumbelMutator
 from nnas_core.training.bilevel import BilevelTrainer
+from nnas_core.training.task import Batch
 
 __all__ = ["SnasMutator", "SnasTrainer"]
 
@@ -21,7 +21,7 @@ __all__ = ["SnasMutator", "SnasTrainer"]
 class SnasTrainer(BilevelTrainer):
     """Both gradients from one backward pass on training data (section 2.2), or, with ``bilevel``, DARTS's order."""
 
-    def train_batch(self, batch: Any) -> None:
+    def train_batch(self, batch: Batch) -> None:
         """One sample, one loss, one backward pass; both optimizers make a step."""
         if getattr(self.searching, "bilevel", False):  # another mutator may be trained by this loop too
             super().train_batch(batch)

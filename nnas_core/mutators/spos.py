@@ -22,7 +22,8 @@ from nnas_core.mutables.nested import changed, tensors
 from nnas_core.mutators._bounded import AddedCosts, BoundedDraw, Interval, MeasuredCosts, Population
 from nnas_core.mutators.random import RandomMutator
 from nnas_core.training.data import to_device
-from nnas_core.training.trainer import Trainer
+from nnas_core.training.task import Batch
+from nnas_core.training.trainer import State, Trainer
 
 __all__ = ["SposMutator", "SposTrainer"]
 
@@ -39,7 +40,7 @@ class SposTrainer(Trainer):
         super().__post_init__()
         self._sample: Any = None
 
-    def train_batch(self, batch: Any) -> None:
+    def train_batch(self, batch: Batch) -> None:
         if isinstance(self.mutator, SposMutator) and self.mutator.needs_costs:
             self._sample = self.one_sample(batch)
             self._measure()
@@ -49,7 +50,7 @@ class SposTrainer(Trainer):
         if isinstance(self.mutator, SposMutator):
             self.mutator.measure_costs(self.to_device(self._sample), forward=self.task.forward_batch)
 
-    def one_sample(self, batch: Any) -> Any:
+    def one_sample(self, batch: Batch) -> Any:
         """The first sample of a batch: the first row of every tensor that has as many rows as the first one.
 
         Raises:
@@ -64,7 +65,7 @@ class SposTrainer(Trainer):
             )
         return to_device(_first(batch, rows), torch.device("cpu"))
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         return {**super().state_dict(), "sample": self._sample if _is_plain(self._sample) else None}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -15,7 +15,8 @@ from nnas_core.errors import BindingError, UsageError, UserCodeError
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.training.data import Cycle
-from nnas_core.training.trainer import Trainer, differentiating
+from nnas_core.training.task import Batch, Output, Target
+from nnas_core.training.trainer import State, Trainer, differentiating
 
 __all__ = ["BilevelTrainer", "warmup_of"]
 
@@ -51,7 +52,7 @@ class BilevelTrainer(Trainer):
         groups = self.architecture_optimizer.param_groups
         self.architecture_parameters: list[Tensor] = [one for group in groups for one in group["params"]]
 
-    def another_model(self, arguments: Mapping[str, Any]) -> nn.Module:
+    def another_model(self, arguments: Mapping[str, object]) -> nn.Module:
         """The user's model once more, with new weights.
 
         Args:
@@ -77,12 +78,12 @@ class BilevelTrainer(Trainer):
             )
         return model
 
-    def train_batch(self, batch: Any) -> None:
+    def train_batch(self, batch: Batch) -> None:
         """One step of the architecture, one of the weights."""
         self.architecture_step(batch, self.to_device(next(self.held_out)))
         self.weight_step(batch)
 
-    def architecture_step(self, batch: Any, held_out: Any) -> None:
+    def architecture_step(self, batch: Batch, held_out: Batch) -> None:
         """One update of the architecture.
 
         Args:
@@ -91,7 +92,7 @@ class BilevelTrainer(Trainer):
         """
         self.update_architecture(self.architecture_gradients(batch, held_out))
 
-    def architecture_gradients(self, batch: Any, held_out: Any) -> Sequence[Tensor | None]:
+    def architecture_gradients(self, batch: Batch, held_out: Batch) -> Sequence[Tensor | None]:
         """The gradient of the held-out loss in ``architecture_parameters``, with the weights as they are."""
         with self.weights_at_rest():
             self.searching.reset()
@@ -139,12 +140,12 @@ class BilevelTrainer(Trainer):
         self.architecture_optimizer.step()
         self.architecture_optimizer.zero_grad()
 
-    def training_step(self, batch: Any) -> tuple[Tensor, Any, Any]:
+    def training_step(self, batch: Batch) -> tuple[Tensor, Output, Target]:
         with torch.no_grad():  # the weights' half needs no gradient of the architecture
             self.searching.reset()
         return self.loss_of(batch)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         own = {"optimizer": self.architecture_optimizer.state_dict(), "held_out": self.held_out.state_dict()}
         return {**super().state_dict(), "architecture": own}
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn as nn
@@ -23,7 +22,7 @@ from nnas_core.mutables.nested import tensors
 from nnas_core.space.architecture import Architecture
 from nnas_core.training.data import Batches, to_device
 from nnas_core.training.metrics import mean_metrics
-from nnas_core.training.task import Task
+from nnas_core.training.task import Batch, Task
 
 __all__ = ["Evaluation", "InheritedWeights", "first_metric", "measure", "require_finite"]
 
@@ -49,7 +48,7 @@ class Evaluation:
 def measure(
     model: nn.Module,
     task: Task,
-    batches: Iterator[Any],
+    batches: Iterator[Batch],
     device: torch.device,
     poll: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
@@ -105,7 +104,7 @@ class InheritedWeights:
         valid_batches: Batches,
         device: torch.device,
         recalibrate: int,
-        prepare: Callable[[Any], Any] | None = None,
+        prepare: Callable[[Batch], Batch] | None = None,
     ) -> None:
         self._mutator = mutator
         self._task = task
@@ -188,14 +187,14 @@ class _Kept:
     A model may change its input in place. Then the batches are loaded anew each time, as if they were never kept.
     """
 
-    def __init__(self, source: Batches, prepare: Callable[[Any], Any], limit: int | None) -> None:
+    def __init__(self, source: Batches, prepare: Callable[[Batch], Batch], limit: int | None) -> None:
         self._source = source
         self._prepare = prepare
         self._limit = limit
-        self._kept: list[tuple[Any, list[Tensor]]] | None = None
+        self._kept: list[tuple[Batch, list[Tensor]]] | None = None
         self._keeps = True
 
-    def batches(self) -> Iterator[Any]:
+    def batches(self) -> Iterator[Batch]:
         kept = self._kept
         for batch, parts in self._load() if kept is None else kept:
             versions = [part._version for part in parts]
@@ -203,9 +202,9 @@ class _Kept:
             if versions != [part._version for part in parts]:
                 self._keeps, self._kept = False, None
 
-    def _load(self) -> Iterator[tuple[Any, list[Tensor]]]:
+    def _load(self) -> Iterator[tuple[Batch, list[Tensor]]]:
         """The batches with the tensors in them; kept once all are loaded, if they are few and were not changed."""
-        loaded: list[tuple[Any, list[Tensor]]] = []
+        loaded: list[tuple[Batch, list[Tensor]]] = []
         size = 0
         for batch in itertools.islice(self._source.epoch(0), self._limit):
             prepared = self._prepare(batch)

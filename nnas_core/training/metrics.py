@@ -11,7 +11,7 @@ import torch
 from nnas_core.errors import UserCodeError
 from nnas_core.mutables.base import Forward
 from nnas_core.training.data import batch_size_of
-from nnas_core.training.task import Task
+from nnas_core.training.task import Batch, Task
 
 __all__ = ["Averages", "EpochRecord", "mean_metrics"]
 
@@ -69,7 +69,7 @@ class EpochRecord:
 def mean_metrics(
     model: Forward,
     task: Task,
-    batches: Iterator[Any],
+    batches: Iterator[Batch],
     before_batch: Callable[[], None],
 ) -> dict[str, float]:
     """Mean loss and metrics over samples, in the mode that the model is in.

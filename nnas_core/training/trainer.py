@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -23,9 +23,12 @@ from nnas_core.mutables.nested import changed
 from nnas_core.training.data import Batches, batch_size_of, to_device, to_float64
 from nnas_core.training.memory_format import match_layouts
 from nnas_core.training.metrics import Averages, EpochRecord, mean_metrics
-from nnas_core.training.task import Task
+from nnas_core.training.task import Batch, Output, Target, Task
 
-__all__ = ["Callback", "Trainer", "differentiating", "optimizer_state"]
+__all__ = ["Callback", "State", "Trainer", "differentiating", "optimizer_state"]
+
+State: TypeAlias = dict[str, Any]
+"""Tensors and plain data by name, as a checkpoint holds them."""
 
 
 class Callback:
@@ -106,13 +109,13 @@ class Trainer:
     callbacks: Sequence[Callback] = ()
     generators: Mapping[str, torch.Generator] = field(default_factory=dict)
     architecture_batches: Batches | None = None
-    rebuild: Callable[[Mapping[str, Any]], nn.Module] | None = None
+    rebuild: Callable[[Mapping[str, object]], nn.Module] | None = None
     precision: str = "float32"
     accelerate: Callable[[nn.Module, Mutator | None], Forward] | None = None
 
     def __post_init__(self) -> None:
         self.network = self.accelerated()
-        self.model_arguments: dict[str, Any] = {}
+        self.model_arguments: dict[str, object] = {}
         self.epoch = 0  # of the step to come
         self.batch = 0  # of that epoch, already consumed
         self.step = 0  # in all
@@ -121,9 +124,9 @@ class Trainer:
         self._averages = Averages()
         self._samples = 0
         self._elapsed = 0.0
-        self._epoch_start: dict[str, Any] = {}
+        self._epoch_start: State = {}
         # While it validates, the random states from before it: an interrupted validation is done again.
-        self._before_validation: dict[str, Any] | None = None
+        self._before_validation: State | None = None
         for callback in self.callbacks:
             callback.build(self.model, self.mutator, self)
 
@@ -199,11 +202,11 @@ class Trainer:
             done = self.step / self.total_steps if self.total_steps else self.epoch / self.epochs
             self.mutator.progress = min(1.0, done)
 
-    def batches_of(self, epoch: int) -> Iterator[Any]:
+    def batches_of(self, epoch: int) -> Iterator[Batch]:
         """The training batches that are left of an epoch."""
         return self.batches_after(epoch, self.batch)
 
-    def batches_after(self, epoch: int, consumed: int) -> Iterator[Any]:
+    def batches_after(self, epoch: int, consumed: int) -> Iterator[Batch]:
         """The training batches of an epoch without the first ``consumed``."""
         if consumed == 0 or self.train_batches.can_skip:
             return self.train_batches.epoch(epoch, consumed)
@@ -216,16 +219,16 @@ class Trainer:
         random_state.restore(now)
         return batches
 
-    def to_device(self, batch: Any) -> Any:
+    def to_device(self, batch: Batch) -> Batch:
         """A batch where, and in the precision in which, the model is."""
         batch = to_device(batch, self.device)
         return to_float64(batch) if self.precision == "float64" else batch
 
-    def train_batch(self, batch: Any) -> None:
+    def train_batch(self, batch: Batch) -> None:
         """Everything that one training batch brings about: here, one step of the weights."""
         self.weight_step(batch)
 
-    def weight_step(self, batch: Any) -> None:
+    def weight_step(self, batch: Batch) -> None:
         """One update of the weights."""
         self.optimizer.zero_grad()
         loss, output, target = self.training_step(batch)
@@ -233,7 +236,7 @@ class Trainer:
         self.update_weights()
         self.record(loss, output, target)
 
-    def training_step(self, batch: Any) -> tuple[Tensor, Any, Any]:
+    def training_step(self, batch: Batch) -> tuple[Tensor, Output, Target]:
         """Decide an architecture and compute its loss on one batch.
 
         Returns:
@@ -243,13 +246,13 @@ class Trainer:
             self.mutator.reset()
         return self.loss_of(batch)
 
-    def loss_of(self, batch: Any) -> tuple[Tensor, Any, Any]:
+    def loss_of(self, batch: Batch) -> tuple[Tensor, Output, Target]:
         """The loss of a batch with the architecture of now; the output and the target."""
         with self.autocast():
             output, target = self.task.forward_batch(self.network, batch)  # type: ignore[arg-type]
             return self.task.loss(output, target), output, target
 
-    def autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[object]:
         """The context of forward passes in the precision asked for."""
         if self.precision == "bfloat16":
             return torch.autocast(self.device.type, torch.bfloat16)
@@ -287,7 +290,7 @@ class Trainer:
         if self.scheduler is not None:
             self.scheduler.step()
 
-    def record(self, loss: Tensor, output: Any, target: Any) -> None:
+    def record(self, loss: Tensor, output: Output, target: Target) -> None:
         """Count a batch in the means of this epoch."""
         count = batch_size_of(target)
         with torch.no_grad():
@@ -315,7 +318,7 @@ class Trainer:
 
     # ---- going on later
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Everything that decides the next step, as tensors and plain data."""
         return {
             "model": dict(self.model.state_dict()),
@@ -371,20 +374,18 @@ def differentiating(
         raise UserCodeError(f"{what}: {str(error).splitlines()[0]}", hint=hint) from error
 
 
-def optimizer_state(
-    optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler | None
-) -> dict[str, Any]:
+def optimizer_state(optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler | None) -> State:
     """Of both, under ``optimizer`` and ``scheduler``: tensors and plain data."""
     schedule = _plain(_without_numpy(scheduler.state_dict())) if scheduler is not None else {}
     return {"optimizer": _without_numpy(optimizer.state_dict()), "scheduler": schedule}
 
 
-def _without_numpy(state: dict[str, Any]) -> dict[str, Any]:
+def _without_numpy(state: State) -> State:
     """Numbers of numpy, which a schedule may well compute, as Python's own: no checkpoint may hold the others."""
     return changed(state, lambda one: one.item() if isinstance(one, np.generic) else one)
 
 
-def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(state: State) -> State:
     """A scheduler's state without bound methods and the like, which no checkpoint may hold."""
     allowed: tuple[type, ...] = (str, int, float, bool, type(None), list, dict, Tensor)
     return {name: value for name, value in state.items() if isinstance(value, allowed)}

@@ -379,8 +379,7 @@ def _through_a_file(state: Mapping[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "checkpoint.pt")
         write_checkpoint(path, header, {"state": dict(state)})
-        loaded: dict[str, Any] = read_checkpoint(path)["state"]
-    return loaded
+        return read_checkpoint(path)["state"]
 
 
 def _differences(one: object, other: object, path: str) -> Iterator[str]:

@@ -21,7 +21,14 @@ from nnas_core.mutables.cost import CostTable, FlopMeter
 from nnas_core.random_state import torch_generator
 from nnas_core.space.choice import Choice, Decision
 
-__all__ = ["AddedCosts", "BoundedDraw", "Interval", "MeasuredCosts", "Population"]
+__all__ = [
+    "AddedCosts",
+    "BoundedDraw",
+    "Drawn",
+    "Interval",
+    "MeasuredCosts",
+    "Population",
+]
 
 Interval = tuple[float, float]
 """Lowest and highest cost, both allowed; infinite where there is no limit."""

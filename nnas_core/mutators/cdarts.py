@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nnas_core import random_state
-from nnas_core.errors import BindingError, UsageError, UserCodeError
+from nnas_core.errors import UsageError, UserCodeError
 from nnas_core.mutables.choices import LayerChoice
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.mutables.untouched import own_buffers
@@ -24,8 +24,9 @@ from nnas_core.mutators.darts import DartsMutator, DartsTrainer
 from nnas_core.plugins.arguments import check_range
 from nnas_core.training.bilevel import warmup_of
 from nnas_core.training.memory_format import laid_out_as, match_layouts
+from nnas_core.training.optimizers import State, optimizer_state
 from nnas_core.training.task import Batch
-from nnas_core.training.trainer import State, differentiating, optimizer_state
+from nnas_core.training.trainer import differentiating
 
 __all__ = ["CdartsMutator", "CdartsTrainer"]
 
@@ -54,13 +55,7 @@ class CdartsTrainer(DartsTrainer):
     """
 
     def __post_init__(self) -> None:
-        mutator = self.mutator
-        if not isinstance(mutator, CdartsMutator):
-            raise BindingError(
-                f"CdartsTrainer takes its losses from a CdartsMutator, not from a {type(mutator).__name__}",
-                hint="use the mutator cdarts, or another trainer",
-            )
-        self.cyclic = mutator
+        mutator = self.cyclic = self.mutator_of(CdartsMutator)
         given = mutator.warmup_epochs
         if given is None:
             given = min(math.ceil(_WARMUP * self.epochs), self.epochs - 1)

@@ -13,7 +13,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from nnas_core.errors import BindingError, UsageError
+from nnas_core.errors import UsageError
 from nnas_core.mutables.choices import LayerChoice
 from nnas_core.mutators._relaxation import RelaxedMutator
 from nnas_core.plugins.arguments import check_range
@@ -47,13 +47,7 @@ class DrnasTrainer(BilevelTrainer):
     @property
     def searching(self) -> DrnasMutator:
         """The mutator, whose options this loop reads."""
-        mutator = super().searching
-        if not isinstance(mutator, DrnasMutator):
-            raise BindingError(
-                f"DrnasTrainer regularises a DrnasMutator, not a {type(mutator).__name__}",
-                hint="use the mutator drnas, or another trainer",
-            )
-        return mutator
+        return self.mutator_of(DrnasMutator)
 
     def start_epoch(self, epoch: int) -> None:
         """Prune where the second stage begins."""

@@ -47,12 +47,7 @@ class EnasTrainer(BilevelTrainer):
         Raises:
             BindingError: it has no controller.
         """
-        if not isinstance(self.mutator, EnasMutator):
-            raise BindingError(
-                f"{type(self).__name__} trains the controller of an EnasMutator, not a {type(self.mutator).__name__}",
-                hint="use the mutator enas, or derive the mutator from EnasMutator",
-            )
-        return self.mutator
+        return self.mutator_of(EnasMutator)
 
     def train_batch(self, batch: Batch) -> None:
         """One step of the weights, and the steps of the controller that are due then."""
@@ -292,4 +287,4 @@ class EnasMutator(Mutator):
 
 def _require(holds: bool, name: str, value: object, expected: str) -> None:
     if not holds:
-        raise UsageError(f"{name} is {value!r}, it must be {expected}", hint="see `nnas list mutators --verbose`")
+        raise UsageError(f"{name} is {value!r}, it must be {expected}", hint="see `nnas list mutators`")

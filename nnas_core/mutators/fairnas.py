@@ -41,12 +41,7 @@ class FairnasTrainer(Trainer):
     @property
     def searching(self) -> FairnasMutator:
         """The mutator, whose rounds this loop trains."""
-        if not isinstance(self.mutator, FairnasMutator):
-            raise BindingError(
-                f"FairnasTrainer needs a FairnasMutator, not a {type(self.mutator).__name__}",
-                hint="use the trainer of that mutator, or Trainer",
-            )
-        return self.mutator
+        return self.mutator_of(FairnasMutator)
 
     def weight_step(self, batch: Batch) -> None:
         """The gradients of a round of paths, accumulated, and one update of the weights."""

@@ -14,7 +14,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from nnas_core.errors import BindingError, InputError, UsageError, UserCodeError
+from nnas_core.errors import InputError, UsageError, UserCodeError
 from nnas_core.mutators._gumbel import GumbelMutator
 from nnas_core.plugins.arguments import check_range
 from nnas_core.space.latency_table import read_latencies
@@ -44,13 +44,7 @@ class FbnetTrainer(BilevelTrainer):
     @property
     def searching(self) -> FbnetMutator:
         """The mutator, whose options this loop reads."""
-        mutator = super().searching
-        if not isinstance(mutator, FbnetMutator):
-            raise BindingError(
-                f"FbnetTrainer needs the latencies of an FbnetMutator, not a {type(mutator).__name__}",
-                hint="use the mutator fbnet, or another trainer",
-            )
-        return mutator
+        return self.mutator_of(FbnetMutator)
 
     def train_batch(self, batch: Batch) -> None:
         """In the warm-up one step of the weights, later one of the architecture before it."""

@@ -14,7 +14,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from nnas_core.errors import BindingError, UsageError, UserCodeError
+from nnas_core.errors import UsageError, UserCodeError
 from nnas_core.mutables.base import Forward
 from nnas_core.mutables.choices import AnyChoice, InputChoice, LayerChoice
 from nnas_core.mutables.plans import hard_mask
@@ -39,12 +39,7 @@ class PcdartsTrainer(DartsTrainer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        mutator = self.searching
-        if not isinstance(mutator, PcdartsMutator):
-            raise BindingError(
-                f"PcdartsTrainer takes its warm-up from a PcdartsMutator, not from a {type(mutator).__name__}",
-                hint="use the mutator pcdarts, or another trainer",
-            )
+        mutator = self.mutator_of(PcdartsMutator)
         self.warmup = warmup_of(mutator.warmup_epochs, _PAPER_WARMUP, self.epochs)
 
     def train_batch(self, batch: Batch) -> None:

@@ -17,7 +17,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from nnas_core.errors import BindingError, UsageError
+from nnas_core.errors import UsageError
 from nnas_core.mutables.base import Forward
 from nnas_core.mutables.choices import AnyChoice, InputChoice
 from nnas_core.mutables.plans import hard_mask, soft_run
@@ -26,8 +26,8 @@ from nnas_core.mutators._skips import SkipConnections
 from nnas_core.mutators.darts import DartsMutator, DartsTrainer
 from nnas_core.plugins.arguments import check_range
 from nnas_core.training.bilevel import warmup_of
+from nnas_core.training.optimizers import State
 from nnas_core.training.task import Batch
-from nnas_core.training.trainer import State
 
 __all__ = ["PdartsMutator", "PdartsTrainer"]
 
@@ -51,12 +51,7 @@ class PdartsTrainer(DartsTrainer):
     """
 
     def __post_init__(self) -> None:
-        mutator = self.mutator
-        if not isinstance(mutator, PdartsMutator):
-            raise BindingError(
-                f"PdartsTrainer takes its stages from a PdartsMutator, not from a {type(mutator).__name__}",
-                hint="use the mutator pdarts, or another trainer",
-            )
+        mutator = self.mutator_of(PdartsMutator)
         length = self.epochs // mutator.stages
         if length == 0:
             raise UsageError(
@@ -73,9 +68,7 @@ class PdartsTrainer(DartsTrainer):
     @property
     def progressing(self) -> PdartsMutator:
         """The mutator of the stage of now."""
-        if not isinstance(self.mutator, PdartsMutator):
-            raise BindingError(f"the mutator of this training was replaced by a {type(self.mutator).__name__}")
-        return self.mutator
+        return self.mutator_of(PdartsMutator)
 
     # ---- stages
 

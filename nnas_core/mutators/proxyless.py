@@ -59,13 +59,7 @@ class ProxylessTrainer(BilevelTrainer):
     @property
     def searching(self) -> ProxylessMutator:
         """The mutator, whose options this loop reads."""
-        mutator = super().searching
-        if not isinstance(mutator, ProxylessMutator):
-            raise BindingError(
-                f"ProxylessTrainer needs a ProxylessMutator, not a {type(mutator).__name__}",
-                hint="use the trainer of that mutator, or BilevelTrainer",
-            )
-        return mutator
+        return self.mutator_of(ProxylessMutator)
 
     def train_batch(self, batch: Batch) -> None:
         """One step of the weights; in every ``every``-th batch after the warm-up, ``steps`` of the architecture."""

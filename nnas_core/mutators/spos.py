@@ -22,8 +22,9 @@ from nnas_core.mutables.nested import changed, tensors
 from nnas_core.mutators._bounded import AddedCosts, BoundedDraw, Interval, MeasuredCosts, Population
 from nnas_core.mutators.random import RandomMutator
 from nnas_core.training.data import to_device
+from nnas_core.training.optimizers import State
 from nnas_core.training.task import Batch
-from nnas_core.training.trainer import State, Trainer
+from nnas_core.training.trainer import Trainer
 
 __all__ = ["SposMutator", "SposTrainer"]
 

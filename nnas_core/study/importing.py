@@ -65,7 +65,7 @@ class ImportResult:
 
 
 def read_results(document: Any, space: SearchSpace, where: str) -> tuple[list[GivenResult], int]:
-    """Reads what ``nnictl experiment export`` or ``nnas study export`` wrote, or ``nnas study trials --json``.
+    """Reads what ``nnictl experiment export`` or ``nnas study export`` wrote, or the JSON of ``nnas study trials``.
 
     Args:
         document: a list of objects with ``parameter`` and ``value``, or an object with the list of ``trials``.
@@ -101,7 +101,7 @@ def read_results(document: Any, space: SearchSpace, where: str) -> tuple[list[Gi
             "not results of this study's search space",
             where=where,
             problems=shown,
-            hint="nothing was imported; `nnas study show --json` has the search space",
+            hint="nothing was imported; the JSON document of `nnas study show` has the search space",
         )
     return found, without
 

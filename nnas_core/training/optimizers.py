@@ -1,18 +1,23 @@
-"""The optimizer that a model's weights get where the user's module defines none."""
+"""The optimizer that a model's weights get where the user's module defines none, and the state of any optimizer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 import torch.nn as nn
 from torch import Tensor
 from torch.optim.sgd import sgd
 
+from nnas_core.mutables.nested import changed
 from nnas_core.training.settings import OptimizerSettings
 
-__all__ = ["FusedSGD", "default_optimizer"]
+__all__ = ["FusedSGD", "State", "default_optimizer", "optimizer_state"]
+
+State: TypeAlias = dict[str, Any]
+"""Tensors and plain data by name, as a checkpoint holds them."""
 
 
 def default_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
@@ -85,3 +90,20 @@ class FusedSGD(torch.optim.SGD):
                 maximize=group["maximize"],
             )
         return loss
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler | None) -> State:
+    """Of both, under ``optimizer`` and ``scheduler``: tensors and plain data."""
+    schedule = _plain(_without_numpy(scheduler.state_dict())) if scheduler is not None else {}
+    return {"optimizer": _without_numpy(optimizer.state_dict()), "scheduler": schedule}
+
+
+def _without_numpy(state: State) -> State:
+    """Numbers of numpy, which a schedule may well compute, as Python's own: no checkpoint may hold the others."""
+    return changed(state, lambda one: one.item() if isinstance(one, np.generic) else one)
+
+
+def _plain(state: State) -> State:
+    """A scheduler's state without bound methods and the like, which no checkpoint may hold."""
+    allowed: tuple[type, ...] = (str, int, float, bool, type(None), list, dict, Tensor)
+    return {name: value for name, value in state.items() if isinstance(value, allowed)}

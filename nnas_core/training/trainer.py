@@ -8,27 +8,25 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 import torch.nn as nn
 from torch import Tensor
 
 from nnas_core import random_state
-from nnas_core.errors import NoResultError, UserCodeError
+from nnas_core.errors import BindingError, NoResultError, UserCodeError
 from nnas_core.mutables.base import Forward
 from nnas_core.mutables.mutator import Mutator
-from nnas_core.mutables.nested import changed
 from nnas_core.training.data import Batches, batch_size_of, to_device, to_float64
 from nnas_core.training.memory_format import match_layouts
 from nnas_core.training.metrics import Averages, EpochRecord, mean_metrics
+from nnas_core.training.optimizers import State, optimizer_state
 from nnas_core.training.task import Batch, Output, Target, Task
 
-__all__ = ["Callback", "State", "Trainer", "differentiating", "optimizer_state"]
+__all__ = ["Callback", "Trainer", "differentiating"]
 
-State: TypeAlias = dict[str, Any]
-"""Tensors and plain data by name, as a checkpoint holds them."""
+M = TypeVar("M", bound=Mutator)
 
 
 class Callback:
@@ -129,6 +127,20 @@ class Trainer:
         self._before_validation: State | None = None
         for callback in self.callbacks:
             callback.build(self.model, self.mutator, self)
+
+    def mutator_of(self, kind: type[M]) -> M:
+        """Return the mutator, for a trainer that needs one of a class.
+
+        Raises:
+            BindingError: it is another one, or there is none.
+        """
+        if not isinstance(self.mutator, kind):
+            found = "none" if self.mutator is None else _with_article(type(self.mutator))
+            raise BindingError(
+                f"{type(self).__name__} needs {_with_article(kind)}, not {found}",
+                hint="use the trainer of that mutator, or a mutator of the class",
+            )
+        return self.mutator
 
     def accelerated(self) -> Forward:
         """``network`` for the model and the mutator of now."""
@@ -374,18 +386,5 @@ def differentiating(
         raise UserCodeError(f"{what}: {str(error).splitlines()[0]}", hint=hint) from error
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler | None) -> State:
-    """Of both, under ``optimizer`` and ``scheduler``: tensors and plain data."""
-    schedule = _plain(_without_numpy(scheduler.state_dict())) if scheduler is not None else {}
-    return {"optimizer": _without_numpy(optimizer.state_dict()), "scheduler": schedule}
-
-
-def _without_numpy(state: State) -> State:
-    """Numbers of numpy, which a schedule may well compute, as Python's own: no checkpoint may hold the others."""
-    return changed(state, lambda one: one.item() if isinstance(one, np.generic) else one)
-
-
-def _plain(state: State) -> State:
-    """A scheduler's state without bound methods and the like, which no checkpoint may hold."""
-    allowed: tuple[type, ...] = (str, int, float, bool, type(None), list, dict, Tensor)
-    return {name: value for name, value in state.items() if isinstance(value, allowed)}
+def _with_article(kind: type) -> str:
+    return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import re
 from pathlib import Path
@@ -13,7 +14,7 @@ import nnas_core
 from nnas_cli.commands.study import SUMMARIES
 from nnas_cli.commands.study import command as study
 from nnas_cli.main import COMMANDS, cli
-from tests.architecture.sources import ROOT, python_files
+from tests.architecture.sources import ROOT, found_at, nodes, python_files
 
 FILES = [
     str(file.relative_to(ROOT))
@@ -41,6 +42,16 @@ def text_of(file: str) -> str:
 def test_a_file_has_at_most_400_lines() -> None:
     sizes = {file: len(text_of(file).splitlines()) for file in FILES}
     assert {file: lines for file, lines in sizes.items() if lines > 400} == {}
+
+
+def test_a_function_of_a_command_has_at_most_60_lines() -> None:
+    long = [
+        found_at(file, node, f"{node.name} has {node.end_lineno - node.lineno + 1} lines")
+        for file in python_files("nnas_cli/commands")
+        for node in nodes(file, ast.FunctionDef)
+        if node.end_lineno is not None and node.end_lineno - node.lineno >= 60
+    ]
+    assert long == []
 
 
 def test_no_file_is_a_drawer_for_everything() -> None:

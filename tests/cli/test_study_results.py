@@ -266,7 +266,7 @@ def test_import_lists_at_most_20_problems(nnas: Cli, store: StudyStore) -> None:
     assert len(lines) == 1 + 20 + 1 + 1
     assert lines[-2:] == [
         "  and 5 more problems",
-        "hint: nothing was imported; `nnas study show --json` has the search space",
+        "hint: nothing was imported; the JSON document of `nnas study show` has the search space",
     ]
 
 

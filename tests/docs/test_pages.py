@@ -201,3 +201,14 @@ def test_a_file_of_the_examples_that_is_shown_exists() -> None:
 def test_a_block_of_code_says_its_language() -> None:
     known = {"sh", "console", "python", "json", "toml", "text", "yaml"}
     assert [block.where for file in markdown_files() for block in blocks(file) if block.language not in known] == []
+
+
+def test_pages_and_examples_import_from_two_levels() -> None:
+    files = [*markdown_files(), *(str(one.relative_to(ROOT)) for one in (ROOT / "examples").rglob("*.py"))]
+    deep = [
+        f"{file}: {line.strip()}"
+        for file in files
+        for line in text_of(file).splitlines()
+        if re.match(r"\s*(from nnas_core\.\w+\.[\w.]+ import|import nnas_core\.\w+\.\w)", line)
+    ]
+    assert deep == []

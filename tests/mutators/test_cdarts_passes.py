@@ -223,7 +223,7 @@ def test_its_loop_needs_its_mutator() -> None:
     class Other(DartsMutator):
         trainer = CdartsTrainer
 
-    with pytest.raises(BindingError, match=r"takes its losses from a CdartsMutator, not from a Other$"):
+    with pytest.raises(BindingError, match=r"CdartsTrainer needs a CdartsMutator, not an Other$"):
         searcher(Other, net())
 
 

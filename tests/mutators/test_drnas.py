@@ -337,7 +337,7 @@ def test_too_few_epochs_are_refused(epochs: int, options: Mapping[str, Any], mes
 
 
 def test_its_loop_needs_its_mutator() -> None:
-    with pytest.raises(BindingError, match="regularises a DrnasMutator, not a DartsMutator"):
+    with pytest.raises(BindingError, match="DrnasTrainer needs a DrnasMutator, not a DartsMutator"):
         trainer_of(DartsMutator, loop=DrnasTrainer)
 
 

@@ -255,7 +255,7 @@ def test_a_fixed_number_of_very_many_inputs_is_refused_and_the_model_left_free()
 
 
 def test_a_trainer_without_its_controller() -> None:
-    with pytest.raises(BindingError, match="EnasTrainer trains the controller of an EnasMutator, not a RandomMutator"):
+    with pytest.raises(BindingError, match="EnasTrainer needs an EnasMutator, not a RandomMutator"):
         trainer_of(mutator=RandomMutator)
 
 

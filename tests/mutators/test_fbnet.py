@@ -345,7 +345,7 @@ def test_a_warm_up_that_leaves_nothing_is_refused() -> None:
 
 
 def test_its_loop_needs_its_mutator() -> None:
-    with pytest.raises(BindingError, match="needs the latencies of an FbnetMutator, not a DartsMutator"):
+    with pytest.raises(BindingError, match="FbnetTrainer needs a FbnetMutator, not a DartsMutator"):
         trainer_of(DartsMutator, loop=FbnetTrainer)
 
 

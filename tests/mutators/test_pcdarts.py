@@ -364,5 +364,5 @@ def test_its_loop_needs_its_mutator() -> None:
     class Other(DartsMutator):
         trainer = PcdartsTrainer
 
-    with pytest.raises(BindingError, match=r"takes its warm-up from a PcdartsMutator, not from a Other$"):
+    with pytest.raises(BindingError, match=r"PcdartsTrainer needs a PcdartsMutator, not an Other$"):
         searcher(Other, model_for(1))

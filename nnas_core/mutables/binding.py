@@ -91,8 +91,19 @@ class Binding:
             mutable.set_mutator(self.mutator)
         for slot, choice in enumerate(itertools.chain(*self.groups.values())):
             self._slots[choice] = slot
-            self.calls.append(self.mutator.call_of(choice))
+            self.calls.append(self._undecided(choice))
             choice.take_calls(self.calls, slot)
+
+    def _undecided(self, choice: AnyChoice) -> Forward:
+        """Return the call of a choice for which nothing else was decided: the mutator's overridable methods."""
+        mutator, is_layer = self.mutator, isinstance(choice, LayerChoice)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            forward: Forward = mutator.on_forward_layer_choice if is_layer else mutator.on_forward_input_choice
+            output, mask = forward(choice, *args, **kwargs)
+            return (output, mask) if choice.return_mask else output
+
+        return call
 
     def detach(self) -> None:
         """Free the model for another mutator."""
@@ -211,7 +222,7 @@ class Binding:
         self._routes = None
         self._plans.pop(choice, None)
         self.derived.clear()
-        self.calls[self._slots[choice]] = self.mutator.call_of(choice)
+        self.calls[self._slots[choice]] = self._undecided(choice)
 
 
 class derived(Generic[M, T]):

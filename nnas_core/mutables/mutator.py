@@ -119,20 +119,6 @@ class BaseMutator(nn.Module):
         """The search space of the model."""
         return self.binding.space
 
-    def call_of(self, choice: AnyChoice) -> Forward:
-        """Return the call of a choice for which nothing else was decided: the overridable methods."""
-        if isinstance(choice, LayerChoice):
-            return functools.partial(self._forward_layer_choice, choice)
-        return functools.partial(self._forward_input_choice, choice)
-
-    def _forward_layer_choice(self, mutable: LayerChoice, *args: object, **kwargs: object) -> Any:
-        output, mask = self.on_forward_layer_choice(mutable, *args, **kwargs)
-        return (output, mask) if mutable.return_mask else output
-
-    def _forward_input_choice(self, mutable: InputChoice, inputs: list[Any]) -> Any:
-        output, mask = self.on_forward_input_choice(mutable, inputs)
-        return (output, mask) if mutable.return_mask else output
-
     def on_forward_layer_choice(self, mutable: LayerChoice, *args: object, **kwargs: object) -> tuple[Any, Any]:
         """Run a LayerChoice.
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +24,7 @@ from nnas_core.space.search_space import SearchSpace
 from nnas_core.training.device import peak_memory_mb
 from nnas_core.training.trainer import Callback, Trainer
 
-__all__ = ["CheckpointCadence", "Recorder", "StopSignal", "Usage", "untouched_randomness"]
+__all__ = ["CheckpointCadence", "Recorder", "StopSignal", "Usage"]
 
 StopSignal = Callable[[], int | None]
 """Asked between steps: the number of the signal that asks to stop, or None."""
@@ -224,7 +223,7 @@ class Recorder(Callback):
         """The one that was kept, or that the mutator would export now; drawing it leaves all random states alone."""
         if self._kept is not None or self.mutator is None or self._space is None:
             return self._kept
-        with untouched_randomness(self.trainer.generators):
+        with random_state.untouched(self.trainer.generators):
             return self.mutator.final_architecture()
 
     # ---- checkpoints
@@ -328,16 +327,3 @@ def _differences(header: CheckpointHeader) -> list[str]:
 
 def _is_finite(value: object) -> bool:
     return not (isinstance(value, Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all()))
-
-
-@contextmanager
-def untouched_randomness(generators: Mapping[str, torch.Generator]) -> Iterator[None]:
-    """Leave all global random states, and those of ``generators``, as they were before the block."""
-    before = random_state.capture()
-    private = {name: generator.get_state() for name, generator in generators.items()}
-    try:
-        yield
-    finally:
-        random_state.restore(before)
-        for name, generator in generators.items():
-            generator.set_state(private[name])

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nnas_core import random_state
 from nnas_core.errors import BindingError, NoResultError
-from nnas_core.runs.recording import untouched_randomness
 from nnas_core.space.architecture import Architecture
 from nnas_core.training.evaluation import InheritedWeights, first_metric
 from nnas_core.training.settings import RECALIBRATE
@@ -75,7 +75,7 @@ def derive(trainer: Trainer, count: int, poll: Callable[[], None] = lambda: None
     )
     best: tuple[float, Architecture, dict[str, float]] | None = None
     metric = ""
-    with untouched_randomness(trainer.generators), trainer.autocast():
+    with random_state.untouched(trainer.generators), trainer.autocast():
         distinct = list(dict.fromkeys(mutator.final_architecture() for _ in range(count)))
         for architecture in distinct:
             metrics = inherited.evaluate(architecture, poll).metrics

@@ -3,7 +3,7 @@
     mutator ==binding==> Binding <==_binding== every mutable
                          |  tree, groups      what the model has
                          |  calls, decision   what was decided last
-                         |  derived           what the mutator has made of all that, until candidates change
+                         |  made              what the mutator has made of all that, until candidates change
 
 A mutator hands ``decide`` a mapping key -> mask. One that it made itself (``Decided``) knows a quicker way into the
 model than mask by mask: whole numbers, or a list of calls that it keeps.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -21,7 +21,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from nnas_core.errors import BindingError
+from nnas_core.errors import BindingError, DecisionError
 from nnas_core.mutables.base import Forward, Mutable
 from nnas_core.mutables.choices import AnyChoice, InputChoice, LayerChoice
 from nnas_core.mutables.direct_call import direct_call
@@ -33,7 +33,7 @@ from nnas_core.space.search_space import SearchSpace
 if TYPE_CHECKING:
     from nnas_core.mutables.mutator import BaseMutator, Mutator
 
-__all__ = ["Binding", "Decided", "HardDecisions", "Route", "derived"]
+__all__ = ["Binding", "Decided", "HardDecisions", "Route", "per_binding"]
 
 M = TypeVar("M", bound="Mutator")
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class Binding:
         self.choices = {key: group[0] for key, group in self.groups.items()}
         self.calls: list[Forward] = []
         self.decision: Mapping[str, Tensor] = {}
-        self.derived: dict[object, Any] = {}
+        self.made: dict[object, Any] = {}
         self._slots: dict[AnyChoice, int] = {}
         self._plans: dict[AnyChoice, Plan] = {}
         self._space: SearchSpace | None = None
@@ -136,7 +136,7 @@ class Binding:
         Raises:
             DecisionError: it does not fit the model; the old decision stays.
         """
-        if isinstance(decided, Decided) and decided.edited is None and decided.install(self):
+        if isinstance(decided, Decided) and decided.is_of(self) and decided.install(self):
             self.decision = decided
         else:
             self._decide_by_masks(decided, source())
@@ -145,14 +145,41 @@ class Binding:
         masks, values = as_masks(decided, self.choices, source)
         device = self.device
         masks = {key: mask.to(device) for key, mask in masks.items()}
-        for key, mask in masks.items():
-            chosen = tuple(index for index, value in enumerate(values[key]) if value)
-            for choice in self.groups[key]:
-                if mask.dtype == torch.bool:
-                    self.install(choice, hard_plan(choice, chosen, mask))
-                else:
-                    self.install(choice, soft_plan(choice, values[key], mask))
+        with self._kept_on_failure():
+            for key, mask in masks.items():
+                chosen = tuple(index for index, value in enumerate(values[key]) if value)
+                for choice in self.groups[key]:
+                    if mask.dtype == torch.bool:
+                        self.install(choice, hard_plan(choice, chosen, mask))
+                    else:
+                        self.install(choice, soft_plan(choice, values[key], mask))
         self.decision = masks
+
+    def decide_hard(self, decisions: Mapping[str, Decision]) -> None:
+        """Let the chosen candidates run; no tensor is made unless a choice returns its mask.
+
+        Args:
+            decisions: key -> indices of the chosen candidates.
+
+        Raises:
+            DecisionError: a candidate is gone, or there is none of that key or index; the old decision stays.
+        """
+        direct, indirect = self.routes
+        with self._kept_on_failure():
+            try:
+                for key, decision in decisions.items():
+                    if len(decision) == 1:
+                        index = decision[0]
+                        for slot, runs in direct[key]:
+                            self.calls[slot] = runs[index]
+                        rest = indirect[key]
+                    else:
+                        rest = self.groups[key]
+                    for choice in rest:
+                        mask = hard_mask(decision, len(choice), self.device)
+                        self.install(choice, hard_plan(choice, decision, mask))
+            except (IndexError, KeyError) as error:
+                raise DecisionError("the decisions name a key or a candidate that the model does not have") from error
 
     def install(self, choice: AnyChoice, plan: Plan) -> None:
         """Let one choice run ``plan``."""
@@ -210,9 +237,22 @@ class Binding:
         try:
             yield
         finally:
+            if isinstance(decision, Decided):
+                decision.install(self)  # what its calls read, such as weights, may be that of another one now
             self.calls[:] = calls
             self._plans = plans
             self.decision = decision
+
+    @contextmanager
+    def _kept_on_failure(self) -> Iterator[None]:
+        """Put back what was decided before the block if it fails in the middle of deciding."""
+        calls, plans = list(self.calls), dict(self._plans)
+        try:
+            yield
+        except BaseException:
+            self.calls[:] = calls
+            self._plans = plans
+            raise
 
     # ---- changes
 
@@ -221,11 +261,13 @@ class Binding:
         self._space = None
         self._routes = None
         self._plans.pop(choice, None)
-        self.derived.clear()
+        self.choices = dict(self.choices)  # what was decided among the old candidates is not of this binding any more
+        self.decision = {}
+        self.made.clear()
         self.calls[self._slots[choice]] = self._undecided(choice)
 
 
-class derived(Generic[M, T]):
+class per_binding(Generic[M, T]):
     """Something that a mutator makes of the model it is bound to, when it is first asked for it.
 
     It is kept in the binding until candidates change or ``forget``; a copy of the mutator makes its own.
@@ -236,19 +278,22 @@ class derived(Generic[M, T]):
         self.__doc__ = make.__doc__
 
     @overload
-    def __get__(self, mutator: None, owner: type[M]) -> derived[M, T]: ...
+    def __get__(self, mutator: None, owner: type[M]) -> per_binding[M, T]: ...
 
     @overload
     def __get__(self, mutator: M, owner: type[M]) -> T: ...
 
-    def __get__(self, mutator: M | None, owner: type[M]) -> T | derived[M, T]:
+    def __get__(self, mutator: M | None, owner: type[M]) -> T | per_binding[M, T]:
         if mutator is None:
             return self
-        made = mutator.binding.derived
+        made = mutator.binding.made
         try:
             value: T = made[self]
         except KeyError:
-            value = made[self] = self._make(mutator)
+            try:
+                value = made[self] = self._make(mutator)
+            except AttributeError as error:  # nn.Module would say that there is no such attribute as this one
+                raise RuntimeError(f"AttributeError: {error}").with_traceback(error.__traceback__) from error
         return value
 
     def renew(self, mutator: M) -> T:
@@ -258,20 +303,27 @@ class derived(Generic[M, T]):
 
     def forget(self, mutator: M) -> None:
         """Make it anew the next time."""
-        mutator.binding.derived.pop(self, None)
+        if mutator.is_bound:
+            mutator.binding.made.pop(self, None)
 
 
 class Decided(MutableMapping[str, Tensor]):
     """Masks by key that are made only if somebody looks, and a quicker way into the model.
 
-    Attributes:
-        edited: all masks, once one of them was changed: nothing else counts then. Else None.
+    Once somebody has looked they are an ordinary mapping of masks, which may be changed.
+
+    Args:
+        choices: of the binding that it is made for, as they are now.
     """
 
-    edited: dict[str, Tensor] | None = None
+    _masks: dict[str, Tensor] | None = None
 
     def __init__(self, choices: Mapping[str, AnyChoice]) -> None:
         self._choices = choices
+
+    def is_of(self, binding: Binding) -> bool:
+        """True if the quicker way may be taken: nobody has seen the masks, and candidates are as they were."""
+        return self._masks is None and self._choices is binding.choices
 
     @abstractmethod
     def install(self, binding: Binding) -> bool:
@@ -281,29 +333,33 @@ class Decided(MutableMapping[str, Tensor]):
     def mask(self, key: str) -> Tensor:
         """The mask ``[n]`` of a key."""
 
-    def __getitem__(self, key: str) -> Tensor:
-        if self.edited is not None:
-            return self.edited[key]
-        if key not in self._choices:
-            raise KeyError(key)
-        return self.mask(key)
+    def decided_keys(self) -> Iterable[str]:
+        """The keys that have a decision: all of them."""
+        return self._choices
 
-    def __setitem__(self, key: str, mask: Any) -> None:
-        self._edit()[key] = mask
+    def _all(self) -> dict[str, Tensor]:
+        if self._masks is None:
+            self._masks = {key: self.mask(key) for key in self.decided_keys()}
+        return self._masks
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self._all()[key]
+
+    def __setitem__(self, key: str, mask: Tensor) -> None:
+        self._all()[key] = mask
 
     def __delitem__(self, key: str) -> None:
-        del self._edit()[key]
-
-    def _edit(self) -> dict[str, Tensor]:
-        if self.edited is None:
-            self.edited = dict(self)
-        return self.edited
+        del self._all()[key]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._choices if self.edited is None else self.edited)
+        return iter(self._all())
 
     def __len__(self) -> int:
-        return len(self._choices if self.edited is None else self.edited)
+        return len(self._all())
+
+    def copy(self) -> dict[str, Tensor]:
+        """The masks as a dictionary."""
+        return dict(self._all())
 
 
 class HardDecisions(Decided):
@@ -313,21 +369,13 @@ class HardDecisions(Decided):
         super().__init__(choices)
         self.decisions = decisions
 
+    def decided_keys(self) -> Iterable[str]:
+        """The keys that have a decision."""
+        return self.decisions
+
     def mask(self, key: str) -> Tensor:
         return hard_mask(self.decisions[key], len(self._choices[key]), torch.device("cpu"))
 
     def install(self, binding: Binding) -> bool:
-        direct, indirect = binding.routes
-        calls = binding.calls
-        for key, decision in self.decisions.items():
-            if len(decision) == 1:
-                index = decision[0]
-                for slot, runs in direct[key]:
-                    calls[slot] = runs[index]
-                rest = indirect[key]
-            else:
-                rest = binding.groups[key]
-            for choice in rest:
-                mask = hard_mask(decision, len(choice), binding.device)
-                binding.install(choice, hard_plan(choice, decision, mask))
+        binding.decide_hard(self.decisions)
         return True

@@ -206,8 +206,12 @@ class LayerChoice(_Choosing):
 
     def take_calls(self, calls: list[Forward], slot: int) -> None:
         super().take_calls(calls, slot)
+        self.take_the_short_way()
+
+    def take_the_short_way(self) -> None:
+        """Leave out ``nn.Module.__call__`` in forward passes again, once no hook needs it any more."""
         if not self._has_own_forward and "forward" not in vars(self) and not any(getattr(self, one) for one in _HOOKS):
-            self._shortcut = calls
+            self._shortcut = self._calls
 
     def __call__(self, *args: object, **kwargs: object) -> Any:
         calls = self._shortcut

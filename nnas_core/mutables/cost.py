@@ -283,6 +283,9 @@ class FlopMeter:
         finally:
             for handle in handles:
                 handle.remove()
+            for module in modules:
+                if isinstance(module, LayerChoice):
+                    module.take_the_short_way()
         varies = any(
             isinstance(one, InputChoice) and one.n_chosen is None and one.reduction in ("concat", "none")
             for one in modules

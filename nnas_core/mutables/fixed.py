@@ -10,7 +10,6 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from nnas_core.errors import ArchitectureError
 from nnas_core.files import read_json
 from nnas_core.mutables.choices import LayerChoice
 from nnas_core.mutables.mutator import Mutator
@@ -35,11 +34,7 @@ class FixedArchitecture(Mutator):
         super().__init__(model)
         if isinstance(fixed_arc, Architecture):
             fixed_arc = fixed_arc.masks()
-        try:
-            self._architecture = Architecture.parse(fixed_arc, self.space.choices, strict=strict)
-        except ArchitectureError:
-            self.unbind()  # the model is as it was, another file can be tried
-            raise
+        self._architecture = Architecture.parse(fixed_arc, self.space.choices, strict=strict)
 
     def sample_search(self) -> dict[str, Tensor]:
         """The fixed masks."""

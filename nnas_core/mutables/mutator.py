@@ -69,7 +69,11 @@ class BaseMutator(nn.Module):
 
     def _bind(self, model: nn.Module) -> None:
         self._binding = Binding(self, model)
-        self._binding.attach()
+        try:
+            self._binding.attach()
+        except BaseException:
+            self.unbind()
+            raise
 
     def unbind(self) -> None:
         """Free the model for another mutator; this one is of no use afterwards."""
@@ -301,8 +305,8 @@ class Mutator(BaseMutator):
     @property
     def _cache(self) -> dict[str, Tensor]:
         """The current decision as masks on the model's device; NNI's subclasses read it under this name."""
-        binding = self.binding
-        return {key: mask.to(binding.device) for key, mask in binding.decision.items()}
+        device = self.binding.device
+        return {key: mask.to(device) for key, mask in self.binding.decision.items()}
 
     def status(self) -> dict[str, list[float]]:
         """The current decision as numbers, one a candidate."""

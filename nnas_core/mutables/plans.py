@@ -19,7 +19,7 @@ from nnas_core.mutables.choices import InputChoice, LayerChoice
 from nnas_core.mutables.reduction import reduce_hard, reduce_soft
 from nnas_core.space.choice import Decision
 
-__all__ = ["Plan", "as_masks", "everything", "hard_mask", "hard_plan", "is_zero", "soft_plan", "soft_run"]
+__all__ = ["Plan", "as_masks", "full_mask", "hard_mask", "hard_plan", "is_zero", "soft_plan", "soft_run"]
 
 
 class Plan:
@@ -126,7 +126,7 @@ def hard_mask(decision: Decision, count: int, device: torch.device) -> Tensor:
     return torch.tensor([index in chosen for index in range(count)], dtype=torch.bool, device=device)
 
 
-def everything(mutable: LayerChoice | InputChoice) -> Tensor:
+def full_mask(mutable: LayerChoice | InputChoice) -> Tensor:
     """The boolean mask ``[n]`` of all candidates, on the CPU."""
     return torch.ones(len(mutable), dtype=torch.bool)
 

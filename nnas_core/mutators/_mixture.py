@@ -9,10 +9,10 @@ from torch import Tensor
 from nnas_core.mutables.base import Forward
 from nnas_core.mutables.binding import Binding, Decided
 from nnas_core.mutables.choices import AnyChoice
-from nnas_core.mutables.plans import everything, hard_plan
+from nnas_core.mutables.plans import Plan, full_mask, hard_plan
 from nnas_core.mutators._weight_rows import WeightRows
 
-__all__ = ["Blend", "CallFor", "Mixture", "RelaxedRow"]
+__all__ = ["Adapt", "Blend", "CallFor", "Mixture", "RelaxedRow"]
 
 
 class RelaxedRow:
@@ -37,6 +37,7 @@ class RelaxedRow:
 
 
 CallFor = Callable[["Mixture", AnyChoice, RelaxedRow], Forward]
+Adapt = Callable[[AnyChoice, Forward], Forward]
 
 
 class Mixture:
@@ -46,6 +47,7 @@ class Mixture:
         binding: of the model.
         rows: of the logits.
         call_for: makes the call of a choice whose key has a row; all inputs of another one take part, unweighted.
+        adapt: of the mutator, for the latter.
 
     Attributes:
         weights: of the last reset.
@@ -53,11 +55,12 @@ class Mixture:
         calls: by the slots of the choices.
     """
 
-    def __init__(self, binding: Binding, rows: Sequence[RelaxedRow], call_for: CallFor) -> None:
+    def __init__(self, binding: Binding, rows: Sequence[RelaxedRow], call_for: CallFor, adapt: Adapt) -> None:
         self.weights = WeightRows()
         self.paths: list[Sequence[int]] = []
         self.rows = {row.key: row for row in rows}
         self._device = binding.device
+        self._adapt = adapt
         self.calls = [
             call_for(self, choice, self.rows[choice.key]) if choice.key in self.rows else self._unweighted(choice)
             for group in binding.groups.values()
@@ -65,7 +68,8 @@ class Mixture:
         ]
 
     def _unweighted(self, choice: AnyChoice) -> Forward:
-        plan = hard_plan(choice, tuple(range(len(choice))), everything(choice).to(self._device))
+        plan = hard_plan(choice, tuple(range(len(choice))), full_mask(choice).to(self._device))
+        plan = Plan(self._adapt(choice, plan.run), plan.mask)
         return plan.run_with_mask if choice.return_mask else plan.run
 
     def renew(self, weights: Tensor, paths: Sequence[Sequence[int]]) -> None:
@@ -107,7 +111,7 @@ class Blend(Decided):
     def mask(self, key: str) -> Tensor:
         row = self._mixture.rows.get(key)
         if row is None:
-            return everything(self._choices[key]).to(self._device)
+            return full_mask(self._choices[key]).to(self._device)
         return self.weights[row.index, : row.count]
 
     def install(self, binding: Binding) -> bool:

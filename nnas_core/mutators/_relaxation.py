@@ -16,12 +16,11 @@ from torch import Tensor
 from nnas_core.errors import BindingError, UsageError
 from nnas_core.mutables.activation_checkpointing import recomputed
 from nnas_core.mutables.base import Forward
-from nnas_core.mutables.binding import derived
+from nnas_core.mutables.binding import per_binding
 from nnas_core.mutables.choices import AnyChoice, InputChoice, LayerChoice
 from nnas_core.mutables.mutator import Mutator, require_dense
-from nnas_core.mutables.plans import everything, hard_mask, is_zero, soft_run
+from nnas_core.mutables.plans import full_mask, hard_mask, is_zero, soft_run
 from nnas_core.mutables.reduction import gate, reduce_hard
-from nnas_core.mutables.untouched import untouched
 from nnas_core.mutators._mixture import Blend, Mixture, RelaxedRow
 from nnas_core.mutators._serving import mutators_that
 from nnas_core.plugins.arguments import check_range
@@ -58,6 +57,9 @@ class RelaxedMutator(Mutator):
     serves_any_reduction: ClassVar[bool] = False
 
     has_fixed_graph: ClassVar[bool] = True
+
+    _samples_by_itself: ClassVar[bool] = False
+    """True if the class decides in a way of its own."""
 
     recomputes: bool = False
     """True if activations of candidates are computed once more in the backward pass: see ``recompute``."""
@@ -189,7 +191,7 @@ class RelaxedMutator(Mutator):
         with torch.no_grad():
             scores = self.probabilities().tolist()
         final = {row.key: self._best(row, scores[row.index][: row.count]) for row in self.rows}
-        return {one.key: final[one.key] if one.key in final else everything(one) for one in self.choices}
+        return {one.key: final[one.key] if one.key in final else full_mask(one) for one in self.choices}
 
     def _best(self, row: RelaxedRow, scores: Sequence[float]) -> Tensor:
         allowed = [index for index, ok in enumerate(self.valid[row.index, : row.count].tolist()) if ok]
@@ -211,30 +213,18 @@ class RelaxedMutator(Mutator):
         weights = self.relaxed()
         return Blend(self.mixture, self.binding, weights, () if self.runs_all else self.paths(weights))
 
-    @derived
+    @per_binding
     def mixture(self) -> Mixture:
         """The calls of all choices, now and after every later reset."""
-        return Mixture(self.binding, self.rows, self._call_for)
+        return Mixture(self.binding, self.rows, self._call_for, self.adapt)
 
-    @property
-    def weights(self) -> Tensor:
-        """The weights ``[K, W]`` of the last reset.
-
-        Raises:
-            BindingError: there was none, or masks were decided since.
-        """
-        decision = self.binding.decision
-        if not isinstance(decision, Blend):
-            raise BindingError(f"no weights are decided in this {type(self).__name__}", hint="call reset() first")
-        return decision.weights
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._samples_by_itself = cls.sample_search is not RelaxedMutator.sample_search
 
     @property
     def is_dense(self) -> bool:
-        if not self.runs_all or self.takes_over_forward:
-            return False
-        generators = {} if self.generator is None else {"own": self.generator}
-        with untouched(self.model, self, generators), torch.no_grad():
-            return isinstance(self.sample_search(), Blend)  # a subclass may sample masks in a way of its own
+        return self.runs_all and not self._samples_by_itself and not self.takes_over_forward
 
     def recompute(self) -> None:
         """Keep no activations of candidates: run each LayerChoice once more in the backward pass.
@@ -251,7 +241,7 @@ class RelaxedMutator(Mutator):
         RelaxedMutator.mixture.forget(self)
 
     def _call_for(self, mixture: Mixture, mutable: AnyChoice, row: RelaxedRow) -> Forward:
-        run = self.blend(mixture, mutable, row)
+        run = self.adapt(mutable, self.blend(mixture, mutable, row))
         if self.recomputes and isinstance(mutable, LayerChoice):
             run = recomputed(run, mutable, mixture.weights.hold)
         return mixture.with_mask(run, mutable, row) if mutable.return_mask else run
@@ -266,8 +256,8 @@ class RelaxedMutator(Mutator):
             row: of the logits.
         """
         if self.runs_all:
-            return self.adapt(mutable, soft_run(mutable, self.kept(row), mixture.weights_of(row)))
-        return self.adapt(mutable, _selected_run(mixture, mutable, row))
+            return soft_run(mutable, self.kept(row), mixture.weights_of(row))
+        return _selected_run(mixture, mutable, row)
 
     def kept(self, row: RelaxedRow) -> list[int]:
         """The candidates of a row that were not taken out."""

@@ -15,6 +15,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from nnas_core.errors import InputError, UsageError, UserCodeError
+from nnas_core.mutables.binding import per_binding
 from nnas_core.mutators._gumbel import GumbelMutator
 from nnas_core.plugins.arguments import check_range
 from nnas_core.space.latency_table import read_latencies
@@ -69,6 +70,12 @@ class FbnetTrainer(BilevelTrainer):
                 hint="add a constant to the loss, or use another mutator",
             )
         return self.gradients(loss * mutator.factor())
+
+
+class _Sample:
+    """The relaxed sample of the last reset."""
+
+    weights: Tensor
 
 
 class FbnetMutator(GumbelMutator):
@@ -156,11 +163,17 @@ class FbnetMutator(GumbelMutator):
 
     def relaxed(self) -> Tensor:
         """``[K, W]``: a relaxed sample at the temperature of now."""
-        return self.softened(self.perturbed())
+        weights = self._sampled.weights = self.softened(self.perturbed())
+        return weights
+
+    @per_binding
+    def _sampled(self) -> _Sample:
+        """Holds the sample of the last reset; no part of a copy."""
+        return _Sample()
 
     def latency(self) -> Tensor:
         """``[]``: the latency of the sample of the last ``reset``, differentiable in the logits."""
-        return (self.weights * self.costs).sum()
+        return (self._sampled.weights * self.costs).sum()
 
     def factor(self) -> Tensor:
         """``[]``: ``alpha log(latency)^beta``, what multiplies the loss."""

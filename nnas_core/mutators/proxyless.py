@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nnas_core.errors import BindingError, UsageError
 from nnas_core.mutables.base import Forward
-from nnas_core.mutables.binding import Binding, HardDecisions, derived
+from nnas_core.mutables.binding import Binding, HardDecisions, per_binding
 from nnas_core.mutables.choices import AnyChoice, InputChoice, LayerChoice
 from nnas_core.mutables.plans import hard_mask, is_zero
 from nnas_core.mutables.reduction import reduce_hard
@@ -98,7 +98,7 @@ class _Gates(NamedTuple):
     paths: list[Decision]
 
 
-class _Gating:
+class _LastGates:
     """Where forward passes find the gates of the last reset."""
 
     gates: _Gates
@@ -112,7 +112,7 @@ class _GatedPath(HardDecisions):
         choices: Mapping[str, AnyChoice],
         decisions: Mapping[str, Decision],
         gates: _Gates,
-        gating: _Gating,
+        gating: _LastGates,
         mixture: Mixture,
     ) -> None:
         super().__init__(choices, decisions)
@@ -315,19 +315,19 @@ class ProxylessMutator(RelaxedMutator):
 
     # ---- forward passes
 
-    @derived
-    def _gating(self) -> _Gating:
+    @per_binding
+    def _gating(self) -> _LastGates:
         """Where forward passes find the gates of the last reset with gradients."""
-        return _Gating()
+        return _LastGates()
 
     def _call_for(self, mixture: Mixture, mutable: AnyChoice, row: RelaxedRow) -> Forward:
-        run = self.blend(mixture, mutable, row)
+        run = self.adapt(mutable, self.blend(mixture, mutable, row))
         if not mutable.return_mask:
             return run
-        gating, index, device = self._gating, row.index, self.binding.device
+        gating, index, binding = self._gating, row.index, self.binding
 
         def run_with_mask(*args: object, **kwargs: object) -> tuple[object, Tensor]:
-            return run(*args, **kwargs), hard_mask(gating.gates.paths[index], len(mutable), device)
+            return run(*args, **kwargs), hard_mask(gating.gates.paths[index], len(mutable), binding.device)
 
         return run_with_mask
 
@@ -337,7 +337,7 @@ class ProxylessMutator(RelaxedMutator):
         return self._gated_places(mutable, row.index) if row.n_chosen is not None else self._gated_any(mutable, row)
 
     def _gated_layer(self, mutable: LayerChoice, index: int) -> Forward:
-        gating, device = self._gating, self.binding.device
+        gating, binding = self._gating, self.binding
         candidates, reduction, at_once = mutable.candidates, mutable.reduction, self.mode == "full"
         silent = {position for position, candidate in enumerate(candidates) if is_zero(candidate)}
 
@@ -346,7 +346,7 @@ class ProxylessMutator(RelaxedMutator):
             (chosen,) = gates.paths[index]
             if not torch.is_grad_enabled():
                 return reduce_hard([candidates[chosen](*args, **kwargs)], reduction)
-            call = Call(mutable, args, kwargs, device)
+            call = Call(mutable, args, kwargs, binding.device)
             others = [one for one in gates.involved[index] if one != chosen and one not in silent]
             output = gate_layer(call, chosen, others, call.tensors(args, kwargs), gates.chances[index], at_once)
             return reduce_hard([output], reduction)

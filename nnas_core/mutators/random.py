@@ -14,7 +14,7 @@ import torch.nn as nn
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nnas_core.mutables.binding import Binding, Decided, Route, derived
+from nnas_core.mutables.binding import Binding, Decided, Route, per_binding
 from nnas_core.mutables.choices import AnyChoice
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.mutables.plans import hard_mask
@@ -47,7 +47,7 @@ class RandomMutator(Mutator):
 
     def sample_final(self) -> Mapping[str, Tensor]:
         """Another sample; a uniform distribution has no best architecture."""
-        return self.sample_search()
+        return self.hard(self._draw())
 
     def _draw(self) -> dict[str, Decision]:
         choices = self.binding.choices
@@ -58,7 +58,7 @@ class RandomMutator(Mutator):
             for key, mutable in choices.items()
         }
 
-    @derived
+    @per_binding
     def _single_path(self) -> _SinglePath | None:
         """How to decide everything with one draw; None where a mutable takes more than one candidate or a mask."""
         direct, indirect = self.binding.routes
@@ -83,6 +83,7 @@ class _SinglePath:
 
     def __init__(self, choices: Mapping[str, AnyChoice], direct: Mapping[str, Sequence[Route]]) -> None:
         self.choices = choices
+        self.rows = {key: number for number, key in enumerate(choices)}
         groups = list(direct.values())
         mutables = [(number, runs) for number, group in enumerate(groups) for _, runs in group]
         flat = [run for _, runs in mutables for run in runs]
@@ -102,16 +103,15 @@ class _SinglePath:
         self._drawn.uniform_(generator=generator)
         positions = (self._numbers * self._sizes).astype(np.int64)
         spread = positions if self._spread is None else positions[self._spread]
-        return _Path(self.choices, positions, self._runs[self._starts + spread])
+        return _Path(self, positions, self._runs[self._starts + spread])
 
 
 class _Path(Decided):
     """One draw."""
 
-    def __init__(
-        self, choices: Mapping[str, AnyChoice], positions: NDArray[np.int64], runs: NDArray[np.object_]
-    ) -> None:
-        super().__init__(choices)
+    def __init__(self, single_path: _SinglePath, positions: NDArray[np.int64], runs: NDArray[np.object_]) -> None:
+        super().__init__(single_path.choices)
+        self._rows = single_path.rows
         self._positions = positions
         self._runs = runs
 
@@ -120,5 +120,5 @@ class _Path(Decided):
         return True
 
     def mask(self, key: str) -> Tensor:
-        position = int(self._positions[list(self._choices).index(key)])
+        position = int(self._positions[self._rows[key]])
         return hard_mask((position,), len(self._choices[key]), torch.device("cpu"))

@@ -16,11 +16,12 @@ import torch.nn as nn
 from torch import Tensor
 
 from nnas_core.errors import UsageError, UserCodeError
-from nnas_core.mutables.binding import derived
+from nnas_core.mutables.binding import per_binding
 from nnas_core.mutables.cost import FlopMeter, parameter_table
 from nnas_core.mutables.nested import changed, tensors
 from nnas_core.mutators._bounded import AddedCosts, BoundedDraw, Interval, MeasuredCosts, Population
 from nnas_core.mutators.random import RandomMutator
+from nnas_core.space.choice import Decision
 from nnas_core.training.data import to_device
 from nnas_core.training.optimizers import State
 from nnas_core.training.task import Batch
@@ -167,9 +168,12 @@ class SposMutator(RandomMutator):
 
     def sample_search(self) -> Mapping[str, Tensor]:
         """key -> bool mask."""
-        return self.hard(self._bounded.draw(self.generator)) if self._bounds else super().sample_search()
+        return self.hard(self._draw()) if self._bounds else super().sample_search()
 
-    @derived
+    def _draw(self) -> dict[str, Decision]:
+        return self._bounded.draw(self.generator) if self._bounds else super()._draw()
+
+    @per_binding
     def _bounded(self) -> BoundedDraw:
         """Draws within the bounds."""
         return BoundedDraw(self._population(), self._bounds, self._bins, self._tries)

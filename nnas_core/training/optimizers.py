@@ -47,10 +47,14 @@ class FusedSGD(torch.optim.SGD):
         self, parameters: Iterable[nn.Parameter], lr: float, *, momentum: float = 0.0, weight_decay: float = 0.0
     ) -> None:
         super().__init__(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
-        if momentum:
-            for group in self.param_groups:
-                for parameter in group["params"]:
-                    self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters with options of their own, as in ``torch.optim.SGD``."""
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        if group["momentum"]:
+            for parameter in group["params"]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients; with ``set_to_none`` false, set them to zero."""
@@ -82,6 +86,8 @@ class FusedSGD(torch.optim.SGD):
                 has_sparse_grad=False,
                 foreach=False,
                 fused=True,
+                grad_scale=getattr(self, "grad_scale", None),  # torch.amp.GradScaler leaves them here
+                found_inf=getattr(self, "found_inf", None),
                 weight_decay=group["weight_decay"],
                 momentum=group["momentum"],
                 lr=group["lr"],

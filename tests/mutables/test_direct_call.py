@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 import pytest
@@ -129,3 +130,12 @@ def test_a_hook_of_a_choice_that_is_added_after_a_reset_is_called(kind: str) -> 
     handle.remove()
     run(choice)
     assert seen == [choice]
+
+
+def test_a_hook_counts_after_all_hooks_were_thrown_away() -> None:
+    linear, seen = nn.Linear(3, 4), []
+    call = direct_call(linear)
+    linear._forward_hooks = OrderedDict()
+    linear.register_forward_hook(lambda module, *_: seen.append(module))
+    call(torch.ones(3))
+    assert seen == [linear]

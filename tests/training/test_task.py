@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -190,3 +191,36 @@ class TestSchedule:
 
         assert task_of(build_scheduler=build_scheduler).build_scheduler(None, 17) is None
         assert seen == [17]
+
+
+def test_the_default_optimizer_heeds_a_gradient_scaler() -> None:
+    def stepped(make: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) -> list[float]:
+        parameter = nn.Parameter(torch.ones(()))
+        optimizer = make([parameter])
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        values = []
+        for loss in (parameter, parameter * 2, parameter * torch.inf, parameter):
+            optimizer.zero_grad()
+            scaler.scale(loss * 1.0).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            values.append(parameter.item())
+        return values
+
+    ours = stepped(lambda weights: default_optimizer(weights, OptimizerSettings(learning_rate=0.1)))
+    settings = OptimizerSettings()
+    theirs = stepped(
+        lambda weights: torch.optim.SGD(
+            weights, 0.1, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=True
+        )
+    )
+    assert ours == pytest.approx(theirs, rel=1e-6)
+
+
+def test_parameters_can_be_added_to_the_default_optimizer() -> None:
+    first, second = nn.Parameter(torch.ones(())), nn.Parameter(torch.ones(()))
+    optimizer = default_optimizer([first], OptimizerSettings(learning_rate=0.1, weight_decay=0.0))
+    optimizer.add_param_group({"params": [second], "lr": 0.2})
+    (first + second).backward()
+    optimizer.step()
+    assert [first.item(), second.item()] == pytest.approx([0.9, 0.8])

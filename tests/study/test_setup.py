@@ -30,7 +30,7 @@ def test_a_name_is_used_once(store: StudyStore) -> None:
     create_study(store, study_programs.settings())
     with pytest.raises(UsageError, match="a study named 'study' exists already") as caught:
         create_study(store, study_programs.settings("random"))
-    assert "--resume" in (caught.value.hint or "")
+    assert "`resume`" in (caught.value.hint or "")
 
 
 def test_a_study_that_is_not_there_cannot_be_resumed(store: StudyStore) -> None:

@@ -136,7 +136,8 @@ class Binding:
         Raises:
             DecisionError: it does not fit the model; the old decision stays.
         """
-        if isinstance(decided, Decided) and decided.is_of(self) and decided.install(self):
+        enter = getattr(decided, "enter", None)  # isinstance of an abstract class would take longer than all the rest
+        if enter is not None and enter(self):
             self.decision = decided
         else:
             self._decide_by_masks(decided, source())
@@ -321,9 +322,12 @@ class Decided(MutableMapping[str, Tensor]):
     def __init__(self, choices: Mapping[str, AnyChoice]) -> None:
         self._choices = choices
 
-    def is_of(self, binding: Binding) -> bool:
-        """True if the quicker way may be taken: nobody has seen the masks, and candidates are as they were."""
-        return self._masks is None and self._choices is binding.choices
+    def enter(self, binding: Binding) -> bool:
+        """Take the quicker way into the model, and return true, if that leads to what the masks say.
+
+        It does not where somebody has seen them, in another model, or after candidates have changed.
+        """
+        return self._masks is None and self._choices is binding.choices and self.install(binding)
 
     @abstractmethod
     def install(self, binding: Binding) -> bool:

@@ -14,6 +14,7 @@ import torch.nn as nn
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nnas_core.mutables.base import Forward
 from nnas_core.mutables.binding import Binding, Decided, Route, per_binding
 from nnas_core.mutables.choices import AnyChoice
 from nnas_core.mutables.mutator import Mutator
@@ -75,6 +76,10 @@ def _decide(choice: Choice, numbers: list[float]) -> Decision:
     return tuple(sorted(order[: choice.n_chosen]))
 
 
+_FEW = 64
+"""Choices for which a loop in Python is quicker: each operation on arrays comes cold after the kernels of a network."""
+
+
 class _SinglePath:
     """The LayerChoices of a model, flat, for a draw of one candidate each.
 
@@ -86,6 +91,7 @@ class _SinglePath:
         self.rows = {key: number for number, key in enumerate(choices)}
         groups = list(direct.values())
         mutables = [(number, runs) for number, group in enumerate(groups) for _, runs in group]
+        self._mutables = mutables
         flat = [run for _, runs in mutables for run in runs]
         # fromiter never looks into a candidate, which may well be a sequence of modules
         self._runs = np.fromiter(flat, dtype=object, count=len(flat))
@@ -93,6 +99,7 @@ class _SinglePath:
         self._starts = np.cumsum([0, *counts[:-1]])
         # float64: in float32 a number just below 1 times a count above 512 rounds up to the count
         self._sizes = np.array([len(group[0][1]) for group in groups], dtype=np.float64)
+        self._counts: list[float] = self._sizes.tolist()
         self._drawn = torch.empty(len(groups), dtype=torch.float64, device="cpu")
         self._numbers = self._drawn.numpy()  # the same memory
         shares_keys = len(mutables) > len(groups)
@@ -100,23 +107,34 @@ class _SinglePath:
 
     def draw(self, generator: torch.Generator | None) -> _Path:
         """One position a key."""
-        self._drawn.uniform_(generator=generator)
+        drawn = self._drawn.uniform_(generator=generator)
+        if len(self._mutables) <= _FEW:
+            few = [int(number * count) for number, count in zip(drawn.tolist(), self._counts, strict=True)]
+            return _Path(self, few, [runs[few[number]] for number, runs in self._mutables])
         positions = (self._numbers * self._sizes).astype(np.int64)
         spread = positions if self._spread is None else positions[self._spread]
-        return _Path(self, positions, self._runs[self._starts + spread])
+        return _Path(self, positions, self._runs[self._starts + spread].tolist())
 
 
 class _Path(Decided):
-    """One draw."""
+    """One draw.
 
-    def __init__(self, single_path: _SinglePath, positions: NDArray[np.int64], runs: NDArray[np.object_]) -> None:
+    Args:
+        single_path: it is of.
+        positions: of the candidates, one a key.
+        calls: one a choice.
+    """
+
+    def __init__(
+        self, single_path: _SinglePath, positions: Sequence[int] | NDArray[np.int64], calls: list[Forward]
+    ) -> None:
         super().__init__(single_path.choices)
         self._rows = single_path.rows
         self._positions = positions
-        self._runs = runs
+        self._calls = calls
 
     def install(self, binding: Binding) -> bool:
-        binding.calls[:] = self._runs.tolist()
+        binding.calls[:] = self._calls
         return True
 
     def mask(self, key: str) -> Tensor:

@@ -43,6 +43,10 @@ class FusedSGD(torch.optim.SGD):
         lr, momentum, weight_decay: as in ``torch.optim.SGD``.
     """
 
+    _states: list[list[dict[str, Tensor]]]
+    _states_of: object = None
+    """The ``state`` that ``_states`` were found in; loading a state makes another one."""
+
     def __init__(
         self, parameters: Iterable[nn.Parameter], lr: float, *, momentum: float = 0.0, weight_decay: float = 0.0
     ) -> None:
@@ -51,10 +55,18 @@ class FusedSGD(torch.optim.SGD):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with options of their own, as in ``torch.optim.SGD``."""
         super().add_param_group(param_group)
+        self._states_of = None
         group = self.param_groups[-1]
         if group["momentum"]:
             for parameter in group["params"]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+    def _states_by_group(self) -> list[list[dict[str, Tensor]]]:
+        """The state of each parameter, group by group; ``self.state`` hashes tensors in Python, so it is asked once."""
+        if self._states_of is not self.state:
+            self._states = [[self.state[parameter] for parameter in group["params"]] for group in self.param_groups]
+            self._states_of = self.state
+        return self._states
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients; with ``set_to_none`` false, set them to zero."""
@@ -73,15 +85,21 @@ class FusedSGD(torch.optim.SGD):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        state = self.state
-        for group in self.param_groups:
-            updated = [parameter for parameter in group["params"] if parameter.grad is not None]
-            buffers: list[Tensor | None] = (
-                [state[one]["momentum_buffer"] for one in updated] if group["momentum"] else []
-            )
+        for group, states in zip(self.param_groups, self._states_by_group(), strict=True):
+            updated: list[Tensor] = []
+            gradients: list[Tensor] = []
+            buffers: list[Tensor | None] = []
+            has_momentum = group["momentum"] != 0
+            for parameter, state in zip(group["params"], states, strict=True):
+                gradient = parameter.grad
+                if gradient is not None:
+                    updated.append(parameter)
+                    gradients.append(gradient)
+                    if has_momentum:
+                        buffers.append(state["momentum_buffer"])
             sgd(
                 updated,
-                [parameter.grad for parameter in updated],
+                gradients,
                 buffers,
                 has_sparse_grad=False,
                 foreach=False,

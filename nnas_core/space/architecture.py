@@ -226,6 +226,8 @@ class Architecture:
                 continue
             decision = self._decisions[key]
             count = len(choice.candidates)
+            if choice.n_chosen == 1 and type(decision) is tuple and len(decision) == 1 and 0 <= decision[0] < count:
+                continue  # nearly all of them, and 100 architectures a second are checked
             if isinstance(decision, Weights):
                 if len(decision.values) != count:
                     found.append(f"{key}: {len(decision.values)} weights for {count} candidates")

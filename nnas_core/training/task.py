@@ -167,7 +167,7 @@ def default_loss(output: Output, target: Tensor) -> Tensor:
 def default_metrics(output: Output, target: Tensor) -> dict[str, float]:
     """``accuracy``: the fraction of rows whose largest logit is the target's."""
     logits, _ = _split(output)
-    return {"accuracy": (logits.argmax(dim=1) == target).float().mean().item()}
+    return {"accuracy": (logits.argmax(dim=1) == target).mean(dtype=torch.float32).item()}
 
 
 def _split(output: Output) -> tuple[Output, Output | None]:

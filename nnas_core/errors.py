@@ -116,17 +116,12 @@ class UserCodeError(NnasError):
 
     exit_code = ExitCode.USER_CODE
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        where: str | None = None,
-        hint: str | None = None,
-        problems: Sequence[str] = (),
-        user_traceback: str = "",
-    ) -> None:
-        super().__init__(message, where=where, hint=hint, problems=problems)
-        self.user_traceback = user_traceback
+    user_traceback: str = ""
+
+    def with_traceback_of_user(self, text: str) -> UserCodeError:
+        """Keep ``text`` in ``user_traceback``, and return the error."""
+        self.user_traceback = text
+        return self
 
 
 class SpaceError(UserCodeError, RuntimeError):

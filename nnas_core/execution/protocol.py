@@ -173,7 +173,8 @@ def _error_of(
     """Returns an error as the process has it that hears of it: that of the user's code, or the machine's fault."""
     if not of_user:
         return EnvironmentFailure(message, where=where, hint=hint, problems=problems)
-    return UserCodeError(message, where=where, hint=hint, problems=problems, user_traceback=user_traceback)
+    error = UserCodeError(message, where=where, hint=hint, problems=problems)
+    return error.with_traceback_of_user(user_traceback)
 
 
 # ---- over pipes

@@ -365,6 +365,12 @@ class Decided(MutableMapping[str, Tensor]):
         """The masks as a dictionary."""
         return dict(self._all())
 
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**self._all(), **other}
+
+    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**other, **self._all()}
+
 
 class HardDecisions(Decided):
     """The indices of the chosen candidates of each key."""

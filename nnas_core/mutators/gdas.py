@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-import torch.nn as nn
 from torch import Tensor
 
 from nnas_core.mutators._gumbel import GumbelMutator
@@ -33,37 +31,14 @@ class GdasMutator(GumbelMutator):
     Args:
         model: to be bound.
         generator: source of the initial logits and of all noise, on the CPU; torch's default generator if None.
-        temperature: T at the beginning of the training.
-        final_temperature: T at its end; in between, it falls in a straight line.
-        learning_rate: of Adam, for the logits.
-        betas: of Adam.
-        weight_decay: of Adam.
+        temperature: T at the beginning of the training, 10 as in the paper.
+        final_temperature: T at its end, 0.1; in between, it falls in a straight line.
+        learning_rate, betas, weight_decay: of Adam, for the logits.
     """
 
     runs_all = False
     serves_any_reduction = True
     trainer = GdasTrainer
-
-    def __init__(
-        self,
-        model: nn.Module,
-        generator: torch.Generator | None = None,
-        *,
-        temperature: float = 10.0,
-        final_temperature: float = 0.1,
-        learning_rate: float = 3e-4,
-        betas: Sequence[float] = (0.5, 0.999),
-        weight_decay: float = 1e-3,
-    ) -> None:
-        super().__init__(
-            model,
-            generator,
-            temperature=temperature,
-            final_temperature=final_temperature,
-            learning_rate=learning_rate,
-            betas=betas,
-            weight_decay=weight_decay,
-        )
 
     def relaxed(self) -> Tensor:
         """``[K, W]``: zeros and ones, with the gradient of the soft sample."""

@@ -243,7 +243,8 @@ def as_user_error(error: BaseException) -> UserCodeError | None:
     """The error as the user's own, if it passed through their code; with their traceback from their frame on."""
     in_worker = re.match(r"Caught (\w+) in DataLoader worker process", str(error))
     if in_worker is not None:  # torch hands on the worker's traceback as text
-        return UserCodeError(f"data loading failed: {str(error).strip().splitlines()[-1]}", user_traceback=f"{error}\n")
+        failure = UserCodeError(f"data loading failed: {str(error).strip().splitlines()[-1]}")
+        return failure.with_traceback_of_user(f"{error}\n")
     step = _first_user_frame(error)
     if step is None:
         return None
@@ -253,5 +254,4 @@ def as_user_error(error: BaseException) -> UserCodeError | None:
     return UserCodeError(
         f"{type(error).__name__}: {message[0]}" if message else type(error).__name__,
         where=f"{step.tb_frame.f_code.co_filename}:{step.tb_lineno}",
-        user_traceback="".join(lines),
-    )
+    ).with_traceback_of_user("".join(lines))

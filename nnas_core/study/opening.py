@@ -35,8 +35,6 @@ def run_described(
     engine: Engine | Evaluate,
     settings: RunSettings | None = None,
     *,
-    assessor: str | None = None,
-    assessor_args: Mapping[str, Any] | None = None,
     resume: bool = False,
     join: bool = False,
 ) -> StudyResult | SharedResult:
@@ -44,10 +42,9 @@ def run_described(
 
     Args:
         store: where it is, or will be.
-        described: what it is made with.
+        described: what it is made with; its assessor ends trials early.
         engine: see ``run_study``.
-        settings: how long, how much at once, and who is told; ``assessor`` comes to its rules.
-        assessor, assessor_args: a registered name, or ``file.py:Class``, and arguments for its constructor.
+        settings: how long, how much at once, and who is told.
         resume: go on with a study of that name; else it must be new.
         join: work on it beside other processes, see ``run_shared``; whoever comes first begins it.
 
@@ -57,8 +54,8 @@ def run_described(
         EnvironmentFailure, NoResultError, Interrupted: see ``run_study``.
     """
     settings = settings or RunSettings()
-    if assessor is not None:
-        made = create_assessor(assessor, assessor_args or {}, described.optimize_mode)
+    if described.assessor is not None:
+        made = create_assessor(described.assessor, described.assessor_args, described.optimize_mode)
         settings = replace(settings, rules=replace(settings.rules, assessor=made))
     study, tuner = open_study(store, described, resume, join)
     run = run_shared if join else run_study

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import random
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from nnas_core.assessors.base import Assessor
+from nnas_core.testing._global_state import under_other_states
 
 __all__ = ["AssessorConformance"]
 
@@ -113,19 +112,12 @@ class AssessorConformance:
 
     def test_equal_calls_give_equal_answers(self) -> None:
         """Whatever other assessors do meanwhile, and whatever the global random state is."""
-        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        try:
-            found = []
-            for seed in (3, 4):
-                random.seed(seed)
-                np.random.seed(seed)
-                torch.manual_seed(seed)
-                found.append([self.run(self.make(), self.curves(), at_a_time=count, failing=5) for count in (1, 4)])
-            assert found[0] == found[1], "equal calls gave other answers"
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
-            torch.set_rng_state(states[2])
+
+        def found() -> list[object]:
+            return [self.run(self.make(), self.curves(), at_a_time=count, failing=5) for count in (1, 4)]
+
+        one, other = under_other_states(found)
+        assert one == other, "equal calls gave other answers"
 
     def test_a_history_is_left_as_it_is(self) -> None:
         """It belongs to who asks."""

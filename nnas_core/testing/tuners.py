@@ -7,17 +7,16 @@ import copy
 import hashlib
 import inspect
 import json
-import random
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, TypeAlias
 
 import numpy as np
-import torch
 
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.choice import ChoiceDocument, Parameter
 from nnas_core.space.search_space import SearchSpace, SearchSpaceDocument
 from nnas_core.study.opening import create_tuner
+from nnas_core.testing._global_state import global_state, under_other_states
 from nnas_core.tuners.base import ImportedTrial, NoMoreTrials, Tuner
 
 __all__ = ["SPACES", "TunerConformance"]
@@ -227,21 +226,15 @@ class TunerConformance:
 
     def test_the_global_random_state_is_neither_used_nor_changed(self) -> None:
         """All randomness comes from the seed."""
-        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        try:
-            found = []
-            for seed in (3, 4):
-                random.seed(seed)
-                np.random.seed(seed)
-                torch.manual_seed(seed)
-                before = _global_state()
-                found.append(self.proposals())
-                assert _global_state() == before, "the global random state was changed"
-            assert found[0] == found[1], "proposals depend on the global random state"
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
-            torch.set_rng_state(states[2])
+
+        def proposed() -> list[_Parameters]:
+            before = global_state()
+            found = self.proposals()
+            assert global_state() == before, "the global random state was changed"
+            return found
+
+        one, other = under_other_states(proposed)
+        assert one == other, "proposals depend on the global random state"
 
     def test_the_same_calls_give_the_same_proposals(self) -> None:
         """In a fresh tuner, with failures, one and four trials at a time: a resumed study repeats its calls."""
@@ -314,9 +307,3 @@ def _value(architecture: Architecture) -> float:
         digest = hashlib.sha256(f"{key}{decision}".encode()).digest()
         parts.append(int.from_bytes(digest[:6], "big") / 2**48)
     return sum(parts) / len(parts)
-
-
-def _global_state() -> str:
-    """Returns all global random states as text."""
-    numpy_state = [np.asarray(part).tolist() for part in np.random.get_state()]
-    return repr((random.getstate(), numpy_state, torch.get_rng_state().tolist()))

@@ -29,6 +29,7 @@ from nnas_core.training.settings import (
 
 if TYPE_CHECKING:
     from nnas_core.space.search_space import SearchSpace
+    from nnas_core.study.storage.records import StudySettings
 
 __all__ = [
     "AlgorithmSettings",
@@ -120,11 +121,15 @@ class AlgorithmSettings:
     assessor: str | None = None
     assessor_arg: Mapping[str, object] = field(default_factory=dict)
 
-    def stored(self) -> dict[str, object]:
-        """The assessor, as far as a resumed study must have the same one again; the tuner is stored apart."""
-        if self.assessor is None:
-            return {}
-        return {"assessor": self.assessor, "assessor_arg": dict(self.assessor_arg)}
+    def study(
+        self, name: str, space: SearchSpace, seed: int, optimize_mode: str, config: Mapping[str, object]
+    ) -> StudySettings:
+        """What a study with these algorithms is made with; a resumed one must have the same assessor again."""
+        from nnas_core.study.storage.records import StudySettings  # needs numpy, which a help text has no use for
+
+        if self.assessor is not None:
+            config = {**config, "assessor": self.assessor, "assessor_arg": dict(self.assessor_arg)}
+        return StudySettings(name, space, self.tuner, self.tuner_arg, seed, optimize_mode, config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +166,7 @@ class TuneSettings:
         else:
             kept += ["epochs", "valid_fraction", "clip_grad", *option_names(OptimizerSettings)]
         options = to_options(self)
-        config = {**{name: options[name] for name in kept}, **self.algorithms.stored()}
+        config = {name: options[name] for name in kept}
         return config if weights is None else {**config, "weights": weights}
 
 

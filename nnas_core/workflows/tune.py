@@ -80,16 +80,7 @@ def tune(
             worker = {"settings": to_options(settings), "random": random_state.to_json(begin), "weights": weights}
             kind = WorkerTrials("nnas_core.workflows.tune_worker", worker)
             engine = stack.enter_context(contextlib.closing(engine_of(kind, setup.space, local, cluster)))
-        return run_described(
-            store,
-            study_settings,
-            engine,
-            run,
-            assessor=settings.algorithms.assessor,
-            assessor_args=settings.algorithms.assessor_arg,
-            resume=resume,
-            join=join,
-        )
+        return run_described(store, study_settings, engine, run, resume=resume, join=join)
 
 
 def _set_up(settings: TuneSettings, device: str | None = None) -> tuple[Setup, str | None]:
@@ -107,15 +98,8 @@ def _set_up(settings: TuneSettings, device: str | None = None) -> tuple[Setup, s
 
 
 def _describe(settings: TuneSettings, setup: Setup, weights: str | None) -> StudySettings:
-    return StudySettings(
-        name=settings.study,
-        space=setup.space,
-        tuner=settings.algorithms.tuner,
-        tuner_args=settings.algorithms.tuner_arg,
-        seed=settings.seed,
-        optimize_mode="minimize" if setup.task.metric_mode == "min" else "maximize",
-        config=settings.config(weights),
-    )
+    mode = "minimize" if setup.task.metric_mode == "min" else "maximize"
+    return settings.algorithms.study(settings.study, setup.space, settings.seed, mode, settings.config(weights))
 
 
 def prepare_worker(document: Mapping[str, Any]) -> EvaluateInSteps:

@@ -58,26 +58,10 @@ def tune_command(
         )
     study_settings = _describe(settings, command)
     with contextlib.closing(engine_of(CommandTrials(command), settings.space, local, cluster)) as engine:
-        return run_described(
-            store,
-            study_settings,
-            engine,
-            run,
-            assessor=settings.algorithms.assessor,
-            assessor_args=settings.algorithms.assessor_arg,
-            resume=resume,
-            join=join,
-        )
+        return run_described(store, study_settings, engine, run, resume=resume, join=join)
 
 
 def _describe(settings: CommandSettings, command: list[str]) -> StudySettings:
     # of the command the words, quoted one way: spaces between them do not matter
-    return StudySettings(
-        name=settings.study,
-        space=settings.space,
-        tuner=settings.algorithms.tuner,
-        tuner_args=settings.algorithms.tuner_arg,
-        seed=settings.seed,
-        optimize_mode=settings.optimize_mode,
-        config={"trial_command": shlex.join(command), **settings.algorithms.stored()},
-    )
+    config = {"trial_command": shlex.join(command)}
+    return settings.algorithms.study(settings.study, settings.space, settings.seed, settings.optimize_mode, config)

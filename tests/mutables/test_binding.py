@@ -130,6 +130,16 @@ def test_masks_can_be_copied_to_a_dictionary() -> None:
     assert sorted(masks) == ["a", "b"]
 
 
+def test_masks_can_be_joined_with_others_as_dictionaries_are() -> None:
+    mutator = RandomMutator(Product())
+    second = torch.tensor([False, True])
+    assert set(mutator.sample_search() | {"c": second}) == {"a", "b", "c"}  # type: ignore[operator]
+    joined = mutator.sample_search() | {"a": second}  # type: ignore[operator]
+    assert joined["a"] is second
+    drawn = mutator.sample_search()
+    assert ({"a": second} | drawn)["a"] is drawn["a"]  # type: ignore[operator]
+
+
 def test_the_old_decision_stays_where_a_new_one_fails_half_way() -> None:
     model = Product()
     mutator = Mutator(model)

@@ -67,7 +67,8 @@ class StudySettings:
         tuner_args: its arguments, without ``seed`` and ``optimize_mode``.
         seed: of the tuner, and of everything else that is random in the study.
         optimize_mode: ``"maximize"`` or ``"minimize"``.
-        config: every other option that matters to the results, by name; plain JSON.
+        config: every other option that matters to the results, by name; plain JSON. ``assessor`` and ``assessor_arg``
+            are among them where trials may end early.
 
     Raises:
         UsageError: a bad name or mode.
@@ -87,6 +88,18 @@ class StudySettings:
             raise UsageError(f"optimize_mode must be maximize or minimize, not {self.optimize_mode!r}")
         for name in ("tuner_args", "config"):  # tuples become lists now, as they will when read back
             object.__setattr__(self, name, json.loads(json.dumps(dict(getattr(self, name)), allow_nan=False)))
+
+    @property
+    def assessor(self) -> str | None:
+        """The name that the assessor is found by, if there is one."""
+        name: str | None = self.config.get("assessor")
+        return name
+
+    @property
+    def assessor_args(self) -> Mapping[str, Any]:
+        """Arguments of the assessor, without ``optimize_mode``."""
+        args: Mapping[str, Any] = self.config.get("assessor_arg", {})
+        return args
 
     def differences(self, now: StudySettings) -> list[str]:
         """Returns one line for each thing that differs in ``now``; none for equal settings."""

@@ -36,6 +36,14 @@ def _process_columns() -> list[Column[str] | Column[int]]:
     ]
 
 
+def _keys_of_study(*names: str) -> list[Column[int]]:
+    """Makes the primary key of a table with rows for each study."""
+    return [
+        Column("study_id", Integer, ForeignKey("studies.id"), primary_key=True),
+        *(Column(name, Integer, primary_key=True) for name in names),
+    ]
+
+
 studies = Table(
     "studies",
     metadata,
@@ -79,8 +87,7 @@ shared_leases = Table(
 trials = Table(
     "trials",
     metadata,
-    Column("study_id", Integer, ForeignKey("studies.id"), primary_key=True),
-    Column("number", Integer, primary_key=True),
+    *_keys_of_study("number"),
     Column("state", String(16), nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("digest", String(64), nullable=False),
@@ -106,8 +113,7 @@ trials = Table(
 repeats = Table(
     "repeats",
     metadata,
-    Column("study_id", Integer, ForeignKey("studies.id"), primary_key=True),
-    Column("proposed_order", Integer, primary_key=True),
+    *_keys_of_study("proposed_order"),
     Column("number", Integer, nullable=False),
     Column("told_order", Integer, nullable=False),
 )
@@ -116,9 +122,6 @@ repeats = Table(
 intermediates = Table(
     "intermediates",
     metadata,
-    Column("study_id", Integer, ForeignKey("studies.id"), primary_key=True),
-    Column("number", Integer, primary_key=True),
-    Column("attempt", Integer, primary_key=True),
-    Column("sequence", Integer, primary_key=True),
+    *_keys_of_study("number", "attempt", "sequence"),
     Column("value", Float(53), nullable=False),
 )

@@ -90,30 +90,30 @@ class _SinglePath:
         self.choices = choices
         self.rows = {key: number for number, key in enumerate(choices)}
         groups = list(direct.values())
-        mutables = [(number, runs) for number, group in enumerate(groups) for _, runs in group]
-        self._mutables = mutables
-        flat = [run for _, runs in mutables for run in runs]
+        # of each LayerChoice the row of its key, how many candidates it has, and what they are called by
+        self._few = [(row, float(len(runs)), runs) for row, group in enumerate(groups) for _, runs in group]
+        flat = [run for *_, runs in self._few for run in runs]
         # fromiter never looks into a candidate, which may well be a sequence of modules
         self._runs = np.fromiter(flat, dtype=object, count=len(flat))
-        counts = [len(runs) for _, runs in mutables]
+        counts = [len(runs) for *_, runs in self._few]
         self._starts = np.cumsum([0, *counts[:-1]])
         # float64: in float32 a number just below 1 times a count above 512 rounds up to the count
-        self._sizes = np.array([len(group[0][1]) for group in groups], dtype=np.float64)
-        self._counts: list[float] = self._sizes.tolist()
+        self.sizes = np.array([len(group[0][1]) for group in groups], dtype=np.float64)
         self._drawn = torch.empty(len(groups), dtype=torch.float64, device="cpu")
         self._numbers = self._drawn.numpy()  # the same memory
-        shares_keys = len(mutables) > len(groups)
-        self._spread = np.array([number for number, _ in mutables]) if shares_keys else None
+        shares_keys = len(self._few) > len(groups)
+        self._spread = np.array([row for row, *_ in self._few]) if shares_keys else None
 
     def draw(self, generator: torch.Generator | None) -> _Path:
         """One position a key."""
         drawn = self._drawn.uniform_(generator=generator)
-        if len(self._mutables) <= _FEW:
-            few = [int(number * count) for number, count in zip(drawn.tolist(), self._counts, strict=True)]
-            return _Path(self, few, [runs[few[number]] for number, runs in self._mutables])
-        positions = (self._numbers * self._sizes).astype(np.int64)
+        if len(self._few) <= _FEW:
+            few: list[float] = drawn.tolist()
+            return _Path(self, few, [runs[int(few[row] * count)] for row, count, runs in self._few])
+        numbers = self._numbers.copy()
+        positions = (numbers * self.sizes).astype(np.int64)
         spread = positions if self._spread is None else positions[self._spread]
-        return _Path(self, positions, self._runs[self._starts + spread].tolist())
+        return _Path(self, numbers, self._runs[self._starts + spread].tolist())
 
 
 class _Path(Decided):
@@ -121,16 +121,16 @@ class _Path(Decided):
 
     Args:
         single_path: it is of.
-        positions: of the candidates, one a key.
+        numbers: from 0 to 1, one a key: the candidate is where it lies among all of the key.
         calls: one a choice.
     """
 
     def __init__(
-        self, single_path: _SinglePath, positions: Sequence[int] | NDArray[np.int64], calls: list[Forward]
+        self, single_path: _SinglePath, numbers: Sequence[float] | NDArray[np.float64], calls: list[Forward]
     ) -> None:
         super().__init__(single_path.choices)
-        self._rows = single_path.rows
-        self._positions = positions
+        self._single_path = single_path
+        self._numbers = numbers
         self._calls = calls
 
     def install(self, binding: Binding) -> bool:
@@ -138,5 +138,6 @@ class _Path(Decided):
         return True
 
     def mask(self, key: str) -> Tensor:
-        position = int(self._positions[self._rows[key]])
+        row = self._single_path.rows[key]
+        position = int(self._numbers[row] * self._single_path.sizes[row])
         return hard_mask((position,), len(self._choices[key]), torch.device("cpu"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 import torch.nn as nn
 from torch import Tensor
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 from torch.optim.sgd import sgd
 
 from nnas_core.mutables.nested import changed
@@ -35,17 +36,17 @@ class FusedSGD(torch.optim.SGD):
 
     torch's refuses a group in which only some parameters have a momentum buffer, which is what a single path leads to.
     A buffer of zeros is what plain SGD starts from (without dampening), so all are made beforehand. And it looks into
-    each parameter and its state, which takes longer than the update of a small network; here that is done for those
-    with a gradient alone.
+    each parameter and its state, and sorts them, which takes longer than the update of a small network; here the states
+    are at hand.
 
     Args:
         parameters: strided floating-point tensors on the CPU or a GPU.
         lr, momentum, weight_decay: as in ``torch.optim.SGD``.
     """
 
-    _states: list[list[dict[str, Tensor]]]
-    _states_of: object = None
-    """The ``state`` that ``_states`` were found in; loading a state makes another one."""
+    _groups: list[_Group]
+    _groups_of: object = None
+    """The ``state`` that ``_groups`` were made of; loading a state makes another one."""
 
     def __init__(
         self, parameters: Iterable[nn.Parameter], lr: float, *, momentum: float = 0.0, weight_decay: float = 0.0
@@ -55,18 +56,18 @@ class FusedSGD(torch.optim.SGD):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with options of their own, as in ``torch.optim.SGD``."""
         super().add_param_group(param_group)
-        self._states_of = None
+        self._groups_of = None
         group = self.param_groups[-1]
         if group["momentum"]:
             for parameter in group["params"]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
-    def _states_by_group(self) -> list[list[dict[str, Tensor]]]:
-        """The state of each parameter, group by group; ``self.state`` hashes tensors in Python, so it is asked once."""
-        if self._states_of is not self.state:
-            self._states = [[self.state[parameter] for parameter in group["params"]] for group in self.param_groups]
-            self._states_of = self.state
-        return self._states
+    def _grouped(self) -> list[_Group]:
+        """The parameters of each group, with their states."""
+        if self._groups_of is not self.state:
+            self._groups = [_Group(group["params"], self.state) for group in self.param_groups]
+            self._groups_of = self.state
+        return self._groups
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients; with ``set_to_none`` false, set them to zero."""
@@ -78,42 +79,70 @@ class FusedSGD(torch.optim.SGD):
                 if parameter.grad is not None:
                     parameter.grad = None
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters that have a gradient; ``closure`` as in ``torch.optim.SGD``."""
+        watched = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks or _watching_all()
+        return self._seen_update(closure) if watched else self._update(closure)
+
+    # torch wraps every step for its hooks and its profiler, which takes longer than the update of a small network
+    step.hooked = True  # type: ignore[attr-defined]
+
+    @torch.no_grad()
+    def _update(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group, states in zip(self.param_groups, self._states_by_group(), strict=True):
-            updated: list[Tensor] = []
-            gradients: list[Tensor] = []
-            buffers: list[Tensor | None] = []
-            has_momentum = group["momentum"] != 0
-            for parameter, state in zip(group["params"], states, strict=True):
-                gradient = parameter.grad
-                if gradient is not None:
-                    updated.append(parameter)
-                    gradients.append(gradient)
-                    if has_momentum:
-                        buffers.append(state["momentum_buffer"])
-            sgd(
-                updated,
-                gradients,
-                buffers,
-                has_sparse_grad=False,
-                foreach=False,
-                fused=True,
-                grad_scale=getattr(self, "grad_scale", None),  # torch.amp.GradScaler leaves them here
-                found_inf=getattr(self, "found_inf", None),
-                weight_decay=group["weight_decay"],
-                momentum=group["momentum"],
-                lr=group["lr"],
-                dampening=group["dampening"],
-                nesterov=group["nesterov"],
-                maximize=group["maximize"],
-            )
+        grad_scale: Tensor | None = getattr(self, "grad_scale", None)  # torch.amp.GradScaler leaves them here
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
+        for options, group in zip(self.param_groups, self._grouped(), strict=True):
+            updated, gradients, buffers = group.with_gradients(options["momentum"] != 0)
+            numbers = {name: options[name] for name in _NUMBERS}
+            if not updated:
+                continue
+            if group.is_uniform and grad_scale is None and found_inf is None:
+                torch._fused_sgd_(updated, gradients, buffers, **numbers, is_first_step=False)
+            else:  # this one sorts them by device and type
+                numbers.update(has_sparse_grad=False, foreach=False, fused=True)
+                sgd(updated, gradients, [*buffers], **numbers, grad_scale=grad_scale, found_inf=found_inf)
         return loss
+
+    _seen_update = torch.optim.Optimizer.profile_hook_step(_update)
+
+
+def _watching_all() -> bool:
+    """True if somebody watches the steps of every optimizer."""
+    return bool(_global_optimizer_pre_hooks or _global_optimizer_post_hooks) or torch._C._autograd._profiler_enabled()
+
+
+_NUMBERS = ("weight_decay", "momentum", "lr", "dampening", "nesterov", "maximize")
+"""The options of a group that the update has by the same names."""
+
+
+class _Group:
+    """The parameters of one group beside their states: an optimizer's ``state`` hashes tensors in Python.
+
+    Attributes:
+        is_uniform: all of them are on one device and of one type, as the kernel wants it.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], state: Mapping[Tensor, dict[str, Tensor]]) -> None:
+        self._states = [(parameter, state[parameter]) for parameter in parameters]
+        self.is_uniform = len({(one.device, one.dtype) for one in parameters}) == 1
+
+    def with_gradients(self, has_momentum: bool) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """The parameters that have a gradient, their gradients, and with momentum their buffers."""
+        updated: list[Tensor] = []
+        gradients: list[Tensor] = []
+        buffers: list[Tensor] = []
+        for parameter, state in self._states:
+            gradient = parameter.grad
+            if gradient is not None:
+                updated.append(parameter)
+                gradients.append(gradient)
+                if has_momentum:
+                    buffers.append(state["momentum_buffer"])
+        return updated, gradients, buffers
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler | None) -> State:

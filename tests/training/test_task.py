@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from nnas_core.errors import UserCodeError
 from nnas_core.training.optimizers import default_optimizer
@@ -224,3 +225,43 @@ def test_parameters_can_be_added_to_the_default_optimizer() -> None:
     (first + second).backward()
     optimizer.step()
     assert [first.item(), second.item()] == pytest.approx([0.9, 0.8])
+
+
+def test_parameters_of_several_types_are_updated_in_one_group() -> None:
+    parameters = [nn.Parameter(torch.ones(2, dtype=one)) for one in (torch.float32, torch.float64, torch.bfloat16)]
+    optimizer = default_optimizer(parameters, OptimizerSettings(learning_rate=0.5, momentum=0.9, weight_decay=0.0))
+    for _ in range(2):
+        optimizer.zero_grad()
+        sum(one.double().sum() for one in parameters).backward()  # type: ignore[union-attr]
+        optimizer.step()
+    assert [one.tolist() for one in parameters] == [[pytest.approx(1 - 0.5 - 0.5 * 1.9, abs=0.01)] * 2] * 3
+
+
+def test_hooks_and_profilers_see_every_step_of_the_default_optimizer() -> None:
+    parameter = nn.Parameter(torch.ones(()))
+    optimizer = default_optimizer([parameter], OptimizerSettings(learning_rate=0.5, momentum=0.0, weight_decay=0.0))
+    seen: list[str] = []
+
+    def step() -> None:
+        optimizer.zero_grad()
+        (parameter * 1.0).backward()
+        optimizer.step()
+
+    def hook(name: str) -> Callable[..., None]:
+        return lambda one, args, kwargs: seen.append(f"{name} {parameter.item()}")
+
+    registering = {
+        "before": optimizer.register_step_pre_hook,
+        "after": optimizer.register_step_post_hook,
+        "before all": register_optimizer_step_pre_hook,
+        "after all": register_optimizer_step_post_hook,
+    }
+    for name, register in registering.items():
+        handle = register(hook(name))
+        step()
+        handle.remove()
+    assert seen == ["before 1.0", "after 0.0", "before all 0.0", "after all -1.0"]
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        step()
+    assert any(event.key == "Optimizer.step#FusedSGD.step" for event in profile.key_averages())
+    assert parameter.item() == -1.5

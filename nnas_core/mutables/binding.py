@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import torch
@@ -166,21 +166,29 @@ class Binding:
             DecisionError: a candidate is gone, or there is none of that key or index; the old decision stays.
         """
         direct, indirect = self.routes
-        with self._kept_on_failure():
-            try:
-                for key, decision in decisions.items():
-                    if len(decision) == 1:
-                        index = decision[0]
-                        for slot, runs in direct[key]:
-                            self.calls[slot] = runs[index]
-                        rest = indirect[key]
-                    else:
-                        rest = self.groups[key]
-                    for choice in rest:
-                        mask = hard_mask(decision, len(choice), self.device)
-                        self.install(choice, hard_plan(choice, decision, mask))
-            except (IndexError, KeyError) as error:
-                raise DecisionError("the decisions name a key or a candidate that the model does not have") from error
+        calls = self.calls.copy()
+        planned: list[tuple[AnyChoice, Decision]] = []
+        try:
+            for key, decision in decisions.items():
+                if len(decision) == 1:
+                    index = decision[0]
+                    for slot, runs in direct[key]:
+                        calls[slot] = runs[index]
+                    choices = indirect[key]
+                else:
+                    choices = self.groups[key]
+                if choices:
+                    planned += [(choice, decision) for choice in choices]
+            plans = [
+                (choice, hard_plan(choice, decision, hard_mask(decision, len(choice), self.device)))
+                for choice, decision in planned
+            ]
+        except (IndexError, KeyError) as error:
+            raise DecisionError("the decisions name a key or a candidate that the model does not have") from error
+        with self._kept_on_failure() if plans else nullcontext():
+            self.calls[:] = calls
+            for choice, plan in plans:
+                self.install(choice, plan)
 
     def install(self, choice: AnyChoice, plan: Plan) -> None:
         """Let one choice run ``plan``."""

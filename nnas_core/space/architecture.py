@@ -45,11 +45,13 @@ class Architecture:
         decisions: for each key the sorted indices of the chosen candidates, or ``Weights``.
     """
 
-    __slots__ = ("_choices", "_decisions")
+    __slots__ = ("_choices", "_decisions", "_fits", "_is_hard")
 
     def __init__(self, choices: Mapping[str, Choice], decisions: Mapping[str, Decision | Weights]) -> None:
         self._choices = choices
         self._decisions = decisions
+        self._fits: Mapping[str, Choice] | None = None  # whose rules it was found to keep
+        self._is_hard: bool | None = None
 
     @classmethod
     def parse(
@@ -102,7 +104,9 @@ class Architecture:
     @property
     def is_hard(self) -> bool:
         """Returns true if every decision chooses candidates, false if any weighs them."""
-        return Weights not in set(map(type, self._decisions.values()))
+        if self._is_hard is None:
+            self._is_hard = Weights not in set(map(type, self._decisions.values()))
+        return self._is_hard
 
     def masks(self) -> dict[str, list[bool] | list[float]]:
         """Returns one entry a candidate: booleans for a hard decision, numbers for weights."""
@@ -219,6 +223,8 @@ class Architecture:
 
     def problems(self, choices: Mapping[str, Choice]) -> list[str]:
         """Everything in which this architecture breaks the rules of ``choices``, one line each."""
+        if self._fits is choices:
+            return []
         found = [f"{key}: not in the search space" for key in self if key not in choices]
         for key, choice in choices.items():
             if key not in self._decisions:
@@ -235,6 +241,8 @@ class Architecture:
                 found.append(f"{key}: index {max(decision)} of {count} candidates")
             elif choice.kind == "input_choice" and choice.n_chosen not in (None, len(decision)):
                 found.append(f"{key}: chooses {len(decision)} candidates, n_chosen is {choice.n_chosen}")
+        if not found:
+            self._fits = choices
         return found
 
 

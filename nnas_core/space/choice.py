@@ -109,6 +109,23 @@ class Choice:
             pass
         return drawn
 
+    @property
+    def turns(self) -> int:
+        """How many decisions it takes to choose every candidate."""
+        return 1 if not self.n_chosen else math.ceil(len(self.candidates) / self.n_chosen)
+
+    def in_turn(self, turn: int) -> Decision:
+        """A decision whose candidates follow on those of the turn before; all candidates if any number may be chosen.
+
+        Args:
+            turn: 0 or more; after ``turns`` of them it begins again.
+        """
+        count = len(self.candidates)
+        if self.n_chosen is None:
+            return tuple(range(count))
+        first = turn % self.turns * self.n_chosen
+        return tuple(sorted((first + one) % count for one in range(self.n_chosen)))
+
     def decisions(self) -> Iterator[Decision]:
         """Returns every decision, in the order of their numbers."""
         return (self.decision(index) for index in range(self.size))

@@ -119,6 +119,11 @@ class SearchSpace:
         """Returns an architecture drawn uniformly."""
         return Architecture(self._choices, {choice.key: choice.sample(rng) for choice in self})
 
+    def covering(self) -> Iterator[Architecture]:
+        """Architectures that together choose every candidate, as few as possible; of any number of inputs, all."""
+        for turn in range(max((choice.turns for choice in self), default=1)):
+            yield Architecture(self._choices, {choice.key: choice.in_turn(turn) for choice in self})
+
     def at(self, index: int) -> Architecture:
         """Architecture number ``index``, ``0 <= index < size``; the last key varies fastest."""
         if not 0 <= index < self.size:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Iterable, Iterator, Sized
 from typing import cast
 
@@ -91,10 +90,7 @@ class SampledOrder(EpochOrder):
             own.manual_seed(seed)
         if callable(getattr(self._sampler, "set_epoch", None)):
             self._sampler.set_epoch(self._epoch)  # type: ignore[attr-defined]
-        with random_state.untouched({}):
-            torch.manual_seed(seed)
-            np.random.seed(seed % 2**32)
-            random.seed(seed)
+        with random_state.seeded(seed):
             chosen = list(self._sampler)
         for one in chosen:
             if not isinstance(one, (int, np.integer, Tensor)) or not 0 <= int(one) < self._samples:

@@ -94,10 +94,11 @@ def seeded(seed: int) -> Iterator[None]:
     For user code that draws from them, where what it draws must not depend on what was drawn before.
     """
     of_torch, of_python = torch.Generator().manual_seed(seed), random.Random(seed)
+    of_numpy: Any = np.random.MT19937(seed).state
     with untouched({}):
         torch.set_rng_state(of_torch.get_state())
         random.setstate(of_python.getstate())
-        np.random.set_state(np.random.MT19937(seed).state)
+        np.random.set_state(of_numpy)
         yield
 
 

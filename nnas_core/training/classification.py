@@ -6,17 +6,16 @@ none of them, a regression say, would give numbers all the same, so it is refuse
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nnas_core.errors import NnasWarning, UserCodeError
+from nnas_core.errors import UserCodeError
 from nnas_core.training.returned import described
 
-__all__ = ["AUXILIARY_WEIGHT", "Classification"]
+__all__ = ["AUXILIARY_WEIGHT", "Classification", "taken_as_auxiliary"]
 
 AUXILIARY_WEIGHT = 0.4
 """Weight of an auxiliary head's loss, as in Szegedy et al. 2014 (0.3) and DARTS (0.4)."""
@@ -50,23 +49,14 @@ class Classification:
 
     def __init__(self, where: str | None = None) -> None:
         self._where = where
-        self._told = False
 
     def loss(self, output: Any, target: Any) -> Tensor:
-        """Cross entropy; for ``(logits, auxiliary_logits)`` the weighted sum of both, which is said once.
+        """Cross entropy; for ``(logits, auxiliary_logits)`` the weighted sum of both.
 
         Raises:
             UserCodeError: output and target cannot be compared so.
         """
         logits, auxiliary = _split(output)
-        if auxiliary is not None and not self._told:
-            self._told = True
-            warnings.warn(
-                f"the model returns a pair: its second part, {described(auxiliary)}, counts as auxiliary logits, with"
-                f" weight {AUXILIARY_WEIGHT} in the loss; define loss(output, target) if it is something else",
-                NnasWarning,
-                stacklevel=2,
-            )
         classes = self._targets(logits, target, "cross entropy", _BINARY)
         loss = self._cross_entropy(logits, classes)
         return loss if auxiliary is None else loss + AUXILIARY_WEIGHT * self._cross_entropy(auxiliary, classes)
@@ -156,6 +146,17 @@ class Classification:
 
 def _kind(target: Any) -> str:
     return "float target" if isinstance(target, Tensor) and target.is_floating_point() else "target"
+
+
+def taken_as_auxiliary(output: Any) -> str | None:
+    """What to tell the author of a model that returns a pair, which may mean something else by it."""
+    _, auxiliary = _split(output)
+    if auxiliary is None:
+        return None
+    return (
+        f"the model returns a pair: its second part, {described(auxiliary)}, counts as auxiliary logits, with weight"
+        f" {AUXILIARY_WEIGHT} in the loss; define loss(output, target) if it is something else"
+    )
 
 
 def _split(output: Any) -> tuple[Any, Any | None]:

@@ -6,6 +6,7 @@ Nothing of a trial remains, no random number included: the training is the same 
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 from nnas_core import random_state
-from nnas_core.errors import UserCodeError
+from nnas_core.errors import NnasWarning, UserCodeError
 from nnas_core.mutables.base import Mutable
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.mutables.nested import changed
@@ -112,9 +113,11 @@ def try_first_batches(
     generators: Mapping[str, torch.Generator] | None = None,
     autocast: AbstractContextManager[object] | None = None,
 ) -> None:
-    """Compute loss and metrics of the first batch of each data set, and forget them.
+    """Run the model, and what a task has by default, on the first batch of each data set, and forget it.
 
-    A supernet is tried as an architecture of its first candidates.
+    A supernet is tried as an architecture of its first candidates. The task's own loss and metrics are called with data
+    that looks otherwise than the first set: that one's batches come to them as soon as the training begins, and they
+    may count their calls.
 
     Args:
         model: on its device.
@@ -136,10 +139,14 @@ def try_first_batches(
     ):
         if bound is not None:
             bound.apply_architecture(next(bound.space.covering()))
+        looks: list[object] = []
         for one in data:
             batch = prepare(_first(one.batches, one.name, task))
+            looks.append(_look(batch))
             model.train(one.training)
-            task.try_batch(model, batch)
+            note = task.try_batch(model, batch, with_own=looks[-1] != looks[0])
+            if note is not None and one.training:
+                warnings.warn(note, NnasWarning, stacklevel=2)
             if one.training and one.batches.ends_with_one_sample:
                 _try_one_sample(model, task, batch)
 
@@ -148,6 +155,17 @@ def _first(batches: Batches, name: str, task: Task) -> Batch:
     for batch in batches.epoch(0):
         return batch
     raise UserCodeError(f"the {name} data has no batches", where=task.user.reference)
+
+
+def _look(value: object) -> object:
+    """Everything about nested data but its values and the size of its batch."""
+    if isinstance(value, Tensor):
+        return value.dtype, value.dim(), value.shape[1:]
+    if isinstance(value, Mapping):
+        return {name: _look(entry) for name, entry in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_look(entry) for entry in value]
+    return type(value)
 
 
 def _try_one_sample(model: nn.Module, task: Task, batch: Batch) -> None:

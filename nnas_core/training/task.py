@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nnas_core.errors import UserCodeError
 from nnas_core.plugins.loading import UserModule
-from nnas_core.training.classification import Classification
+from nnas_core.training.classification import Classification, taken_as_auxiliary
 from nnas_core.training.optimizers import default_optimizer
 from nnas_core.training.returned import (
     checked_function,
@@ -158,11 +158,24 @@ class Task:
         """
         return checked_loss(self._called("loss", self._loss, output, target), self.user.reference)
 
-    def try_batch(self, model: nn.Module, batch: Batch) -> None:
-        """Compute loss and metrics of a batch, for the errors that this may raise."""
+    def try_batch(self, model: nn.Module, batch: Batch, with_own: bool) -> str | None:
+        """Compute output, loss and metrics of a batch, for the errors that this may raise.
+
+        Args:
+            with_own: call the module's own loss and metrics too, and not the defaults alone.
+
+        Returns:
+            What the author of the model should know, in one line, about how it is understood.
+        """
         output, target = self.forward_batch(model, batch)
-        self.loss(output, target)
-        self.metrics(output, target)
+        has_own = "loss" in self._functions
+        if with_own or not has_own:
+            self.loss(output, target)
+        if with_own:
+            self.metrics(output, target)
+        elif "metrics" not in self._functions:
+            self.batch_metrics(output, target)
+        return None if has_own else taken_as_auxiliary(output)
 
     def batch_metrics(self, output: Output, target: Target) -> dict[str, float]:
         """The metrics that are means over batches, of one batch; none where the module has those of whole sets alone.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 import pytest
 import torch
 import torch.nn.functional as F
 
-from nnas_core.errors import NnasWarning, UserCodeError
+from nnas_core.errors import UserCodeError
 from tests.training.sample_trainings import task_of
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.5], [3.0, 1.0, 0.0]])
@@ -103,13 +101,3 @@ class TestRefusals:
         with pytest.raises(UserCodeError, match=r"task\.py: accuracy cannot compare output") as caught:
             task.metrics(output, target)
         assert "define metrics(output, target)" in (caught.value.hint or "") or REGRESSION in (caught.value.hint or "")
-
-
-def test_a_pair_is_said_once_to_have_auxiliary_logits():
-    task = task_of()
-    with pytest.warns(NnasWarning, match=r"a tensor \[3, 3\], counts as auxiliary logits, with weight 0\.4"):
-        task.loss((LOGITS, LOGITS), LABELS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        task.loss((LOGITS, LOGITS), LABELS)
-        task_of().loss((LOGITS, None), LABELS)

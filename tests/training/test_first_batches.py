@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from nnas_core import InputChoice, LayerChoice
-from nnas_core.errors import UserCodeError
+from nnas_core.errors import NnasWarning, UserCodeError
 from nnas_core.training.data import build_batches
 from nnas_core.training.first_batches import FirstBatch, has_lazy_layers, initialize_lazy_layers, try_first_batches
 from nnas_core.training.settings import DataSettings
@@ -20,6 +20,11 @@ from tests.training.sample_trainings import Net, numbers, task_of
 def images(count=20):
     generator = torch.Generator().manual_seed(0)
     return TensorDataset(torch.randn(count, 1, 6, 6, generator=generator), torch.zeros(count, dtype=torch.long))
+
+
+def wide():
+    """Targets of another shape."""
+    return TensorDataset(torch.zeros(9, 4), torch.zeros(9, 2))
 
 
 class Lazy(nn.Module):
@@ -83,15 +88,19 @@ class TestFirstBatches:
     @pytest.mark.parametrize(
         "functions",
         [
-            {"loss": lambda output, target: None},
-            {"metrics": lambda output, target: None},
-            {"epoch_metrics": lambda outputs, targets: None},
+            {"train_dataset": lambda: TensorDataset(torch.zeros(40, 4), torch.zeros(40))},
+            {"train_dataset": lambda: TensorDataset(torch.zeros(40, 3), torch.zeros(40, dtype=torch.long))},
+            {"loss": lambda output, target: None, "metrics": lambda output, target: None, "valid_dataset": wide},
             {"valid_dataset": lambda: TensorDataset(torch.zeros(9, 4), torch.full((9,), 5))},
         ],
+        ids=["targets", "inputs", "validation of another look", "labels"],
     )
     def test_what_would_fail_later_fails_here(self, functions):
-        with pytest.raises(UserCodeError):
-            try_all(Net(), task_of(train_dataset=numbers, **functions))
+        with pytest.raises((UserCodeError, RuntimeError)):
+            try_all(Net(), task_of(**{"train_dataset": numbers, **functions}))
+
+    def test_own_functions_are_not_called_with_what_they_get_in_the_first_step(self):
+        try_all(Net(), task_of(train_dataset=numbers, loss=lambda output, target: None))
 
     def test_data_without_a_batch_is_named(self):
         task = task_of(build_dataloaders=lambda batch_size, workers: {"train": [next(iter(numbers()))], "valid": []})
@@ -107,3 +116,13 @@ class TestFirstBatches:
             try_all(nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2)), task_of(train_dataset=numbers), 29)
         try_all(nn.Linear(4, 2), task_of(train_dataset=numbers), 29)
         try_all(nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2)), task_of(train_dataset=numbers), 28)
+
+    def test_a_pair_is_said_once_to_have_auxiliary_logits(self):
+        class Two(nn.Linear):
+            def forward(self, x):
+                return super().forward(x), super().forward(x)
+
+        with pytest.warns(NnasWarning, match=r"\[16, 2\], counts as auxiliary logits, with weight 0\.4") as told:
+            try_all(Two(4, 2), task_of(train_dataset=numbers))
+        assert len(told) == 1
+        try_all(Two(4, 2), task_of(train_dataset=numbers, loss=lambda output, target: output[0].sum()))

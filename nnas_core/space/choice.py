@@ -10,6 +10,8 @@ from typing import TypedDict
 
 import numpy as np
 
+from nnas_core.space.sizes import size_in_words
+
 __all__ = ["Choice", "ChoiceDocument", "Decision", "InputsDocument", "Parameter", "natural_order"]
 
 Decision = tuple[int, ...]
@@ -68,7 +70,7 @@ class Choice:
     def decision(self, index: int) -> Decision:
         """Decision number ``index``, ``0 <= index < size``; a bijection."""
         if not 0 <= index < self.size:
-            raise IndexError(f"decision {index} of {self.size} at {self.key!r}")
+            raise IndexError(f"decision {size_in_words(index)} of {size_in_words(self.size)} at {self.key!r}")
         if self.n_chosen == 1:
             return (index,)
         if self.n_chosen is None:

@@ -110,8 +110,11 @@ class Classification:
         return rows
 
     def _cross_entropy(self, logits: Any, target: Tensor) -> Tensor:
-        if not target.is_floating_point() and target.device.type != "cpu":
-            self._require_labels(logits, target)  # a device does not say which label it was, and cannot go on
+        if not target.is_floating_point() and target.device.type != "cpu" and target.numel():
+            # a device does not say which label it was, and cannot go on
+            low, high = torch.stack(torch.aminmax(target)).tolist()
+            if high >= logits.shape[1] or (low < 0 and low != _IGNORED):
+                self._require_labels(logits, target)
         try:
             return F.cross_entropy(logits, target)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:

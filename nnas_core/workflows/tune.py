@@ -99,13 +99,21 @@ def _set_up(settings: TuneSettings, device: str | None = None) -> tuple[Setup, s
 
 
 def _try_data(setup: Setup, settings: TuneSettings) -> None:
-    """Try the first batches, so that a mistake in data, loss or metrics is none of the first trial."""
-    with random_state.untouched({}):
-        if settings.checkpoint is None:
-            child = extract(setup.model, next(setup.space.covering()))
-            setup.try_data(setup.trainer(child, settings.training, []))
-        else:
-            setup.try_validation()
+    """Try the first batches, so that a mistake in data, loss or metrics is none of the first trial.
+
+    An architecture that fails otherwise costs its own trial only, also if it is the one that is tried.
+    """
+    try:
+        with random_state.untouched({}):
+            if settings.checkpoint is None:
+                child = extract(setup.model, next(setup.space.covering()))
+                setup.try_data(setup.trainer(child, settings.training, []))
+            else:
+                setup.try_validation()
+    except NnasError:
+        raise
+    except Exception:  # noqa: BLE001  (whatever the model raises)
+        return
 
 
 def _describe(settings: TuneSettings, setup: Setup, weights: str | None) -> StudySettings:

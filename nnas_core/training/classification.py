@@ -57,7 +57,7 @@ class Classification:
             UserCodeError: output and target cannot be compared so.
         """
         logits, auxiliary = _split(output)
-        classes = self._targets(logits, target, "cross entropy", _BINARY)
+        classes = target if _are_labels(logits, target) else self._targets(logits, target, "cross entropy", _BINARY)
         loss = self._cross_entropy(logits, classes)
         return loss if auxiliary is None else loss + AUXILIARY_WEIGHT * self._cross_entropy(auxiliary, classes)
 
@@ -68,7 +68,7 @@ class Classification:
             UserCodeError: output and target cannot be compared so.
         """
         logits, _ = _split(output)
-        classes = self._targets(logits, target, "accuracy", _OWN_METRICS)
+        classes = target if _are_labels(logits, target) else self._targets(logits, target, "accuracy", _OWN_METRICS)
         labels = classes.argmax(dim=1) if classes.is_floating_point() else classes
         guesses = logits.argmax(dim=1)
         if guesses.shape != labels.shape:
@@ -110,7 +110,7 @@ class Classification:
         return rows
 
     def _cross_entropy(self, logits: Any, target: Tensor) -> Tensor:
-        if not target.is_floating_point() and target.device.type != "cpu" and target.numel():
+        if not target.is_cpu and not target.is_floating_point() and target.numel():
             # a device does not say which label it was, and cannot go on
             low, high = torch.stack(torch.aminmax(target)).tolist()
             if high >= logits.shape[1] or (low < 0 and low != _IGNORED):
@@ -149,6 +149,13 @@ class Classification:
 
 def _kind(target: Any) -> str:
     return "float target" if isinstance(target, Tensor) and target.is_floating_point() else "target"
+
+
+def _are_labels(logits: Any, target: Any) -> bool:
+    """Return true for what nearly every batch is, so that it is not looked at more closely."""
+    if not isinstance(logits, Tensor) or not isinstance(target, Tensor) or target.dtype is not torch.int64:
+        return False
+    return logits.dim() == target.dim() + 1 and logits.size(1) > 1
 
 
 def taken_as_auxiliary(output: Any) -> str | None:

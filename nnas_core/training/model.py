@@ -48,7 +48,7 @@ def build_model(
                 raise UsageError(f"{reference} is a module already, it takes no `model_arg`")
             return target, user
         if not callable(target):
-            raise UserCodeError(f"{name} is a {type(target).__name__}, no model", where=source)
+            raise UserCodeError(f"{name or 'build_model'} is a {type(target).__name__}, no model", where=source)
         _check_arguments(target, arguments, reference)
         model = target(**arguments)
     if not isinstance(model, nn.Module):

@@ -339,7 +339,8 @@ def checked_sampler(value: object, where: str) -> Iterable[object]:
         UserCodeError: it is something else.
     """
     fits = hasattr(value, "__iter__") and hasattr(value, "__len__") and not hasattr(value, "__next__")
-    if not fits or isinstance(value, (type, str, bytes, Mapping, DataLoader, Dataset)):
+    kinds = (type, str, bytes, Mapping, DataLoader, Dataset)
+    if not fits or isinstance(value, kinds) or (isinstance(value, (tuple, list)) and not value):
         may = "a torch.utils.data.Sampler of indices, with __len__"
         raise _refused("train_sampler", value, may, where, "write `return` before it" if value is None else None)
     return value  # type: ignore[return-value]

@@ -22,7 +22,7 @@ from nnas_core.training.data import Batches, batch_size_of, to_device, to_float6
 from nnas_core.training.memory_format import match_layouts
 from nnas_core.training.metrics import Averages, EpochRecord, mean_metrics
 from nnas_core.training.optimizers import State, clip_gradients, optimizer_state
-from nnas_core.training.returned import explaining
+from nnas_core.training.returned import unexplained
 from nnas_core.training.task import Batch, Output, Target, Task
 
 __all__ = ["Callback", "Trainer", "differentiating"]
@@ -299,10 +299,15 @@ class Trainer:
         """Clip the gradients, update the weights, and move the schedule on."""
         if self.clip_grad:
             clip_gradients(self.model.parameters(), self.clip_grad)
-        with explaining(f"a step of {type(self.optimizer).__name__}", self.task.user.reference):
+        try:
             self.optimizer.step()
             if self.scheduler is not None:
                 self.scheduler.step()
+        except Exception as error:
+            failure = unexplained(error, f"a step of {type(self.optimizer).__name__}", self.task.user.reference)
+            if failure is None:
+                raise
+            raise failure from error
 
     def record(self, loss: Tensor, output: Output, target: Target) -> None:
         """Count a batch in the means of this epoch."""

@@ -84,10 +84,8 @@ class _Object:
 
     def __init__(self, metric: Any, where: str) -> None:
         has_both = callable(getattr(metric, "update", None)) and callable(getattr(metric, "compute", None))
-        if has_both and not isinstance(metric, type):
-            self._metric = copy.deepcopy(metric)
-        else:
-            self._metric = metric()
+        with explaining("metrics()", where, "give an object, or what makes one without arguments"):
+            self._metric = copy.deepcopy(metric) if has_both and not isinstance(metric, type) else metric()
         if not all(callable(getattr(self._metric, name, None)) for name in ("update", "compute")):
             raise UserCodeError(
                 f"metrics() returned {described(self._metric)}, it must return an object with update() and compute()",
@@ -136,7 +134,10 @@ class _Collected:
 
 
 def _kept(value: object) -> object:
-    return value.detach().cpu() if isinstance(value, Tensor) else value
+    if not isinstance(value, Tensor):
+        return value
+    kept = value.detach().cpu()
+    return kept.float() if kept.dtype is torch.bfloat16 else kept  # numpy, and what builds on it, has no such type
 
 
 def _joined(batches: list[Any]) -> Any:

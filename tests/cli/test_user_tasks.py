@@ -180,3 +180,11 @@ def test_a_metric_without_a_value_is_neither_shown_as_a_number_nor_the_end(nnas:
     result = nnas("evaluate", "model.py", *found)
     assert (result.code, result.out) == (5, "")
     assert "the recall has a value in no batch of the validation data" in result.err
+
+
+def test_a_report_that_cannot_be_written_is_said_before_the_measurement(nnas: Cli, model, small_run: Path) -> None:
+    model("def metrics(output, target):\n    raise AssertionError('measured')\n")
+    found = ("--checkpoint", "run/checkpoint.pt", "--architecture", "run/architecture.json")
+    result = nnas("evaluate", "model.py", *found, "-o", "nowhere/report.json")
+    assert (result.code, result.out) == (6, "")
+    assert result.err.startswith("nnas: error: nowhere/report.json: ")

@@ -92,6 +92,11 @@ class TestWholeSets:
         assert whole.compute() == {"n": 1.0}
         assert seen == [(5, 2), [2, 3], [["a", "b"], ["c"]]]
 
+    def test_outputs_of_autocast_come_as_floats(self):
+        whole = task_of(epoch_metrics=lambda outputs, targets: {"sum": outputs.numpy().sum()}).whole_set()
+        whole.update(X.bfloat16(), Y)
+        assert whole.compute() == {"sum": 8.0}
+
     def test_one_batch_alone_is_measured_as_a_whole(self):
         assert task_of(metrics=F1()).metrics(X, Y) == {"F1": pytest.approx(2 / 3)}
         assert task_of(metrics=F1()).batch_metrics(X, Y) == {}
@@ -100,6 +105,10 @@ class TestWholeSets:
         ("functions", "message"),
         [
             ({"metrics": F1(), "epoch_metrics": epoch_metrics}, "both measure whole sets"),
+            (
+                {"metrics": type("Macro", (F1,), {"__init__": lambda self, classes: None})},
+                r"metrics\(\) failed: TypeError",
+            ),
             ({"metrics": lambda: 3}, r"metrics\(\) returned an int \(3\), it must return an object with update\(\)"),
             ({"epoch_metrics": lambda outputs, targets: 0.5}, r"epoch_metrics\(\) returned a float \(0\.5\)"),
             ({"epoch_metrics": max}, r"epoch_metrics\(\) failed: \w+Error"),

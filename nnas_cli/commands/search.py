@@ -12,6 +12,7 @@ from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
 from nnas_cli.run_folders import RunPlace, command_of_run, resumed, trains_in_a_run_folder
 from nnas_core.files import finite_only
+from nnas_core.space.sizes import size_as_json
 from nnas_core.training.settings import AccelerationSettings
 from nnas_core.workflows.settings import CheckpointedSettings, SearchSettings
 
@@ -126,7 +127,7 @@ def _document(report: SearchReport, settings: SearchSettings, run: RunFolder) ->
         "metrics": finite_only(report.metrics),
         "measured_on": "validation data, each batch with an architecture that the mutator sampled",
         "device": report.usage.device,
-        "space_size": report.space_size,
+        "space_size": size_as_json(report.space_size),
         "architecture": report.architecture.masks(),
     }
     derived = report.derivation

@@ -24,7 +24,7 @@ from nnas_core.mutators.darts import DartsMutator, DartsTrainer
 from nnas_core.plugins.arguments import check_range
 from nnas_core.training.bilevel import warmup_of
 from nnas_core.training.memory_format import laid_out_as, match_layouts
-from nnas_core.training.optimizers import State, optimizer_state
+from nnas_core.training.optimizers import State, clip_gradients, optimizer_state
 from nnas_core.training.task import Batch
 from nnas_core.training.trainer import differentiating
 
@@ -172,7 +172,7 @@ class CdartsTrainer(DartsTrainer):
     def _update_evaluation(self, gradients: Sequence[Tensor | None]) -> None:
         for weight, gradient in zip(self.evaluation_weights, gradients, strict=True):
             weight.grad = None if gradient is None else laid_out_as(weight, gradient)
-        norm = nn.utils.clip_grad_norm_(self.evaluation_weights, self.clip_grad or math.inf)
+        norm = clip_gradients(self.evaluation_weights, self.clip_grad or math.inf)
         self.require_finite(norm, "gradient of the evaluation network")
         self.evaluation_optimizer.step()
         if self.evaluation_scheduler is not None:

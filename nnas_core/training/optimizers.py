@@ -15,7 +15,7 @@ from torch.optim.sgd import sgd
 from nnas_core.mutables.nested import changed
 from nnas_core.training.settings import OptimizerSettings
 
-__all__ = ["FusedSGD", "State", "default_optimizer", "optimizer_state"]
+__all__ = ["FusedSGD", "State", "clip_gradients", "default_optimizer", "optimizer_state"]
 
 State: TypeAlias = dict[str, Any]
 """Tensors and plain data by name, as a checkpoint holds them."""
@@ -139,10 +139,40 @@ class _Group:
             gradient = parameter.grad
             if gradient is not None:
                 updated.append(parameter)
-                gradients.append(gradient)
+                # momentum and decay move every row, so that a sparse gradient saves nothing here
+                gradients.append(gradient.to_dense() if gradient.is_sparse else gradient)
                 if has_momentum:
                     buffers.append(state["momentum_buffer"])
         return updated, gradients, buffers
+
+
+def clip_gradients(parameters: Iterable[Tensor], largest: float) -> Tensor:
+    """Scale all gradients together so that their norm is at most ``largest``, sparse ones included.
+
+    Args:
+        parameters: whose gradients.
+        largest: of the norm.
+
+    Returns:
+        The norm before.
+    """
+    listed = list(parameters)
+    try:
+        return nn.utils.clip_grad_norm_(listed, largest)
+    except NotImplementedError:  # torch has no norm of a sparse gradient
+        gradients: list[Tensor] = []
+        for parameter in listed:
+            gradient = parameter.grad
+            if gradient is not None and gradient.is_sparse:
+                parameter.grad = gradient.coalesce()  # rows that came several times count with their sum
+                gradients.append(parameter.grad._values())
+            elif gradient is not None:
+                gradients.append(gradient)
+        norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(one) for one in gradients]))
+        factor = (largest / (norm + 1e-6)).clamp(max=1.0)
+        for one in gradients:
+            one.mul_(factor)
+        return norm
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler | None) -> State:

@@ -21,7 +21,8 @@ from nnas_core.mutables.mutator import Mutator
 from nnas_core.training.data import Batches, batch_size_of, to_device, to_float64
 from nnas_core.training.memory_format import match_layouts
 from nnas_core.training.metrics import Averages, EpochRecord, mean_metrics
-from nnas_core.training.optimizers import State, optimizer_state
+from nnas_core.training.optimizers import State, clip_gradients, optimizer_state
+from nnas_core.training.returned import unexplained
 from nnas_core.training.task import Batch, Output, Target, Task
 
 __all__ = ["Callback", "Trainer", "differentiating"]
@@ -297,16 +298,22 @@ class Trainer:
     def update_weights(self) -> None:
         """Clip the gradients, update the weights, and move the schedule on."""
         if self.clip_grad:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad)
-        self.optimizer.step()
-        if self.scheduler is not None:
-            self.scheduler.step()
+            clip_gradients(self.model.parameters(), self.clip_grad)
+        try:
+            self.optimizer.step()
+            if self.scheduler is not None:
+                self.scheduler.step()
+        except Exception as error:
+            failure = unexplained(error, f"a step of {type(self.optimizer).__name__}", self.task.user.reference)
+            if failure is None:
+                raise
+            raise failure from error
 
     def record(self, loss: Tensor, output: Output, target: Target) -> None:
         """Count a batch in the means of this epoch."""
         count = batch_size_of(target)
         with torch.no_grad():
-            values = {"loss": loss.item(), **self.task.metrics(output, target)}
+            values = {"loss": loss.item(), **self.task.batch_metrics(output, target)}
         self._averages.update(values, count)
         self._samples += count
 

@@ -112,6 +112,7 @@ def search(
     acceleration.check(mutator)
     recorder = Recorder(run, _facts(settings), mutator.space, cadence, should_stop, started)
     trainer = _trainer(settings, setup, mutator, {"mutator": generator}, acceleration, [*callbacks, recorder], warn)
+    setup.try_data(trainer)
     _begin(settings, run, mutator, recorder, warn)
     recorder.train()
     derivation = _derive(settings.derive, trainer, recorder, run)

@@ -72,6 +72,7 @@ def tune(
     begin = random_state.capture() if local else {}
     setup, weights = _set_up(settings, None if local is None else "cpu")
     study_settings = _describe(settings, setup, weights)
+    _try_data(setup, settings)
     with contextlib.ExitStack() as stack:
         engine: Engine | Evaluate  # before the tuner: what its constructor draws is not drawn in a worker
         if local is None:
@@ -95,6 +96,24 @@ def _set_up(settings: TuneSettings, device: str | None = None) -> tuple[Setup, s
     setup.to_device(setup.model)
     _ = setup.train_batches  # loaded here, so that a mistake in the data is none of the first trial
     return setup, weights
+
+
+def _try_data(setup: Setup, settings: TuneSettings) -> None:
+    """Try the first batches, so that a mistake in data, loss or metrics is none of the first trial.
+
+    An architecture that fails otherwise costs its own trial only, also if it is the one that is tried.
+    """
+    try:
+        with random_state.untouched({}):
+            if settings.checkpoint is None:
+                child = extract(setup.model, next(setup.space.covering()))
+                setup.try_data(setup.trainer(child, settings.training, []))
+            else:
+                setup.try_validation()
+    except NnasError:
+        raise
+    except Exception:  # noqa: BLE001  (whatever the model raises)
+        return
 
 
 def _describe(settings: TuneSettings, setup: Setup, weights: str | None) -> StudySettings:

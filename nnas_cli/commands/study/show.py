@@ -9,6 +9,7 @@ import click
 
 from nnas_cli import options, studies
 from nnas_cli.output import Output, printable
+from nnas_core.space.sizes import size_in_words
 
 if TYPE_CHECKING:
     from nnas_core.study.administration import StudyStatus
@@ -47,7 +48,7 @@ def _text(status: StudyStatus) -> str:
         "tuner": " ".join([made.tuner, *(f"{name}={json.dumps(one)}" for name, one in made.tuner_args.items())]),
         "seed": str(made.seed),
         "mode": made.optimize_mode,
-        "space": f"{len(made.space)} keys, {made.space.size} architectures",
+        "space": f"{len(made.space)} keys, {size_in_words(made.space.size)} architectures",
         **{name.replace("_", " "): _value(one) for name, one in sorted(made.config.items())},
         "limits": studies.limits_in_words(status),
         "finished": f"{status.finished} ({counts['failed']} failed, {counts['stopped']} stopped early)",

@@ -80,7 +80,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Intermediate:
-    """A value that a trial has on its way, ``sequence`` 0, 1, 2, ...; always a finite number."""
+    """A value that a trial has on its way, ``sequence`` 0, 1, 2, ...; NaN for one that is not finite."""
 
     number: int
     attempt: int
@@ -127,9 +127,11 @@ class Engine(ABC):
 
     Attributes:
         label: who runs the trials, for people: ``host:pid``.
+        log_folder: where it keeps their logs, absolute; None: nowhere.
     """
 
     def __init__(self) -> None:
+        self.log_folder: str | None = None
         self.label = f"{socket.gethostname()}:{os.getpid()}"
 
     @property

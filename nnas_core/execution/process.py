@@ -61,6 +61,8 @@ class Supervised:
         log_bytes: how much of them is kept, and a little of their end.
         env: its environment.
         fds: open files to hand on; they are closed here.
+        grace_s: how long it has between SIGTERM and SIGKILL.
+        cwd: its current folder; None: ours.
 
     Attributes:
         end: how it ended; None while it runs.
@@ -78,6 +80,7 @@ class Supervised:
         env: Mapping[str, str],
         fds: Sequence[int] = (),
         grace_s: float = GRACE_S,
+        cwd: Path | None = None,
     ) -> None:
         self.end: End | None = None
         self._pid: int | None = None
@@ -95,6 +98,7 @@ class Supervised:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env=dict(env),
+                cwd=cwd,
                 pass_fds=fds,
                 start_new_session=True,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from nnas_core.study.cooperation import SharedResult
 from nnas_core.study.coordinator import StudyResult
 from nnas_core.study.limits import RunSettings
 from nnas_core.study.opening import run_described
+from nnas_core.study.storage.origin import Origin
 from nnas_core.study.storage.records import StudySettings
 from nnas_core.study.storage.store import StudyStore
 from nnas_core.training.evaluation import first_metric, require_finite
@@ -79,6 +81,8 @@ def tune(
             engine = _trial_of(setup, settings).in_this_process(run.should_stop)
         else:
             worker = {"settings": to_options(settings), "random": random_state.to_json(begin), "weights": weights}
+            if cluster is not None and join:
+                cluster = replace(cluster, go_on="join")
             kind = WorkerTrials("nnas_core.workflows.tune_worker", worker)
             engine = stack.enter_context(contextlib.closing(engine_of(kind, setup.space, local, cluster)))
         return run_described(store, study_settings, engine, run, resume=resume, join=join)
@@ -118,7 +122,15 @@ def _try_data(setup: Setup, settings: TuneSettings) -> None:
 
 def _describe(settings: TuneSettings, setup: Setup, weights: str | None) -> StudySettings:
     mode = "minimize" if setup.task.metric_mode == "min" else "maximize"
-    return settings.algorithms.study(settings.study, setup.space, settings.seed, mode, settings.config(weights))
+    config = settings.config(weights)
+    described = settings.algorithms.study(settings.study, setup.space, settings.seed, mode, config)
+    return replace(described, origin=Origin.of(_programs(settings), Path.cwd()))
+
+
+def _programs(settings: TuneSettings) -> tuple[str | None, ...]:
+    """The code that a study depends on, as its settings name it."""
+    model = settings.training.model
+    return (model.model, model.task, settings.algorithms.tuner, settings.algorithms.assessor)
 
 
 def prepare_worker(document: Mapping[str, Any]) -> EvaluateInSteps:

@@ -124,7 +124,11 @@ def test_a_trial_that_is_always_killed_fails_after_the_attempts(nnas: Cli) -> No
 def test_a_trial_that_ends_by_itself_without_a_result_fails_at_once_with_its_last_words(nnas: Cli) -> None:
     program("if trial == 1: sys.exit('no such data')\nif trial == 2: sys.exit()")
     assert tune(nnas, trials=3).code == 0
-    assert errors() == {1: "no result (exit 1): no such data", 2: "no result (exit 0)"}
+    assert errors() == {
+        1: "no result (exit 1): no such data",
+        2: "no result (exit 0): the program wrote no file NNAS_RESULT and did not call report_final; its log is "
+        "runs/studies/program/trials/2-1/log.txt",
+    }
 
 
 def test_what_is_no_result_fails_the_trial_and_not_the_study(nnas: Cli) -> None:

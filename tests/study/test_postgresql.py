@@ -153,7 +153,7 @@ def test_the_lease_of_an_owner_elsewhere_ends_by_the_clock_of_the_server(
     session = store.acquire(study)
     ((expires,),) = rows(postgres_server, schema, "SELECT expires FROM owners")
     left = datetime.fromisoformat(expires) - datetime.now(timezone.utc)
-    assert timedelta(minutes=14) < left <= leases.EXCLUSIVE_TERM
+    assert timedelta(seconds=45) < left <= leases.TERM
     change_owner(postgres_server, schema, host="elsewhere")
     with pytest.raises(EnvironmentFailure, match="'study' is in use by process"):
         store.acquire(study)

@@ -91,9 +91,10 @@ def test_two_trials_run_at_once(nnas: Cli) -> None:
     assert tune(nnas, "--concurrency", 2, trials=4).code == 0
 
 
-def test_each_trial_gets_a_gpu_of_the_list(nnas: Cli) -> None:
+def test_each_trial_gets_a_gpu_of_those_that_are_visible(nnas: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3,5")
     program("print(os.environ['CUDA_VISIBLE_DEVICES']); meet(trial ^ 1)")
-    assert tune(nnas, "--gpus", "3,5", trials=2).code == 0
+    assert tune(nnas, "--gpus", "1,2", trials=2).code == 0
     used = {Path(f"runs/studies/space-grid/trials/{trial}-1/log.txt").read_text() for trial in (0, 1)}
     assert used == {"3\n", "5\n"}
 

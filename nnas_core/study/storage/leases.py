@@ -41,7 +41,7 @@ __all__ = [
 TERM = timedelta(minutes=1)
 """How long a lease lasts after it was last renewed, which a living process does every few seconds."""
 
-_SILENT_S = 20.0
+_SILENT_S = 15.0
 """A process that was not heard of for so long is probably dead."""
 
 _in_use_here: set[str] = set()  # the keys of this process's leases: its own dead ones can be told from them

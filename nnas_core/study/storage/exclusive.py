@@ -41,7 +41,7 @@ def acquire(database: Database, study: StudyRecord) -> ExclusiveSession:
         by = leases.holders(database, connection, study)
         if by.leases:
             raise leases.in_use(database, study, by, "give `wait` to do so here, or choose another `study` name")
-        lease = leases.new_lease(database.now(connection))
+        lease = leases.new_lease(database.now(connection), leases.TERM)
         token = _give(connection, study, lease)
         connection.execute(delete(shared_leases).where(shared_leases.c.study_id == study.id))
         recovered = connection.execute(REQUEUE, of_study).rowcount

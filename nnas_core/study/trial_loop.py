@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -116,6 +116,7 @@ class TrialLoop:
         self._digests: dict[int, str] = {}
         self._running: dict[int, _RunningTrial] = {}
         self._tuner_ended: str | None = None  # why, if it has no more
+        engine.attend = self._attend_if_possible
         made = session.study.settings
         self._size = made.space.size
         tuner.update_search_space(made.space.to_json())
@@ -138,8 +139,7 @@ class TrialLoop:
     def _run(self) -> str:
         self._settings.on_start(self.finished, self._session.recovered)
         while True:
-            self._limits.look()
-            self._kill()
+            self._attend()
             reason = self._tuner_ended or self._limit()
             if reason == "stopped" or (reason and not self._running):
                 return reason
@@ -284,13 +284,18 @@ class TrialLoop:
             trial.stopping = True
             self._engine.cancel(report.number, report.attempt, "stopped by the assessor")
 
-    def _kill(self) -> None:
-        """Ends the trials that somebody wants ended."""
+    def _attend(self) -> None:
+        """Looks at what others want, and ends the trials that they want ended."""
+        self._limits.look()
         for number, attempt in self._session.control.killed:
             trial = self._running.get(number)
             if trial is not None and trial.record.attempt == attempt and not trial.stopping:
                 trial.stopping, trial.killed = True, "ended by `nnas study kill`"
                 self._engine.cancel(number, attempt, trial.killed)
+
+    def _attend_if_possible(self) -> None:
+        with suppress(EnvironmentFailure):  # a store that cannot be reached is no reason to lose what is evaluated
+            self._attend()
 
     def _store_reported(self, trial: _RunningTrial) -> None:
         """Stores what came since the last time, all at once: a trial may report faster than a disk can write."""

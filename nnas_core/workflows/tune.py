@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from nnas_core import random_state
 from nnas_core.errors import InputError, Interrupted, NnasError, NoResultError, UserCodeError
 from nnas_core.execution.commands import LocalSettings
-from nnas_core.execution.engine import Engine, Evaluate, TrialFailed, TrialResult
+from nnas_core.execution.engine import Engine, EvaluateAttended, InProcessEngine, TrialFailed, TrialResult
 from nnas_core.execution.factory import engine_of
 from nnas_core.execution.ray.engine import RaySettings
 from nnas_core.execution.work import WorkerTrials
@@ -76,9 +77,9 @@ def tune(
     study_settings = _describe(settings, setup, weights)
     _try_data(setup, settings)
     with contextlib.ExitStack() as stack:
-        engine: Engine | Evaluate  # before the tuner: what its constructor draws is not drawn in a worker
+        engine: Engine  # before the tuner: what its constructor draws is not drawn in a worker
         if local is None:
-            engine = _trial_of(setup, settings).in_this_process(run.should_stop)
+            engine = InProcessEngine.attended(_trial_of(setup, settings).in_this_process(run.should_stop))
         else:
             worker = {"settings": to_options(settings), "random": random_state.to_json(begin), "weights": weights}
             if cluster is not None and join:
@@ -182,15 +183,16 @@ class _Trial:
                 raise
             raise failure from error
 
-    def in_this_process(self, should_stop: StopSignal) -> Callable[[Architecture], TrialResult]:
+    def in_this_process(self, should_stop: StopSignal) -> EvaluateAttended:
         """The evaluation that ends when a signal came; there is nobody to report to on the way."""
 
-        def poll() -> None:
+        def poll(between: Callable[[], None]) -> None:
+            between()
             number = should_stop()
             if number is not None:
                 raise Interrupted(number, "interrupted; all finished trials are stored", hint="go on with `resume`")
 
-        return lambda architecture: self(architecture, poll, lambda value: None)
+        return lambda architecture, between: self(architecture, partial(poll, between), lambda value: None)
 
     def run(self, architecture: Architecture, poll: Callable[[], None], report: Callable[[float], None]) -> TrialResult:
         """Measure the architecture."""

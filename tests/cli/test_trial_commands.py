@@ -54,7 +54,7 @@ def when_running(number: int, deed: Callable[[StudyStore], Any], ready: str | No
 
 
 def test_the_log_of_a_trial_is_what_its_program_printed(nnas: Cli) -> None:
-    program("print('trial', trial, attempt, 'é')\nif trial == 1 and attempt == 1: os.kill(os.getpid(), 9)")
+    program("print('trial', trial, attempt, 'é', flush=True)\nif trial == 1 and attempt == 1: os.kill(os.getpid(), 9)")
     tune(nnas, trials=2)
     assert nnas.ok("study", "log", 0).out == "trial 0 1 é\n"
     assert nnas.ok("study", "log", "space", 1).out == "trial 1 2 é\n"

@@ -128,7 +128,7 @@ def test_a_trial_that_ends_by_itself_without_a_result_fails_at_once_with_its_las
     assert errors() == {
         1: "no result (exit 1): no such data",
         2: "no result (exit 0): the program wrote no file NNAS_RESULT and did not call report_final; its log is "
-        "runs/studies/program/trials/2-1/log.txt",
+        "runs/studies/space-grid/trials/2-1/log.txt",
     }
 
 
@@ -190,8 +190,8 @@ def test_the_study_ends_after_too_many_failures(nnas: Cli) -> None:
     assert result.err.endswith(
         "nnas: error: study 'space-grid' ends: 2 trials of this run failed\n"
         "  trial 1: 1 is too many\n"
-        "  trial 2: 2 is too many\n"
-        "hint: mend the trials, or raise --max-failures, and go on with --resume\n"
+        "hint: mend the trials, or raise --max-failures, and go on with --resume; `nnas study retry space-grid` tries "
+        "those again that failed\n"
     )
     assert len(stored()) == 3
 

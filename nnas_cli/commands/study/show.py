@@ -44,7 +44,7 @@ def _text(status: StudyStatus) -> str:
     lines = {
         "study": status.study.name,
         "state": status.study.state + (f" ({status.in_use_by})" if status.in_use_by else ""),
-        **({"heard": status.silent} if status.silent else {}),
+        **({"silent": status.silent} if status.silent else {}),
         **({"folder": made.origin.folder} if made.origin.folder else {}),
         "created": f"{status.study.created} by nnas {status.study.version}",
         "tuner": " ".join([made.tuner, *(f"{name}={json.dumps(one)}" for name, one in made.tuner_args.items())]),

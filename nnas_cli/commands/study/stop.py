@@ -40,7 +40,9 @@ def command(store: StudyStore, study: StudyRecord, wait: bool, output: str, seed
         while store.in_use_by(study) is not None:
             time.sleep(0.1)
     status = store.status(study)
-    document = {"study": study.name, "asked": asked, "state": status.study.state, "silent": silent}
+    document = {"study": study.name, "asked": asked, "state": status.study.state}
+    if silent:
+        document["silent"] = silent
     if not asked:
         text = f"study {study.name!r} is not running: it is {status.study.state}\n"
     elif wait:

@@ -34,7 +34,8 @@ def command(store: StudyStore, study: StudyRecord, output: str, out: Output) -> 
       nnas study show model-bayes --json
     """
     status = store.status(study)
-    document = {**status.to_json(), "settings": {**status.study.to_json()}}
+    origin = status.study.settings.origin
+    document = {**status.to_json(), "origin": origin.to_json(), "settings": {**status.study.to_json()}}
     studies.answer(out, output, document, _text(status))
 
 

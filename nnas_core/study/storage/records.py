@@ -180,7 +180,6 @@ class StudyRecord:
             "seed": self.settings.seed,
             "optimize_mode": self.settings.optimize_mode,
             "config": dict(self.settings.config),
-            "origin": self.settings.origin.to_json(),
             "search_space": self.settings.space.to_json(),
             "fingerprint": self.settings.space.fingerprint,
             "created": self.created,

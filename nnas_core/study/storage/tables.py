@@ -136,8 +136,7 @@ repeats = Table(
 retries = Table(
     "retries",
     metadata,
-    Column("study_id", Integer, ForeignKey("studies.id"), primary_key=True),
-    Column("told_order", Integer, primary_key=True),
+    *_keys_of_study("told_order"),
     Column("number", Integer, nullable=False),
 )
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,52 +16,22 @@ from nnas_core.execution.commands import (
     MOST_SLOTS,
     CommandEngine,
     LocalSettings,
-    shell_word,
     split_command,
     threads_for,
 )
-from nnas_core.execution.engine import Failed, Finished, Intermediate, Report, TrialResult
-from tests.execution.process_checks import ends, job, lives, pid_in, program, until_gone
+from nnas_core.execution.engine import Finished, Intermediate, Report, TrialResult
+from tests.execution.command_trials import WAIT, Make, engines, failed, values
+from tests.execution.process_checks import ends, job, lives, pid_in, until_gone
 from tests.study.known_studies import SPACE
 from tests.study.program_fork_server import until
 
-Make = Callable[..., CommandEngine]
-
 PATIENCE_S = 60.0
-
-ENVIRONMENT = "env = {name[5:].lower(): value for name, value in os.environ.items() if name.startswith('NNAS_')}\n"
-
-RESULT = "def result(value, **more): json.dump({'value': value, **more}, open(os.environ['NNAS_RESULT'], 'w'))\n"
-
-WAIT = "while True: signal.pause()"
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
     """An engine whose trials run a Python text; their files are in ``tmp_path/trials``."""
-    made: list[CommandEngine] = []
-
-    def engine(text: str, **settings: Any) -> CommandEngine:
-        command = [sys.executable, "-I", "-S", program(tmp_path, ENVIRONMENT + RESULT + text)]
-        settings = {"folder": tmp_path / "trials", "grace_s": 0.2, **settings}
-        made.append(CommandEngine(command, LocalSettings(**settings)))
-        return made[-1]
-
-    yield engine
-    for one in made:
-        one.close()
-
-
-def failed(report: Report) -> tuple[int, int, str, bool]:
-    """A failure, without its time."""
-    assert isinstance(report, Failed)
-    assert report.seconds >= 0
-    return report.number, report.attempt, report.message, report.lost
-
-
-def values(reports: list[Report]) -> dict[int, float]:
-    """The values by trial."""
-    return {report.number: report.result.value for report in reports if isinstance(report, Finished)}
+    yield from engines(tmp_path)
 
 
 def test_a_trial_finds_its_parameters_and_its_place_in_the_environment(make: Make, tmp_path: Path) -> None:
@@ -88,37 +57,6 @@ def test_a_trial_works_in_another_folder_where_the_settings_say_so(make: Make, t
     engine.submit(job(0))
     assert values(ends(engine, 1)) == {0: 1.0}
     assert (tmp_path / "project" / "here").exists()
-
-
-@pytest.mark.parametrize(
-    ("command", "word"),
-    [
-        ("python a.py | tee log", "|"),
-        ("a && b", "&&"),
-        ("cd x; b", "cd"),
-        ("python $HOME/a.py", "$HOME/a.py"),
-        ("LR=1 python a.py", "LR=1"),
-        ("python a.py 2>&1", "2>&1"),
-        ("python a.py > out", ">"),
-        ("sh -c 'python a.py | tee $LOG'", None),
-        ("/bin/bash -c 'a && b'", None),
-        ("python a.py --note 'a | b' a;b", None),
-    ],
-)
-def test_a_word_that_only_a_shell_understands_is_found(command: str, word: str | None) -> None:
-    assert shell_word(split_command(command)) == word
-
-
-def test_a_program_that_ends_well_and_says_nothing_is_told_of_the_shell(make: Make) -> None:
-    engine = make("pass")
-    engine = CommandEngine(["true", "&&", "python", "a.py"], engine._settings)
-    engine.submit(job(0))
-    said = failed(ends(engine, 1)[0])[2]
-    engine.close()
-    assert said.startswith(
-        "no result (exit 0): the program wrote no file NNAS_RESULT and did not call report_final; "
-        "no shell ran it, which '&&' needs: sh -c '...'; its log is "
-    )
 
 
 def test_a_trial_works_where_we_do_with_a_log_of_its_own(
@@ -261,56 +199,6 @@ def test_a_trial_whose_supervisor_is_killed_is_lost(make: Make, tmp_path: Path) 
     engine.submit(job(0))
     assert failed(ends(engine, 1)[0]) == (0, 1, "killed by signal 9 (out of memory?)", True)
     until_gone(pid_in(tmp_path / "trial"))
-
-
-# ---- programs that do not end
-
-
-HANGS = "result(3)\nsay('written')\nwhile True: signal.pause()"
-
-
-def test_a_result_counts_at_the_time_limit_of_a_program_that_hangs(make: Make) -> None:
-    engine = make(HANGS)
-    engine.submit(job(0, timeout_s=1.0))
-    assert values(ends(engine, 1)) == {0: 3.0}
-
-
-def test_a_result_counts_some_time_after_it_if_there_is_no_limit(make: Make) -> None:
-    engine = make(HANGS, linger_s=0.2)
-    engine.submit(job(0))
-    assert values(ends(engine, 1)) == {0: 3.0}
-
-
-def test_a_program_with_a_limit_of_its_own_may_go_on_after_its_result(make: Make, tmp_path: Path) -> None:
-    engine = make("result(3)\nsay('written')\nwait_for('go')\nsay('saved')", linger_s=0.01)
-    engine.submit(job(0, timeout_s=60.0))
-    until(lambda: engine.poll(0.02) == [] and (tmp_path / "written").exists(), "it does not begin")
-    for _ in range(3):
-        assert engine.poll(0.02) == []
-    (tmp_path / "go").touch()
-    assert values(ends(engine, 1)) == {0: 3.0}
-    assert (tmp_path / "saved").exists()
-
-
-def test_a_result_that_is_not_whole_is_none_however_long_a_program_waits(make: Make) -> None:
-    engine = make("open(env['result'], 'w').write('{\"value\": ')\nwhile True: signal.pause()", linger_s=0.0)
-    engine.submit(job(0, timeout_s=0.7))
-    assert failed(ends(engine, 1)[0])[2] == "timed out after 0.7 s"
-
-
-def test_what_a_program_says_when_it_is_ended_takes_nothing_back(make: Make, tmp_path: Path) -> None:
-    again = "signal.signal(15, lambda *_: (result(9), sys.exit()))\n"
-    engine = make(again + HANGS, linger_s=0.2, grace_s=5)
-    engine.submit(job(0))
-    assert values(ends(engine, 1)) == {0: 3.0}
-
-
-def test_a_result_that_comes_only_because_the_program_is_ended_does_not_count(make: Make, tmp_path: Path) -> None:
-    engine = make("signal.signal(15, lambda *_: (result(9), sys.exit()))\nsay('ready')\n" + WAIT, grace_s=5)
-    engine.submit(job(0))
-    until(lambda: engine.poll(0.02) == [] and (tmp_path / "ready").exists(), "it does not begin")
-    engine.cancel(0, 1, "not wanted")
-    assert failed(ends(engine, 1)[0])[2] == "not wanted"
 
 
 # ---- GPUs

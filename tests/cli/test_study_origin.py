@@ -236,6 +236,29 @@ def test_import_names_the_lines_of_a_table_that_do_not_fit(
     assert stored("t") == []
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (TABLE + '"', "line 5: unexpected end of data"),
+        (TABLE + "x" * 200_000, "line 5: field larger than field limit (131072)"),
+        ("id,\n", "line 1: there is no column 'id_2'"),
+    ],
+)
+def test_a_table_that_is_damaged_is_refused(nnas: Cli, empty: Path, text: str, problem: str) -> None:
+    Path("table.csv").write_text(text)
+    result = nnas("study", "import", "table.csv")
+    assert (result.code, result.out) == (3, "")
+    assert f"\n  {problem}\n" in result.err
+
+
+@pytest.mark.parametrize("text", ["x", '["' + "x" * 200_000 + '"]', "\xff", ""])
+def test_what_is_no_table_is_read_as_json(nnas: Cli, empty: Path, text: str) -> None:
+    Path("table").write_text(text, encoding="latin-1")
+    result = nnas("study", "import", "table")
+    assert (result.code, result.out) == (3, "")
+    assert "table of results" not in result.err
+
+
 def test_a_value_that_is_not_finite_is_null_in_what_is_exported_and_comes_back(nnas: Cli, project: Path) -> None:
     (project / "trial.py").write_text(BEGIN + "for value in (1, float('nan'), 2): report(value)\n" + RESULT)
     tune(nnas, project)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import selectors
@@ -244,6 +245,12 @@ class CommandEngine(Engine):
             return Finished(job.number, job.attempt, trial.result, time.monotonic() - trial.begin)
         if trial.ended_as is not None:
             return trial.report(trial.ended_as)
+        if end.errno == errno.ENOEXEC:
+            raise UsageError(
+                "the system cannot run this file: it is neither a program nor a script that begins with #!",
+                where=self._command[0],
+                hint="begin `trial_command` with its interpreter, as in python train.py",
+            )
         if end.error is not None:
             raise EnvironmentFailure(f"the trial command {end}", hint="give a program that this machine has")
         log = trial.folder / _FILES[3]

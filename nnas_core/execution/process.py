@@ -32,11 +32,13 @@ class End:
         exit: its exit status, or None.
         signal: what killed it, or None.
         error: why it was never started, or None.
+        errno: the number of that error, if the system gave one.
     """
 
     exit: int | None = None
     signal: int | None = None
     error: str | None = None
+    errno: int | None = None
 
     def __str__(self) -> str:
         if self.error is not None:
@@ -155,13 +157,14 @@ class Supervised:
 
 def _said(record: Mapping[str, object]) -> int | End:
     """Returns what a supervisor says: the number of its child, or how that ended."""
-    pid, code, number, error = (record.get(name) for name in ("pid", "exit", "signal", "error"))
+    pid, code, number, error, errno = (record.get(name) for name in ("pid", "exit", "signal", "error", "errno"))
     if isinstance(pid, int):
         return pid
     return End(
         code if isinstance(code, int) else None,
         number if isinstance(number, int) else None,
         None if error is None else str(error),
+        errno if isinstance(errno, int) else None,
     )
 
 

@@ -284,6 +284,16 @@ def test_a_program_that_is_not_there_is_a_mistake_of_the_command_line(
     assert not Path("nnas.db").exists() or not StudyStore.open(URL).studies()
 
 
+def test_a_script_that_does_not_name_its_interpreter_is_a_mistake_of_the_command_line(nnas: Cli) -> None:
+    Path("trial.py").chmod(0o755)
+    result = tune(nnas, command="./trial.py")
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        "nnas: error: ./trial.py: the system cannot run this file: it is neither a program nor a script that begins "
+        "with #!\nhint: begin --trial-command with its interpreter, as in python train.py\n"
+    )
+
+
 def test_a_result_counts_though_its_program_hangs(nnas: Cli) -> None:
     program("", result="\nwrite('{\"value\": 3}')\nsignal.pause()\n")
     result = tune(nnas, "--linger", "0.2s", trials=1)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from nnas_core.study import coordinator
 from nnas_core.study.storage.store import StudyStore
 from tests.cli.trial_programs import errors, program, stored, tune, write_files
 from tests.cli_support import Cli, wait_until
@@ -292,6 +293,18 @@ def test_a_script_that_does_not_name_its_interpreter_is_a_mistake_of_the_command
         "nnas: error: ./trial.py: the system cannot run this file: it is neither a program nor a script that begins "
         "with #!\nhint: begin --trial-command with its interpreter, as in python train.py\n"
     )
+
+
+def test_resume_can_wait_for_the_study(nnas: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    tune(nnas, trials=1)
+    with StudyStore.open(URL) as store:
+        session = store.acquire(store.study("space-grid"))
+        result = tune(nnas, "--resume", trials=2)
+        assert result.code == 6
+        assert result.err.endswith("or give --wait to do so here, or choose another --study name\n")
+        monkeypatch.setattr(coordinator, "wait_for", lambda *_: session.release("interrupted"))
+        assert tune(nnas, "--resume", "--wait", trials=2).code == 0
+    assert len(stored()) == 2
 
 
 def test_a_result_counts_though_its_program_hangs(nnas: Cli) -> None:

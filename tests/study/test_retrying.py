@@ -18,6 +18,7 @@ from nnas_core.study.storage.records import StudyRecord
 from nnas_core.study.storage.store import StudyStore
 from nnas_core.tuners.evolution import EvolutionTuner
 from tests.study import known_studies, study_programs
+from tests.study.test_exclusive_session import change_owner
 from tests.study.trial_objective import additive
 
 
@@ -129,6 +130,35 @@ def test_processes_that_share_the_study_take_them_up_too(store: StudyStore, stud
     run_shared(store, study, again, failing(set()), study_programs.run_settings(trials=6))
     values = [[store.trial(study, number).value] for number in (0, 2)]
     assert [call[1] for call in again.calls if call[0] == "imported"] == values
+
+
+def test_each_of_them_hears_what_the_others_made_of_a_retried_trial(store: StudyStore, study: StudyRecord) -> None:
+    go_on(store, study, 4, {0, 2})
+    store.retry(study)
+    mine, others = Noting(), Noting()
+    settings = study_programs.run_settings(trials=5)
+    begun: list[int] = []
+
+    def evaluate(architecture: Architecture) -> TrialResult:
+        begun.append(1)
+        if len(begun) == 1:  # while trial 0 runs here, trials 2 and 4 run there
+            run_shared(store, study, others, failing(set()), settings)
+        return TrialResult(additive(architecture))
+
+    run_shared(store, study, mine, evaluate, settings)
+    assert len(begun) == 1
+    values = {number: store.trial(study, number).value for number in (0, 2)}
+    assert [call[1] for call in mine.calls if call[0] == "imported"] == [[values[2]], [values[0]]]
+
+
+def test_a_process_that_only_seemed_dead_does_not_write_over_it(store: StudyStore) -> None:
+    study = known_studies.make(store)
+    lost = store.acquire(study)
+    change_owner(store, host="elsewhere", expires="2020-01-01T00:00:00+00:00")
+    store.retry(study)
+    with pytest.raises(EnvironmentFailure, match="'first' was taken over by"):
+        lost.trials.start(study.settings.space.at(7))
+    lost.heart.stop()
 
 
 def test_only_trials_that_ended_without_a_value_are_tried_again(store: StudyStore) -> None:

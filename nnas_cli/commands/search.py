@@ -71,14 +71,15 @@ def command(
     """Train a supernet one-shot and find an architecture.
 
     The run folder gets checkpoint.pt, events.jsonl, config.json, search_space.json and architecture.json. After Ctrl-C
-    or a crash, --resume goes on from the newest checkpoint, to the bit on the same machine; with --derive it also takes
-    another architecture from a finished run.
+    or a crash, --resume goes on from the newest checkpoint, to the bit on the same machine. With --derive it also takes
+    another architecture from a finished run, and with more --epochs it trains that on.
 
     \b
     Examples:
       nnas search model.py --mutator random --epochs 50 -o run
       nnas search --resume run
       nnas search --resume run --derive 20
+      nnas search --resume run --epochs 80
       nnas search --config run/config.json --seed 1 -o run-1
       nnas search model.py --mutator mine.py:MyMutator --mutator-arg temperature=5
     """

@@ -73,6 +73,10 @@ class CdartsTrainer(DartsTrainer):
 
     # ---- the order of things
 
+    @property
+    def in_stages(self) -> bool:
+        return True
+
     def steps_of(self, epoch: int) -> int:
         return len(self.train_batches) * (1 if epoch < self.warmup else 2)
 

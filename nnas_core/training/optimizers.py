@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -15,7 +16,7 @@ from torch.optim.sgd import sgd
 from nnas_core.mutables.nested import changed
 from nnas_core.training.settings import OptimizerSettings
 
-__all__ = ["FusedSGD", "State", "clip_gradients", "default_optimizer", "optimizer_state"]
+__all__ = ["FusedSGD", "State", "clip_gradients", "default_optimizer", "longer_schedule", "optimizer_state"]
 
 State: TypeAlias = dict[str, Any]
 """Tensors and plain data by name, as a checkpoint holds them."""
@@ -179,6 +180,31 @@ def optimizer_state(optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_
     """Of both, under ``optimizer`` and ``scheduler``: tensors and plain data."""
     schedule = _plain(_without_numpy(scheduler.state_dict())) if scheduler is not None else {}
     return {"optimizer": _without_numpy(optimizer.state_dict()), "scheduler": schedule}
+
+
+def longer_schedule(
+    optimizer: torch.optim.Optimizer,
+    build: Callable[[], torch.optim.lr_scheduler.LRScheduler | None],
+    state: Mapping[str, Any],
+) -> torch.optim.lr_scheduler.LRScheduler | None:
+    """Makes the schedule of a training with more steps, as it is after those that were done.
+
+    The state of the shorter one cannot be loaded: a cosine that has reached its end would go up again.
+
+    Args:
+        optimizer: in the state of then; its rates become those of the new schedule.
+        build: makes the schedule, at its first step.
+        state: of the shorter one.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = group.pop("initial_lr", group["lr"])
+    schedule = build()
+    with warnings.catch_warnings():
+        # torch wants a step of the optimizer before the first: those were made then
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+        for _ in range(state.get("last_epoch", 0) if schedule is not None else 0):
+            schedule.step()  # type: ignore[union-attr]  # there is one
+    return schedule
 
 
 def _without_numpy(state: State) -> State:

@@ -87,6 +87,7 @@ def retrain(
     setup.try_data(trainer, tests=True)
     if run.goes_on:
         recorder.resume(warn)
+        run.reconfigure("retrain", epochs=training.epochs)
     else:
         run.begin({"retrain": to_options(settings)})
         run.write("search_space.json", setup.space.to_json())

@@ -185,9 +185,8 @@ def _begin(
         run.log("started", model=training.model.model, mutator=settings.mutator, seed=training.seed)
         return
     recorder.resume(warn)
-    before = run.configuration("search")
-    if settings.derive != before.get("derive"):  # the one option that may change what comes out
-        run.write("config.json", {"search": {**before, "derive": settings.derive}})
+    # the options that may change what comes out
+    run.reconfigure("search", derive=settings.derive, epochs=settings.training.epochs)
 
 
 def _derive(count: int, trainer: Trainer, recorder: Recorder, run: RunFolder) -> Derivation | None:

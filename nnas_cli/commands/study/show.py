@@ -34,7 +34,8 @@ def command(store: StudyStore, study: StudyRecord, output: str, out: Output) -> 
       nnas study show model-bayes --json
     """
     status = store.status(study)
-    document = {**status.to_json(), "settings": {**status.study.to_json()}}
+    origin = status.study.settings.origin
+    document = {**status.to_json(), "origin": origin.to_json(), "settings": {**status.study.to_json()}}
     studies.answer(out, output, document, _text(status))
 
 
@@ -44,6 +45,8 @@ def _text(status: StudyStatus) -> str:
     lines = {
         "study": status.study.name,
         "state": status.study.state + (f" ({status.in_use_by})" if status.in_use_by else ""),
+        **({"silent": status.silent} if status.silent else {}),
+        **({"folder": made.origin.folder} if made.origin.folder else {}),
         "created": f"{status.study.created} by nnas {status.study.version}",
         "tuner": " ".join([made.tuner, *(f"{name}={json.dumps(one)}" for name, one in made.tuner_args.items())]),
         "seed": str(made.seed),

@@ -54,6 +54,8 @@ class CdartsTrainer(DartsTrainer):
         UserCodeError: the evaluation network has another search space.
     """
 
+    in_stages = True
+
     def __post_init__(self) -> None:
         mutator = self.cyclic = self.mutator_of(CdartsMutator)
         given = mutator.warmup_epochs
@@ -72,10 +74,6 @@ class CdartsTrainer(DartsTrainer):
         self.evaluation_scheduler = self.task.build_scheduler(self.evaluation_optimizer, steps)
 
     # ---- the order of things
-
-    @property
-    def in_stages(self) -> bool:
-        return True
 
     def steps_of(self, epoch: int) -> int:
         return len(self.train_batches) * (1 if epoch < self.warmup else 2)

@@ -39,14 +39,11 @@ class DrnasTrainer(BilevelTrainer):
         mutator = self.searching
         if mutator.progressive and self.epochs < 2:
             raise UsageError("progressive=true needs 2 epochs or more, one for each stage", hint="give more `epochs`")
+        self.in_stages = mutator.progressive
         self.second_stage = (self.epochs + 1) // 2 if mutator.progressive else self.epochs
         shortest = self.epochs - self.second_stage if mutator.progressive else self.epochs
         share = _PAPER_WARMUP if mutator.progressive else 0.0
         self.warmup = warmup_of(mutator.warmup_epochs, share, shortest)
-
-    @property
-    def in_stages(self) -> bool:
-        return self.searching.progressive
 
     @property
     def searching(self) -> DrnasMutator:

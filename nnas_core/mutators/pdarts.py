@@ -60,6 +60,7 @@ class PdartsTrainer(DartsTrainer):
             )
         warmup_of(mutator.warmup_epochs, _PAPER_WARMUP, length)  # of the shortest stage: refused now, not then
         self.stage = 0
+        self.in_stages = mutator.stages > 1
         if mutator.depth_arg is not None:
             self._enter(0, mutator.alive())
         super().__post_init__()
@@ -71,10 +72,6 @@ class PdartsTrainer(DartsTrainer):
         return self.mutator_of(PdartsMutator)
 
     # ---- stages
-
-    @property
-    def in_stages(self) -> bool:
-        return self.progressing.stages > 1
 
     def stage_of(self, epoch: int) -> int:
         """The stage, from 0, that an epoch belongs to."""

@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn as nn
@@ -23,6 +22,7 @@ from nnas_core.runs.weights import check_space, check_weights
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.training.device import peak_memory_mb
+from nnas_core.training.optimizers import longer_schedule
 from nnas_core.training.trainer import Callback, Trainer
 
 __all__ = ["CheckpointCadence", "Recorder", "StopSignal", "Usage"]
@@ -309,15 +309,20 @@ class Recorder(Callback):
         header, state = content["header"], content["state"]
         if self._space is not None:
             check_space(header, self._space, str(self._run.checkpoint))
-        self._look_at_epochs(header["progress"]["epochs"], state)
+        before = header["progress"]["epochs"]
+        self._refuse_other_stages(before)
         self.trainer.prepare_for(state)
         self._look_at(self.trainer.model)
         check_weights(self.trainer.model, state["model"], str(self._run.checkpoint))
         self.trainer.load_state_dict(state)
+        if before != self.trainer.epochs and self.trainer.scheduler is not None:
+            self.trainer.scheduler = longer_schedule(self.trainer.optimizer, self._schedule, state["scheduler"])
         return _differences(header)
 
-    def _look_at_epochs(self, before: int, state: Mapping[str, Any]) -> None:
-        """Lets the trainer know that it goes on with more epochs than before, if it can."""
+    def _schedule(self) -> torch.optim.lr_scheduler.LRScheduler | None:
+        return self.trainer.task.build_scheduler(self.trainer.optimizer, self.trainer.schedule_steps)
+
+    def _refuse_other_stages(self, before: int) -> None:
         if before != self.trainer.epochs and self.trainer.in_stages:
             raise UsageError(
                 f"the {before} epochs of this run were divided among stages, and {self.trainer.epochs} would be "
@@ -325,7 +330,6 @@ class Recorder(Callback):
                 where=str(self._run.path),
                 hint="begin a new run with so many `epochs`",
             )
-        state["progress"].setdefault("epochs", before)  # an older nnas did not write it there
 
 
 def _machine() -> dict[str, object]:

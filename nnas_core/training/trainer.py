@@ -21,7 +21,7 @@ from nnas_core.mutables.mutator import Mutator
 from nnas_core.training.data import Batches, batch_size_of, to_device, to_float64
 from nnas_core.training.memory_format import match_layouts
 from nnas_core.training.metrics import Averages, EpochRecord, mean_metrics
-from nnas_core.training.optimizers import State, clip_gradients, longer_schedule, optimizer_state
+from nnas_core.training.optimizers import State, clip_gradients, optimizer_state
 from nnas_core.training.returned import unexplained
 from nnas_core.training.task import Batch, Output, Target, Task
 
@@ -112,6 +112,8 @@ class Trainer:
     precision: str = "float32"
     accelerate: Callable[[nn.Module, Mutator | None], Forward] | None = None
 
+    in_stages = False  # the epochs are divided among stages: with more of them it would be another training
+
     def __post_init__(self) -> None:
         self.network = self.accelerated()
         self.model_arguments: dict[str, object] = {}
@@ -153,10 +155,7 @@ class Trainer:
         if not weights:
             raise UserCodeError("the model has no weights to train", where=self.task.user.reference)
         self.optimizer = self.task.build_optimizer(weights)
-        self.scheduler = self._schedule()
-
-    def _schedule(self) -> torch.optim.lr_scheduler.LRScheduler | None:
-        return self.task.build_scheduler(self.optimizer, self.schedule_steps)
+        self.scheduler = self.task.build_scheduler(self.optimizer, self.schedule_steps)
 
     def steps_of(self, epoch: int) -> int:
         """Training steps of an epoch; 0 if the data do not say how many there are."""
@@ -166,11 +165,6 @@ class Trainer:
     def total_steps(self) -> int:
         """Training steps of the whole training; 0 if the data do not say how many there are."""
         return self.epochs * len(self.train_batches)
-
-    @property
-    def in_stages(self) -> bool:
-        """Returns true if the epochs are divided among stages, so that with more of them all would be another one."""
-        return False
 
     @property
     def schedule_steps(self) -> int:
@@ -351,7 +345,7 @@ class Trainer:
             "model": dict(self.model.state_dict()),
             "mutator": dict(self.mutator.state_dict()) if self.mutator is not None else {},
             **optimizer_state(self.optimizer, self.scheduler),
-            "progress": {"epoch": self.epoch, "epochs": self.epochs, "batch": self.batch, "step": self.step},
+            "progress": {"epoch": self.epoch, "batch": self.batch, "step": self.step},
             "epoch": {
                 "averages": self._averages.state_dict(),
                 "samples": self._samples,
@@ -366,17 +360,15 @@ class Trainer:
         """Become able to load ``state``: an algorithm of several stages builds the model of its stage."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what ``state_dict`` returned, to the bit; with more epochs, on the schedule of so many."""
+        """Go on from what ``state_dict`` returned, to the bit."""
         self.model.load_state_dict(state["model"])
         if self.mutator is not None:
             self.mutator.load_state_dict(state["mutator"])
         self.optimizer.load_state_dict(state["optimizer"])
         match_layouts(self.optimizer)
-        progress = state["progress"]
-        if self.scheduler is not None and progress.get("epochs", self.epochs) == self.epochs:
+        if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
-        elif self.scheduler is not None:
-            self.scheduler = longer_schedule(self.optimizer, self._schedule, state["scheduler"])
+        progress = state["progress"]
         self.epoch, self.batch, self.step = progress["epoch"], progress["batch"], progress["step"]
         self._averages.load_state_dict(state["epoch"]["averages"])
         self._samples, self._elapsed = state["epoch"]["samples"], state["epoch"]["elapsed"]

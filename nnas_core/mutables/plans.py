@@ -135,7 +135,7 @@ def hard_plan(mutable: LayerChoice | InputChoice, decision: Decision, mask: Tens
     """Run the chosen candidates of ``mutable``, nothing else."""
     if isinstance(mutable, InputChoice):
         return Plan(_hard_inputs(decision, mutable.reduction), mask)
-    return Plan(_hard_layers(_chosen(mutable, decision), mutable.reduction), mask)
+    return Plan(_hard_layers(mutable, decision), mask)
 
 
 def _chosen(mutable: LayerChoice, decision: Iterable[int]) -> list[Forward]:
@@ -148,12 +148,16 @@ def _chosen(mutable: LayerChoice, decision: Iterable[int]) -> list[Forward]:
     return modules  # type: ignore[return-value]  # modules are callables, and None was refused above
 
 
-def _hard_layers(chosen: Sequence[Forward], reduction: str) -> Forward:
+def _hard_layers(mutable: LayerChoice, decision: Decision) -> Forward:
+    reduction = mutable.reduction
+    chosen = _chosen(mutable, decision)
     if len(chosen) == 1 and reduction != "none":
         return chosen[0]
+    names = [mutable.names[index] for index in decision]
+    calls = mutable.sharing.calls(dict(zip(names, chosen, strict=True)))
 
     def run(*args: object, **kwargs: object) -> Any:
-        return reduce_hard([module(*args, **kwargs) for module in chosen], reduction)
+        return reduce_hard([call(*args, **kwargs) for call in calls], reduction)
 
     return run
 
@@ -209,10 +213,11 @@ def soft_run(
         flowing = [(index, module) for index, module in zip(kept, modules, strict=True) if not is_zero(module)]
         if flowing:
             kept, modules = [index for index, _ in flowing], [module for _, module in flowing]
-    modules = [wrap(index, module) for index, module in zip(kept, modules, strict=True)]
+    wrapped = {mutable.names[index]: wrap(index, module) for index, module in zip(kept, modules, strict=True)}
+    calls = mutable.sharing.calls(wrapped)
 
     def run(*args: object, **kwargs: object) -> Any:
-        return reduce_soft([module(*args, **kwargs) for module in modules], weights(), kept, reduction, count)
+        return reduce_soft([call(*args, **kwargs) for call in calls], weights(), kept, reduction, count)
 
     return run
 

@@ -23,6 +23,7 @@ from nnas_core.mutables.untouched import own_buffers
 from nnas_core.mutators.darts import DartsMutator, DartsTrainer
 from nnas_core.plugins.arguments import check_range
 from nnas_core.training.bilevel import warmup_of
+from nnas_core.training.in_place import repeated_if_changed_in_place
 from nnas_core.training.memory_format import laid_out_as, match_layouts
 from nnas_core.training.optimizers import State, optimizer_state
 from nnas_core.training.task import Batch
@@ -112,6 +113,7 @@ class CdartsTrainer(DartsTrainer):
 
     # ---- steps
 
+    @repeated_if_changed_in_place
     def evaluation_step(self, batch: Batch) -> None:
         """One update of the evaluation network's weights on a training batch.
 
@@ -125,6 +127,7 @@ class CdartsTrainer(DartsTrainer):
         with differentiating():
             self._update_evaluation(torch.autograd.grad(loss, self.evaluation_weights, allow_unused=True))
 
+    @repeated_if_changed_in_place
     def architecture_step(self, batch: Batch, held_out: Batch) -> None:
         """One update of the logits and of the evaluation network's weights on held-out data.
 

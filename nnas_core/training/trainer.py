@@ -19,6 +19,7 @@ from nnas_core.errors import BindingError, NoResultError, UserCodeError
 from nnas_core.mutables.base import Forward
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.training.data import Batches, batch_size_of, to_device, to_float64
+from nnas_core.training.in_place import InPlaceChanges, repeated_if_changed_in_place
 from nnas_core.training.memory_format import match_layouts
 from nnas_core.training.metrics import Averages, EpochRecord, mean_metrics
 from nnas_core.training.optimizers import State, optimizer_state
@@ -118,6 +119,7 @@ class Trainer:
         self.batch = 0  # of that epoch, already consumed
         self.step = 0  # in all
         self.history: list[EpochRecord] = []
+        self.in_place = InPlaceChanges()
         self.build_optimizers()
         self._averages = Averages()
         self._samples = 0
@@ -240,6 +242,7 @@ class Trainer:
         """Everything that one training batch brings about: here, one step of the weights."""
         self.weight_step(batch)
 
+    @repeated_if_changed_in_place
     def weight_step(self, batch: Batch) -> None:
         """One update of the weights."""
         self.optimizer.zero_grad()
@@ -345,6 +348,7 @@ class Trainer:
             },
             "history": [vars(record) for record in self.history],
             "random": self._before_validation or random_state.capture_all(self.generators),
+            **self.in_place.state_dict(self.model),
         }
 
     def prepare_for(self, state: Mapping[str, Any]) -> None:
@@ -365,6 +369,7 @@ class Trainer:
         self._samples, self._elapsed = state["epoch"]["samples"], state["epoch"]["elapsed"]
         self._epoch_start = state["epoch"]["start"]
         self.history = [EpochRecord(**record) for record in state["history"]]
+        self.in_place.load_state_dict(state, self.model)
         random_state.restore_all(state["random"], self.generators)
 
 

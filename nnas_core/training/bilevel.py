@@ -15,10 +15,11 @@ from nnas_core.errors import BindingError, UsageError, UserCodeError
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.training.data import Cycle
+from nnas_core.training.gradients import differentiating
 from nnas_core.training.in_place import repeated_if_changed_in_place
 from nnas_core.training.optimizers import State
 from nnas_core.training.task import Batch, Output, Target
-from nnas_core.training.trainer import Trainer, differentiating
+from nnas_core.training.trainer import Trainer
 
 __all__ = ["BilevelTrainer", "warmup_of"]
 

@@ -6,7 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -19,13 +19,14 @@ from nnas_core.errors import BindingError, NoResultError, UserCodeError
 from nnas_core.mutables.base import Forward
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.training.data import Batches, batch_size_of, to_device, to_float64
+from nnas_core.training.gradients import WeightlessPasses, differentiating, optimizer_of_nothing
 from nnas_core.training.in_place import InPlaceChanges, repeated_if_changed_in_place
 from nnas_core.training.memory_format import match_layouts
 from nnas_core.training.metrics import Averages, EpochRecord, mean_metrics
 from nnas_core.training.optimizers import State, optimizer_state
 from nnas_core.training.task import Batch, Output, Target, Task
 
-__all__ = ["Callback", "Trainer", "differentiating"]
+__all__ = ["Callback", "Trainer"]
 
 M = TypeVar("M", bound=Mutator)
 
@@ -120,8 +121,10 @@ class Trainer:
         self.step = 0  # in all
         self.history: list[EpochRecord] = []
         self.in_place = InPlaceChanges()
+        self.weightless = WeightlessPasses()
         self.build_optimizers()
         self._averages = Averages()
+        self._batch: Batch = None  # of the last loss
         self._samples = 0
         self._elapsed = 0.0
         self._epoch_start: State = {}
@@ -151,6 +154,10 @@ class Trainer:
     def build_optimizers(self) -> None:
         """Make the optimizer and the schedule of the model's weights."""
         weights = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self._has_weights = any(True for _ in self.model.parameters())
+        if not self._has_weights and self.mutator is None:
+            self.optimizer, self.scheduler = optimizer_of_nothing(), None
+            return
         if not weights:
             raise UserCodeError("the model has no weights to train", where=self.task.user.reference)
         self.optimizer = self.task.build_optimizer(weights)
@@ -190,6 +197,7 @@ class Trainer:
             self.epoch, self.batch = self.epoch + 1, 0
             for callback in self.callbacks:
                 callback.on_epoch_end(finished)
+        self.weightless.tell(self.step)
 
     def start_epoch(self, epoch: int) -> None:
         """Called before anything of an epoch, and not again where one is gone on with: here, nothing to do."""
@@ -263,6 +271,7 @@ class Trainer:
 
     def loss_of(self, batch: Batch) -> tuple[Tensor, Output, Target]:
         """The loss of a batch with the architecture of now; the output and the target."""
+        self._batch = batch
         with self.autocast():
             output, target = self.task.forward_batch(self.network, batch)  # type: ignore[arg-type]
             return self.task.loss(output, target), output, target
@@ -274,13 +283,15 @@ class Trainer:
         return nullcontext()
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of ``loss`` to those of the weights.
+        """Add the gradients of ``loss`` to those of the weights; a path without weights has none, which is counted.
 
         Raises:
             NoResultError: the loss is not finite.
             UserCodeError: it cannot be differentiated.
         """
         self.require_finite(loss, "loss")  # before it reaches the weights, and with them a checkpoint
+        if not loss.requires_grad and self.weightless.counted(self, self._batch):
+            return
         with differentiating():
             torch.autograd.backward(loss)
 
@@ -299,7 +310,7 @@ class Trainer:
 
     def update_weights(self) -> None:
         """Clip the gradients, update the weights, and move the schedule on."""
-        if self.clip_grad:
+        if self.clip_grad and self._has_weights:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad)
         self.optimizer.step()
         if self.scheduler is not None:
@@ -349,6 +360,7 @@ class Trainer:
             "history": [vars(record) for record in self.history],
             "random": self._before_validation or random_state.capture_all(self.generators),
             **self.in_place.state_dict(self.model),
+            **self.weightless.state_dict(),
         }
 
     def prepare_for(self, state: Mapping[str, Any]) -> None:
@@ -370,25 +382,8 @@ class Trainer:
         self._epoch_start = state["epoch"]["start"]
         self.history = [EpochRecord(**record) for record in state["history"]]
         self.in_place.load_state_dict(state, self.model)
+        self.weightless.load_state_dict(state)
         random_state.restore_all(state["random"], self.generators)
-
-
-@contextmanager
-def differentiating(
-    what: str = "the backward pass failed",
-    hint: str = "the loss must depend on weights that require gradients; in-place operations may break that",
-) -> Iterator[None]:
-    """Say whose fault it is when a loss of the user's cannot be differentiated.
-
-    Raises:
-        UserCodeError: ``what``, and torch's reason.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        raise UserCodeError(f"{what}: {str(error).splitlines()[0]}", hint=hint) from error
 
 
 def _with_article(kind: type) -> str:

@@ -91,7 +91,7 @@ class Call:
         return UserCodeError(
             f"candidate {self.mutable.names[index]!r} of {self.mutable.key!r} {why}",
             where=self.mutable.name,
-            hint=f"change the candidate (inplace=False), or use a mutator without gates: {ungated()}",
+            hint=f"let the candidate give one tensor, or use a mutator without gates: {ungated()}",
         )
 
 

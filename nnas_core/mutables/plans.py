@@ -16,6 +16,7 @@ from torch import Tensor
 from nnas_core.errors import DecisionError, UserCodeError
 from nnas_core.mutables.base import Forward
 from nnas_core.mutables.choices import InputChoice, LayerChoice
+from nnas_core.mutables.naming import add_note
 from nnas_core.mutables.reduction import reduce_elements, reduce_hard, reduce_soft
 from nnas_core.space.choice import Decision
 
@@ -224,7 +225,12 @@ def soft_run(
     calls = mutable.sharing.calls(wrapped)
 
     def run(*args: object, **kwargs: object) -> Any:
-        outputs = [call(*args, **kwargs) for call in calls]
+        outputs: list[Any] = []
+        try:
+            outputs.extend(call(*args, **kwargs) for call in calls)
+        except Exception as error:
+            add_note(error, f"with {mutable.key}={list(wrapped)[len(outputs)]}")
+            raise
         reduce = reduce_soft if not outputs or isinstance(outputs[0], Tensor) else reduce_elements
         try:
             return reduce(outputs, weights(), kept, reduction, count)

@@ -18,6 +18,7 @@ from nnas_core import random_state
 from nnas_core.errors import BindingError, NoResultError, UserCodeError
 from nnas_core.mutables.base import Forward
 from nnas_core.mutables.mutator import Mutator
+from nnas_core.mutables.naming import naming
 from nnas_core.training.data import Batches, batch_size_of, to_device, to_float64
 from nnas_core.training.gradients import WeightlessPasses, differentiating, optimizer_of_nothing
 from nnas_core.training.in_place import InPlaceChanges, repeated_if_changed_in_place
@@ -180,24 +181,31 @@ class Trainer:
     # ---- the loop
 
     def train(self) -> None:
-        """Train from wherever ``load_state_dict`` left off to the last epoch."""
+        """Train from wherever ``load_state_dict`` left off to the last epoch.
+
+        Errors of the model carry a note of what was decided, ``with a=1, b=conv5``.
+        """
         while self.epoch < self.epochs:
-            if self.batch == 0:
-                self.start_epoch(self.epoch)
-                self._averages, self._samples, self._elapsed = Averages(), 0, 0.0
-                self._epoch_start = random_state.capture()
-                self._call("on_epoch_begin")
-            self.train_one_epoch(self.epoch)
-            self._before_validation = random_state.capture_all(self.generators)
-            valid = self.validate_one_epoch(self.epoch)
-            self._before_validation = None
-            record = EpochRecord(self.epoch + 1, self._averages.means(), valid, self._samples, self._elapsed)
-            self.history.append(record)
-            finished = self.epoch
-            self.epoch, self.batch = self.epoch + 1, 0
-            for callback in self.callbacks:
-                callback.on_epoch_end(finished)
+            with naming(self.mutator):
+                self._train_epoch()
         self.weightless.tell(self.step)
+
+    def _train_epoch(self) -> None:
+        if self.batch == 0:
+            self.start_epoch(self.epoch)
+            self._averages, self._samples, self._elapsed = Averages(), 0, 0.0
+            self._epoch_start = random_state.capture()
+            self._call("on_epoch_begin")
+        self.train_one_epoch(self.epoch)
+        self._before_validation = random_state.capture_all(self.generators)
+        valid = self.validate_one_epoch(self.epoch)
+        self._before_validation = None
+        record = EpochRecord(self.epoch + 1, self._averages.means(), valid, self._samples, self._elapsed)
+        self.history.append(record)
+        finished = self.epoch
+        self.epoch, self.batch = self.epoch + 1, 0
+        for callback in self.callbacks:
+            callback.on_epoch_end(finished)
 
     def start_epoch(self, epoch: int) -> None:
         """Called before anything of an epoch, and not again where one is gone on with: here, nothing to do."""

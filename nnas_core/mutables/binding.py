@@ -239,15 +239,6 @@ class Binding:
         """True if the mutator's class must be called in forward passes, whatever is decided."""
         return self._deciding.takes_over_forward
 
-    def hard_decision(self) -> Mapping[str, Decision]:
-        """The indices of the chosen candidates by key; empty if nothing is decided, or something is weighted."""
-        if isinstance(self.decision, HardDecisions):
-            return self.decision.decisions
-        masks = self.decision if not isinstance(self.decision, Decided) else {}
-        if any(mask.dtype != torch.bool for mask in masks.values()):
-            return {}
-        return {key: tuple(mask.nonzero().flatten().tolist()) for key, mask in masks.items()}
-
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Put back after the block what was decided before it."""

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import torch
+
 from nnas_core.space.choice import Choice, Decision
 
 if TYPE_CHECKING:
@@ -41,7 +43,8 @@ def naming(mutator: BaseMutator | None) -> Iterator[None]:
         yield
     except Exception as error:
         if mutator is not None and mutator.is_bound:
-            decided = mutator.binding.hard_decision()
-            if decided:
+            masks = mutator.binding.decision
+            if masks and all(mask.dtype == torch.bool for mask in masks.values()):
+                decided = {key: tuple(mask.nonzero().flatten().tolist()) for key, mask in masks.items()}
                 add_note(error, f"with {text_of(mutator.space.choices, decided)}")
         raise

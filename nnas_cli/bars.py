@@ -61,6 +61,7 @@ class StudyProgress:
         elif trial.state == "stopped":
             last = trial.metrics.get("intermediate")
             result = "stopped early" if last is None else f"stopped early at {self._shown(last)}"
+            result += f": {trial.error}" if trial.error else ""
         else:
             result = f"failed: {_first_line(trial.error or '')}"
         self._out.note(f"trial {trial.number}: {result} ({trial.seconds or 0:.2f} s)")

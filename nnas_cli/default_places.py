@@ -40,4 +40,4 @@ def stem(reference: str) -> str:
     name = path.stem if path.suffix in (".py", ".json") else source.rpartition(".")[2]
     if path.name in ("model.py", "space.json", "search_space.json") and path.parent != Path():
         name = Path(os.path.abspath(path)).parent.name
-    return re.sub(r"[^A-Za-z0-9._-]", "_", name) or "model"
+    return re.sub(r"[^\w.-]", "_", name) or "model"

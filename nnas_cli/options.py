@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from nnas_cli import config
 from nnas_cli.output import Output
 from nnas_cli.parameter_types import ASSIGNMENT
+from nnas_cli.spelling import options_of
 from nnas_core.errors import UsageError
 from nnas_core.training.settings import (
     DataSettings,
@@ -219,9 +220,10 @@ def refuse_idle(names: Iterable[str], beside: str) -> None:
         UsageError: naming the first that was given.
     """
     ctx = click.get_current_context()
+    spelled = options_of(ctx.command)
     for name in names:
         if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise UsageError(f"--{name.replace('_', '-')} does nothing with {beside}", hint="leave it out")
+            raise UsageError(f"{spelled[name]} does nothing with {beside}", hint="leave it out")
 
 
 # ---- options of every command

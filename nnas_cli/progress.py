@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -19,8 +20,11 @@ __all__ = ["TrainingProgress", "described", "usage_rows"]
 
 
 def described(metrics: dict[str, float]) -> str:
-    """``accuracy 0.9312, loss 0.2514``."""
-    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    """``accuracy 0.9312, loss 0.2514``; ``recall without a value`` for what no batch had one of."""
+    return ", ".join(
+        f"{name} {value:.4f}" if name == "loss" or not math.isnan(value) else f"{name} without a value"
+        for name, value in metrics.items()
+    )
 
 
 def usage_rows(usage: Usage) -> list[list[str]]:

@@ -87,7 +87,8 @@ def resumed(command: str, kind: type[_D], folder: str, **read: object) -> tuple[
         read: parameters that name files, and the content of those, as ``config.json`` has it.
 
     Returns:
-        The locked folder, and the settings that it was started with. Where it runs may change, and what it derives.
+        The locked folder, and the settings that it was started with. Where it runs may change, what it derives, and it
+        may have more epochs.
 
     Raises:
         UsageError: another folder, or ``--force``.
@@ -100,9 +101,15 @@ def resumed(command: str, kind: type[_D], folder: str, **read: object) -> tuple[
     if asked.pop("force", False) or Path(str(asked.pop("output", None) or folder)) != Path(folder):
         raise UsageError("--resume goes on in the run's own folder, it takes no -o and no --force")
     moved = {name: asked.pop(name) for name in elsewhere if name in asked}
+    if _is_more(asked.get("epochs"), RunFolder.epochs_of(folder, command)):
+        moved["epochs"] = asked.pop("epochs")
     run = RunFolder.resume(folder, command, asked)
     with run.closed_on_error():
         return run, from_options(kind, {**run.configuration(command), **moved}, str(run.path / "config.json"))
+
+
+def _is_more(epochs: object, before: object) -> bool:
+    return isinstance(epochs, int) and isinstance(before, int) and epochs > before
 
 
 @contextmanager

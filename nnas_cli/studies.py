@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from nnas_core.errors import UsageError
 from nnas_core.files import dump_json
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ __all__ = [
     "limits_in_words",
     "number",
     "of_a_study",
+    "of_a_trial",
+    "of_trials",
     "opened",
     "span",
     "storage",
@@ -58,6 +61,45 @@ def of_a_study(*, running: bool = False) -> Callable[[F], F]:
                 return function(store=store, study=store.find(study, running=running), **values)
 
         return click.argument("study", metavar="STUDY", required=False)(storage(wrapped))  # type: ignore[return-value]
+
+    return decorate
+
+
+def of_a_trial(function: F) -> F:
+    """The arguments ``[STUDY] N`` and ``--storage``; the function gets ``store``, ``study`` and ``number``."""
+
+    @functools.wraps(function)
+    def wrapped(words: tuple[str, ...], storage: str, **values: object) -> object:
+        *name, number = words
+        if len(name) > 1 or not number.isdecimal():
+            raise UsageError(f"{' '.join(words)}: no number of a trial", hint="give [STUDY] N, as in 7 or NAME 7")
+        with opened(storage) as store:
+            study = store.find(name[0] if name else None, running=True)
+            return function(store=store, study=study, number=int(number), **values)
+
+    return _with_words("[STUDY] N", required=True)(wrapped)  # type: ignore[return-value]
+
+
+def of_trials(function: F) -> F:
+    """The arguments ``[STUDY] [N]...`` and ``--storage``; the function gets ``store``, ``study`` and ``numbers``."""
+
+    @functools.wraps(function)
+    def wrapped(words: tuple[str, ...], storage: str, **values: object) -> object:
+        with opened(storage) as store:
+            named = bool(words) and (not words[0].isdecimal() or words[0] in {one.name for one in store.studies()})
+            numbers = words[named:]
+            wrong = [word for word in numbers if not word.isdecimal()]
+            if wrong:
+                raise UsageError(f"{wrong[0]!r} is no number of a trial", hint="give [STUDY] [N]..., as in NAME 3 7")
+            study = store.find(words[0] if named else None)
+            return function(store=store, study=study, numbers=tuple(map(int, numbers)), **values)
+
+    return _with_words("[STUDY] [N]...", required=False)(wrapped)  # type: ignore[return-value]
+
+
+def _with_words(metavar: str, *, required: bool) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        return click.argument("words", metavar=metavar, nargs=-1, required=required)(storage(function))
 
     return decorate
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,7 +11,7 @@ import click
 
 from nnas_cli import options
 from nnas_cli.default_places import study_folder
-from nnas_cli.parameter_types import DURATION, GPUS
+from nnas_cli.parameter_types import DURATION, GPUS, OrNone
 from nnas_core.errors import UsageError
 from nnas_core.training.settings import RECALIBRATE, ModelReference, OptimizerSettings, option_names
 from nnas_core.workflows.settings import AlgorithmSettings, CommandSettings
@@ -28,6 +28,8 @@ F = TypeVar("F", bound=Callable[..., object])
 
 # They decide how a trial is trained, and on what; with inherited weights, the search has decided that.
 _FOR_TRAINING = ("clip_grad", *option_names(OptimizerSettings), "valid_fraction")
+# What a program alone may do.
+_FOR_PROGRAMS = ("optimize_mode", "linger")
 # A program brings its own.
 _FOR_MODELS = (*_FOR_TRAINING, "recalibrate", "batch_size", "workers", "drop_last", "task", "device")
 
@@ -65,8 +67,9 @@ class Running:
     ray_address: str | None = None
     trial_threads: int | None = None
     trial_timeout: float | None = None
+    linger: float | None = None
     attempts: int | None = None
-    max_failures: int | None = None
+    max_failures: int | str | None = None
     trial_log_dir: str | None = None
 
     def check(self) -> None:
@@ -94,7 +97,11 @@ class Running:
         from nnas_core.study.limits import TrialRules
 
         attempts = TrialRules.attempts if self.attempts is None else self.attempts
-        return TrialRules(attempts, self.trial_timeout, self.max_failures)
+        rules = TrialRules(attempts, self.trial_timeout)
+        if self.max_failures is None:
+            return rules
+        most = None if isinstance(self.max_failures, str) else self.max_failures
+        return replace(rules, max_failures=most, max_alike=None)
 
     def needs_workers(self, assessor: str | None) -> bool:
         """Returns true if trials of a model must be in other processes; without a need, they stay in this one.
@@ -107,10 +114,18 @@ class Running:
 
     def local(self, study: str) -> LocalSettings:
         """The settings of the processes of a study's trials; cores are shared evenly."""
-        from nnas_core.execution.commands import LocalSettings
+        from nnas_core.execution.commands import LINGER_S, LocalSettings
 
         folder = Path(self.trial_log_dir) if self.trial_log_dir else study_folder(study) / "trials"
-        return LocalSettings(folder, threads=self._threads, gpus=self.gpus or ())
+        linger_s = LINGER_S if self.linger is None else self.linger
+        return LocalSettings(folder, threads=self._threads, gpus=self._devices, linger_s=linger_s)
+
+    @property
+    def _devices(self) -> tuple[str, ...]:
+        """The GPUs, as ``CUDA_VISIBLE_DEVICES`` names them; those of a cluster that runs are its own."""
+        from nnas_core.execution.gpus import visible_gpus
+
+        return visible_gpus(self.gpus) if self.gpus and not self.ray_address else ()
 
     @property
     def _threads(self) -> int:
@@ -127,7 +142,7 @@ class Running:
 
         return RaySettings(
             self.ray_address,
-            gpus=() if self.ray_address else self.gpus or (),
+            gpus=self._devices,
             gpu_each=bool(self.gpus),
             cpus=self._threads * self.at_once,
         )
@@ -162,13 +177,23 @@ def how_trials_run(function: F) -> F:
         ),
         click.option("--trial-timeout", type=DURATION, metavar="TIME", help="A trial fails after 90s, 30m."),
         click.option(
+            "--linger",
+            type=DURATION,
+            metavar="TIME",
+            help="With --trial-command: how long a program may go on after its result.  [default: 60s]",
+        ),
+        click.option(
             "--attempts",
             type=click.IntRange(1),
             metavar="N",
             help="How often to begin a trial whose process is killed or crashes.  [default: 3]",
         ),
         click.option(
-            "--max-failures", type=click.IntRange(1), metavar="N", help="End after so many failed trials of this run."
+            "--max-failures",
+            type=OrNone(click.IntRange(1)),
+            metavar="N",
+            help="End after so many failed trials of this run; none: never.  [default: 3 that fail alike before the"
+            " first success]",
         ),
         click.option("--assessor", metavar="NAME", help="Ends trials early by what they report, or file.py:Class."),
         options.arguments_of("assessor"),
@@ -219,9 +244,9 @@ class TrialKind:
             if is_space:
                 options.refuse_idle(("model_arg",), "a search space")
         elif self.checkpoint is not None:
-            options.refuse_idle((*_FOR_TRAINING, "optimize_mode", "assessor", "assessor_arg"), "--checkpoint")
+            options.refuse_idle((*_FOR_TRAINING, *_FOR_PROGRAMS, "assessor", "assessor_arg"), "--checkpoint")
         else:
-            options.refuse_idle(("recalibrate", "optimize_mode"), "--train-epochs")
+            options.refuse_idle(("recalibrate", *_FOR_PROGRAMS), "--train-epochs")
 
     @property
     def measured(self) -> tuple[str, str]:

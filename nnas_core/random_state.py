@@ -20,6 +20,7 @@ __all__ = [
     "from_json",
     "restore",
     "restore_all",
+    "seeded",
     "set_torch_states",
     "to_json",
     "torch_generator",
@@ -84,6 +85,21 @@ def untouched(generators: Mapping[str, torch.Generator]) -> Iterator[None]:
         yield
     finally:
         restore_all(before, generators)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Inside, the global random states of torch (CPU), Python and numpy follow from ``seed``; afterwards they are back.
+
+    For user code that draws from them, where what it draws must not depend on what was drawn before.
+    """
+    of_torch, of_python = torch.Generator().manual_seed(seed), random.Random(seed)
+    of_numpy: Any = np.random.MT19937(seed).state
+    with untouched({}):
+        torch.set_rng_state(of_torch.get_state())
+        random.setstate(of_python.getstate())
+        np.random.set_state(of_numpy)
+        yield
 
 
 def to_json(captured: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import click
 from nnas_cli import options
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
-from nnas_core.files import dump_json, finite_only, read_json, source_name
+from nnas_core.files import check_writable, dump_json, finite_only, read_json, source_name
 from nnas_core.training.settings import SetupSettings
 from nnas_core.workflows.settings import EvaluateSettings
 
@@ -52,6 +52,8 @@ def command(
         from nnas_cli.seeding import seed_globals
         from nnas_core.workflows.evaluate import evaluate
 
+    if output != "-":
+        check_writable(output)  # now, not after the measurement
     document = read_json(architecture)
     settings = EvaluateSettings(setup=setup, checkpoint=checkpoint, recalibrate=recalibrate, on=on)
     seed_globals(settings.setup.seed)

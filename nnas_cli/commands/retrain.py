@@ -46,6 +46,7 @@ def command(
       nnas retrain model.py --architecture best.json --epochs 100 -o final
       nnas tune model.py --checkpoint run/checkpoint.pt | nnas retrain model.py --architecture -
       nnas retrain --resume final
+      nnas retrain --resume final --epochs 200
     """
     if place.resume is not None:
         given = {"architecture": _read(architecture)} if "architecture" in options.explicit() else {}

@@ -12,6 +12,7 @@ from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
 from nnas_cli.run_folders import RunPlace, command_of_run, resumed, trains_in_a_run_folder
 from nnas_core.files import finite_only
+from nnas_core.space.sizes import size_as_json
 from nnas_core.training.settings import AccelerationSettings
 from nnas_core.workflows.settings import CheckpointedSettings, SearchSettings
 
@@ -77,14 +78,15 @@ def command(
     """Train a supernet one-shot and find an architecture.
 
     The run folder gets checkpoint.pt, events.jsonl, config.json, search_space.json and architecture.json. After Ctrl-C
-    or a crash, --resume goes on from the newest checkpoint, to the bit on the same machine; with --derive it also takes
-    another architecture from a finished run.
+    or a crash, --resume goes on from the newest checkpoint, to the bit on the same machine. With --derive it also takes
+    another architecture from a finished run, and with more --epochs it trains that on.
 
     \b
     Examples:
       nnas search model.py --mutator random --epochs 50 -o run
       nnas search --resume run
       nnas search --resume run --derive 20
+      nnas search --resume run --epochs 80
       nnas search --config run/config.json --seed 1 -o run-1
       nnas search model.py --mutator mine.py:MyMutator --mutator-arg temperature=5
     """
@@ -134,7 +136,7 @@ def _document(report: SearchReport, settings: SearchSettings, run: RunFolder) ->
         "metrics": finite_only(report.metrics),
         "measured_on": "validation data, each batch with an architecture that the mutator sampled",
         "device": report.usage.device,
-        "space_size": report.space_size,
+        "space_size": size_as_json(report.space_size),
         "architecture": report.architecture.masks(),
     }
     derived = report.derivation

@@ -12,6 +12,7 @@ from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
 from nnas_core.errors import UsageError
 from nnas_core.files import dump_json
+from nnas_core.space.sizes import size_in_words
 
 if TYPE_CHECKING:
     from nnas_core.space.search_space import SearchSpace
@@ -71,7 +72,7 @@ def command(
             for choice in space
         ]
         out.table(["key", "type", "paths", "candidates", "chosen"], rows)
-    out.note(f"{len(space)} keys, {space.size} architectures", level=2)
+    out.note(f"{len(space)} keys, {size_in_words(space.size)} architectures", level=2)
     out.write(output, dump_json(space.to_json()))
 
 

@@ -45,6 +45,13 @@ class _StudyPlace:
     storage: str
     resume: bool
     join: bool
+    wait: bool
+    retry_failed: bool
+
+    @property
+    def go_on(self) -> str:
+        """The parameter that goes on with the study after an error."""
+        return "join" if self.join else "resume"
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,8 @@ class _Outcome:
 @click.option("--storage", default=studies.STORAGE, show_default=True, metavar="URL", help="Where studies are kept.")
 @click.option("--resume", is_flag=True, help="Go on with a study.")
 @click.option("--join", is_flag=True, help="Work on a study beside other processes that do, on any machines.")
+@click.option("--wait", is_flag=True, help="With --resume or --join: wait while another process has the study.")
+@click.option("--retry-failed", is_flag=True, help="With --resume: try the trials again that failed.")
 @click.option("--detach", is_flag=True, help="Go on in the background; says how to follow and to stop it.")
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Trials in the final table.")
 @options.training
@@ -177,10 +186,17 @@ def _checked(
     trial.check(training.model, algorithms, running, training.device)
     if place.join and place.resume:
         raise UsageError("--join goes on with a study that is there: --resume adds nothing", hint="leave it out")
+    if place.wait and not (place.resume or place.join):
+        raise UsageError("--wait does nothing without --resume or --join", hint="give one of them, or leave it out")
+    if place.retry_failed and not place.resume:
+        raise UsageError(
+            "--retry-failed does nothing without --resume",
+            hint="give both; for processes that share a study, `nnas study retry` before they begin",
+        )
     running.check()
     if limits.trials is None and limits.duration is None:
         limits = replace(limits, trials=_TRIALS)
-    name = place.study or default_study(training.model.model, algorithms.tuner)
+    name = default_study(training.model.model, algorithms.tuner) if place.study is None else place.study
     check_name(name)
     if trial.epochs is not None:
         training = replace(training, epochs=trial.epochs)
@@ -209,8 +225,8 @@ def _run(study: _Study, top: int, out: Output, begun: Callable[[], None] | None)
 
     place, limits = study.place, study.limits
     run = _workflow(study)
-    timeout_s, go_on = (_TURNS_S, "join") if place.join else (60.0, "resume")
-    with StopRequest() as stop, StudyStore.open(place.storage, busy_timeout_s=timeout_s, go_on=go_on) as store:
+    timeout_s = _TURNS_S if place.join else 60.0
+    with StopRequest() as stop, StudyStore.open(place.storage, busy_timeout_s=timeout_s, go_on=place.go_on) as store:
         progress = StudyProgress(out, study.name, limits.trials, study.shown)
 
         def on_start(finished: int, recovered: int) -> None:
@@ -222,6 +238,8 @@ def _run(study: _Study, top: int, out: Output, begun: Callable[[], None] | None)
             settings = RunSettings(
                 limits=Limits(limits.trials, limits.duration, study.running.at_once),
                 rules=study.running.rules,
+                wait=place.wait,
+                retry_failed=place.retry_failed,
                 should_stop=stop,
                 on_start=on_start,
                 on_trial=progress.ended,

@@ -50,7 +50,8 @@ class Assessor(ABC):
 
         Args:
             trial_number: which.
-            history: all that it has reported, the newest last; finite numbers.
+            history: all that it has reported, the newest last. A value that was not finite is the worst there is:
+                minus infinity, or infinity where smaller values are better.
 
         Returns:
             True if it may go on, False if it shall end now.

@@ -20,6 +20,7 @@ from nnas_core.space.architecture import Architecture
 __all__ = [
     "Engine",
     "Evaluate",
+    "EvaluateAttended",
     "Failed",
     "Finished",
     "InProcessEngine",
@@ -60,6 +61,9 @@ class TrialResult:
 
 Evaluate = Callable[[Architecture], TrialResult]
 
+EvaluateAttended = Callable[[Architecture, Callable[[], None]], TrialResult]
+"""Measures an architecture, and calls what it is given between its steps; that may raise, and then it ends."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -80,7 +84,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Intermediate:
-    """A value that a trial has on its way, ``sequence`` 0, 1, 2, ...; always a finite number."""
+    """A value that a trial has on its way, ``sequence`` 0, 1, 2, ...; NaN for one that is not finite."""
 
     number: int
     attempt: int
@@ -127,9 +131,13 @@ class Engine(ABC):
 
     Attributes:
         label: who runs the trials, for people: ``host:pid``.
+        log_folder: where it keeps their logs, absolute; None: nowhere.
+        attend: called now and then while ``poll`` evaluates itself; it may cancel what is evaluated.
     """
 
     def __init__(self) -> None:
+        self.attend: Callable[[], None] = lambda: None
+        self.log_folder: str | None = None
         self.label = f"{socket.gethostname()}:{os.getpid()}"
 
     @property
@@ -168,7 +176,20 @@ class InProcessEngine(Engine):
         super().__init__()
         self._evaluate = evaluate
         self._jobs: deque[Job] = deque()
+        self._running: Job | None = None
+        self._unwanted: str | None = None  # why the running job is to end
         self._cancelled: list[Report] = []
+
+    @classmethod
+    def attended(cls, evaluate: EvaluateAttended) -> InProcessEngine:
+        """Returns an engine whose jobs can be cancelled while they run, between their steps."""
+        engine = cls(lambda architecture: evaluate(architecture, engine._between))
+        return engine
+
+    def _between(self) -> None:
+        self.attend()
+        if self._unwanted is not None:
+            raise TrialFailed(self._unwanted)
 
     @property
     def slots(self) -> int:
@@ -188,16 +209,22 @@ class InProcessEngine(Engine):
 
     def _run(self, job: Job) -> Report:
         begin = time.monotonic()
+        self._running, self._unwanted = job, None
         try:
             result = self._evaluate(job.architecture)
         except TrialFailed as failure:
             return Failed(job.number, job.attempt, failure.message, time.monotonic() - begin)
         except UserCodeError as failure:
             return Failed(job.number, job.attempt, failure.message, time.monotonic() - begin, error=failure)
+        finally:
+            self._running = None
         return Finished(job.number, job.attempt, result, time.monotonic() - begin)
 
     def cancel(self, number: int, attempt: int, reason: str) -> None:
-        """Ends a job that has not begun."""
+        """Ends a job that has not begun, or one that is attended, at its next step."""
+        running = self._running
+        if running is not None and (running.number, running.attempt) == (number, attempt):
+            self._unwanted = reason
         for job in list(self._jobs):
             if (job.number, job.attempt) == (number, attempt):
                 self._jobs.remove(job)

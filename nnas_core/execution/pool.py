@@ -86,6 +86,7 @@ class WorkerPool(Engine):
         self._module = module
         self._setting = dict(setting)
         self._settings = settings
+        self.log_folder = str(settings.folder.absolute())
         self._workers: list[_WorkerProcess] = []
         self._free_gpus = list(settings.gpus)[::-1]
         self._started = 0

@@ -32,11 +32,13 @@ class End:
         exit: its exit status, or None.
         signal: what killed it, or None.
         error: why it was never started, or None.
+        errno: the number of that error, if the system gave one.
     """
 
     exit: int | None = None
     signal: int | None = None
     error: str | None = None
+    errno: int | None = None
 
     def __str__(self) -> str:
         if self.error is not None:
@@ -61,6 +63,8 @@ class Supervised:
         log_bytes: how much of them is kept, and a little of their end.
         env: its environment.
         fds: open files to hand on; they are closed here.
+        grace_s: how long it has between SIGTERM and SIGKILL.
+        cwd: its current folder; None: ours.
 
     Attributes:
         end: how it ended; None while it runs.
@@ -78,6 +82,7 @@ class Supervised:
         env: Mapping[str, str],
         fds: Sequence[int] = (),
         grace_s: float = GRACE_S,
+        cwd: Path | None = None,
     ) -> None:
         self.end: End | None = None
         self._pid: int | None = None
@@ -95,6 +100,7 @@ class Supervised:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env=dict(env),
+                cwd=cwd,
                 pass_fds=fds,
                 start_new_session=True,
             )
@@ -151,13 +157,14 @@ class Supervised:
 
 def _said(record: Mapping[str, object]) -> int | End:
     """Returns what a supervisor says: the number of its child, or how that ended."""
-    pid, code, number, error = (record.get(name) for name in ("pid", "exit", "signal", "error"))
+    pid, code, number, error, errno = (record.get(name) for name in ("pid", "exit", "signal", "error", "errno"))
     if isinstance(pid, int):
         return pid
     return End(
         code if isinstance(code, int) else None,
         number if isinstance(number, int) else None,
         None if error is None else str(error),
+        errno if isinstance(errno, int) else None,
     )
 
 

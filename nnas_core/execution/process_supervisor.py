@@ -5,7 +5,7 @@ when anything comes from there, or its other end is closed because whoever held 
 gently, then not. All that the command started ends with it, also what left its session: orphans come to this process.
 
 Its argument is a JSON object: ``command``, ``log`` (a path), ``log_bytes``, ``grace_s``, ``fds`` (to hand on). On its
-standard output it says ``{"pid": N}``, then ``{"exit": N}`` or ``{"signal": N}``; or ``{"error": TEXT}``.
+standard output it says ``{"pid": N}``, then ``{"exit": N}`` or ``{"signal": N}``; or ``{"error": TEXT, "errno": N}``.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ def main(text: str) -> None:
     try:
         supervisor = _Supervisor(json.loads(text))
     except OSError as error:
-        _say({"error": f"{error.filename or 'the command'}: {error.strerror}"})
+        _say({"error": f"{error.filename or 'the command'}: {error.strerror}", "errno": error.errno})
         return
     _say(supervisor.run())
 

@@ -13,6 +13,7 @@ the process of the study                             a worker, or the engine on 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -147,12 +148,16 @@ def decode(document: Mapping[str, Any]) -> Message:
             values["error"] = _error_of(**values["error"])
         if "result" in values:
             values["result"] = TrialResult(**values["result"])
+        if kind is Intermediate and values.get("value") is None:
+            values["value"] = math.nan
         return kind(**values)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError("no message") from error
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, float) and math.isnan(value):
+        return None  # JSON has no word for it; only an ``Intermediate`` may hold it
     if isinstance(value, TrialResult):
         return {"value": value.value, "metrics": dict(value.metrics), "cost": dict(value.cost)}
     if not isinstance(value, NnasError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 from pathlib import Path
@@ -96,7 +97,9 @@ class Reported:
         self._cut = False  # inside a line that is too long: its end is no line
 
     def new(self, to_the_end: bool = False) -> list[float]:
-        """Returns the values that came since the last call; what is no finite number is passed over.
+        """Returns the values that came since the last call; NaN for a number that is not finite, or null.
+
+        Lines that report no number are passed over.
 
         Args:
             to_the_end: all of them; otherwise some may come with the next call, so that no trial holds up the others.
@@ -130,4 +133,10 @@ def _value(line: bytes) -> float | None:
         record = json.loads(line) if len(line) <= _LONGEST_REPORT else None
     except (ValueError, RecursionError):
         return None
-    return finite(record.get("value") if isinstance(record, dict) else record)
+    if isinstance(record, dict) and "value" in record and record["value"] is None:
+        return math.nan  # as ``report_intermediate`` writes it
+    given = record.get("value") if isinstance(record, dict) else record
+    if isinstance(given, bool) or not isinstance(given, (int, float)):
+        return None
+    number = finite(given)
+    return math.nan if number is None else number

@@ -6,6 +6,7 @@ number of intermediate values, and one end. When nobody sends any more, the work
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -114,6 +115,6 @@ class _Reporter:
 
     def __call__(self, value: float) -> None:
         number = finite(value)
-        if number is not None:
-            self._send(Intermediate(self._job.number, self._job.attempt, self._sequence, number))
-            self._sequence += 1
+        said = math.nan if number is None else number
+        self._send(Intermediate(self._job.number, self._job.attempt, self._sequence, said))
+        self._sequence += 1

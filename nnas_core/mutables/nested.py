@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TypeVar, cast
 
 from torch import Tensor
@@ -12,18 +13,25 @@ __all__ = ["changed", "merged", "tensors"]
 V = TypeVar("V")
 
 
-def changed(value: V, change: Callable[[object], object]) -> V:
+def changed(value: V, change: Callable[[object], object], whole: Callable[[object], bool] = lambda one: False) -> V:
     """Return the same nesting with ``change`` applied to everything in it that is no collection.
 
-    Lists, tuples and named tuples keep their class; a mapping becomes a dictionary.
+    Lists, tuples, named tuples and mappings keep their class; a mapping that cannot be made anew becomes a dictionary.
+
+    Args:
+        value: nested collections.
+        change: of one thing.
+        whole: true for a collection that ``change`` takes as it is.
     """
+    if whole(value):
+        return cast("V", change(value))
     result: object
     if isinstance(value, Mapping):
-        result = {name: changed(entry, change) for name, entry in value.items()}
+        result = _of_class(value, {name: changed(entry, change, whole) for name, entry in value.items()})
     elif isinstance(value, tuple) and hasattr(value, "_fields"):
-        result = type(value)(*(changed(entry, change) for entry in value))
+        result = type(value)(*(changed(entry, change, whole) for entry in value))
     elif isinstance(value, (list, tuple)):
-        result = type(value)(changed(entry, change) for entry in value)
+        result = type(value)(changed(entry, change, whole) for entry in value)
     else:
         result = change(value)
     return cast("V", result)
@@ -43,6 +51,21 @@ def merged(values: Sequence[object], merge: Callable[[Sequence[object]], object]
         entries = [merged(together, merge) for together in zip(*cast("Sequence[tuple[object]]", values), strict=True)]
         return kind(*entries) if hasattr(first, "_fields") else kind(entries)
     return merge(values)
+
+
+def _of_class(like: Mapping[object, object], entries: dict[object, object]) -> Mapping[object, object]:
+    """A mapping of the class of ``like`` with other entries under the same names."""
+    if type(like) is dict:
+        return entries
+    try:
+        if isinstance(like, MutableMapping):  # a copy keeps what else there is: a default, attributes
+            another = copy.copy(like)
+            another.update(entries)
+            return another
+        make: Callable[[Mapping[object, object]], Mapping[object, object]] = type(like)
+        return make(entries)
+    except TypeError:
+        return entries
 
 
 def tensors(value: object) -> Iterator[Tensor]:

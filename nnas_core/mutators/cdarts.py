@@ -26,7 +26,7 @@ from nnas_core.training.bilevel import warmup_of
 from nnas_core.training.gradients import differentiating
 from nnas_core.training.in_place import repeated_if_changed_in_place
 from nnas_core.training.memory_format import laid_out_as, match_layouts
-from nnas_core.training.optimizers import State, optimizer_state
+from nnas_core.training.optimizers import State, clip_gradients, optimizer_state
 from nnas_core.training.task import Batch
 
 __all__ = ["CdartsMutator", "CdartsTrainer"]
@@ -73,6 +73,10 @@ class CdartsTrainer(DartsTrainer):
         self.evaluation_scheduler = self.task.build_scheduler(self.evaluation_optimizer, steps)
 
     # ---- the order of things
+
+    @property
+    def in_stages(self) -> bool:
+        return True
 
     def steps_of(self, epoch: int) -> int:
         return len(self.train_batches) * (1 if epoch < self.warmup else 2)
@@ -177,7 +181,7 @@ class CdartsTrainer(DartsTrainer):
     def _update_evaluation(self, gradients: Sequence[Tensor | None]) -> None:
         for weight, gradient in zip(self.evaluation_weights, gradients, strict=True):
             weight.grad = None if gradient is None else laid_out_as(weight, gradient)
-        norm = nn.utils.clip_grad_norm_(self.evaluation_weights, self.clip_grad or math.inf)
+        norm = clip_gradients(self.evaluation_weights, self.clip_grad or math.inf)
         self.require_finite(norm, "gradient of the evaluation network")
         self.evaluation_optimizer.step()
         if self.evaluation_scheduler is not None:

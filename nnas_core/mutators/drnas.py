@@ -45,6 +45,10 @@ class DrnasTrainer(BilevelTrainer):
         self.warmup = warmup_of(mutator.warmup_epochs, share, shortest)
 
     @property
+    def in_stages(self) -> bool:
+        return self.searching.progressive
+
+    @property
     def searching(self) -> DrnasMutator:
         """The mutator, whose options this loop reads."""
         return self.mutator_of(DrnasMutator)

@@ -67,9 +67,13 @@ class EnasTrainer(BilevelTrainer):
         mutator = self.searching
         masks = mutator.draw(mutator.aggregate)
         with _own_statistics(self.model):
-            rewards = [self.reward_of(mutator.decisions(mask)) for mask in masks]
+            measured_rewards = [self.reward_of(mutator.decisions(mask)) for mask in masks]
         self.model.train()
-        loss, evaluated = mutator.surrogate(masks, rewards)
+        known = [not math.isnan(reward) for reward in measured_rewards]
+        if not any(known):
+            return  # batches in which the metric has no value: the recall of a class that is not in them
+        rewards = [reward for reward, is_known in zip(measured_rewards, known, strict=True) if is_known]
+        loss, evaluated = mutator.surrogate(masks[known], rewards)
         self.architecture_optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if self.clip_grad:
@@ -82,8 +86,11 @@ class EnasTrainer(BilevelTrainer):
     def reward_of(self, decisions: Mapping[str, Decision]) -> float:
         """The task's first metric of an architecture on the next held-out batch, negated where less is better.
 
+        Returns:
+            NaN if the metric has no value in that batch.
+
         Raises:
-            NoResultError: it is not finite.
+            NoResultError: it is infinite.
         """
         self.searching.decide(decisions)
         batch = self.to_device(next(self.held_out))
@@ -91,7 +98,8 @@ class EnasTrainer(BilevelTrainer):
             output, target = self.task.forward_batch(self.network, batch)  # type: ignore[arg-type]
         values = self.task.metrics(output, target)
         value = next((number for name, number in values.items() if name != "loss"), next(iter(values.values())))
-        self.require_finite(torch.tensor(value), "reward")
+        if not math.isnan(value):
+            self.require_finite(torch.tensor(value), "reward")
         return -value if self.task.metric_mode == "min" else value
 
 

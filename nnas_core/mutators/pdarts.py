@@ -73,6 +73,10 @@ class PdartsTrainer(DartsTrainer):
 
     # ---- stages
 
+    @property
+    def in_stages(self) -> bool:
+        return self.progressing.stages > 1
+
     def stage_of(self, epoch: int) -> int:
         """The stage, from 0, that an epoch belongs to."""
         stages = self.progressing.stages

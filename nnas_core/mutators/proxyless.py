@@ -25,6 +25,7 @@ from nnas_core.mutators._mixture import Mixture, RelaxedRow
 from nnas_core.mutators._relaxation import RelaxedMutator
 from nnas_core.plugins.arguments import check_range
 from nnas_core.space.choice import Decision
+from nnas_core.space.sizes import size_in_words
 from nnas_core.training.bilevel import BilevelTrainer
 from nnas_core.training.task import Batch
 
@@ -216,7 +217,8 @@ class ProxylessMutator(RelaxedMutator):
         if mutable.n_chosen is not None and mutable.choice.size > _MOST_DECISIONS:
             raise BindingError(
                 f"{type(self).__name__} gives each decision a probability, and {mutable.key!r} takes {mutable.n_chosen}"
-                f" of {len(mutable)} inputs in {mutable.choice.size:,} ways, more than {_MOST_DECISIONS:,}",
+                f" of {len(mutable)} inputs in {size_in_words(mutable.choice.size, ',')} ways, more than"
+                f" {_MOST_DECISIONS:,}",
                 where=mutable.name,
                 hint=f"offer fewer inputs, use n_chosen=None, or a mutator without gates: {ungated()}",
             )

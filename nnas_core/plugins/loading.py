@@ -18,6 +18,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
 
@@ -33,12 +34,15 @@ class UserModule:
     Attributes:
         reference: ``file.py`` or ``package.module`` as it was given, without ``:NAME``.
         module: the module itself.
-        folder: importable while its code runs; None for an installed package.
+        folder: of the file, importable while its code runs; None for an installed package.
+        roots: folders of the project that are importable besides, as with ``python -m``: that of the file's outermost
+            package, and the current one if the file is below it.
     """
 
     reference: str
     module: ModuleType
     folder: Path | None
+    roots: tuple[Path, ...] = ()
     _siblings: dict[str, ModuleType] = field(default_factory=dict, repr=False)
 
     def get(self, name: str) -> object:
@@ -59,31 +63,44 @@ class UserModule:
 
     @contextlib.contextmanager
     def imports(self) -> Iterator[None]:
-        """Make the module's folder importable for the block, and its modules invisible to others afterwards."""
+        """Make the module's folders importable for the block, and its modules invisible to others afterwards."""
         if self.folder is None:
             yield
             return
+        folders = (self.folder, *self.roots)
+        before = dict(sys.modules)
         hidden = {
             name: module
-            for name, module in _shadowed(self.folder).items()
-            if name not in self._siblings and not _inside(self.folder, module)
+            for folder in folders
+            for name, module in _shadowed(folder).items()
+            if name not in self._siblings
+            and not any(_inside(one, module) for one in folders)
+            and (folder == self.folder or name.partition(".")[0] not in _KEPT)
         }
         for name in hidden:
             del sys.modules[name]
         sys.modules.update(self._siblings)
-        sys.path.insert(0, str(self.folder))
+        path = [str(folder) for folder in folders]
+        sys.path[:0] = path
         try:
             yield
         finally:
             own = [
                 name
-                for name, module in _shadowed(self.folder).items()
-                if module is not self.module and _inside(self.folder, module)
+                for folder in folders
+                for name, module in _shadowed(folder).items()
+                if module is not self.module and module is not before.get(name) and _inside(folder, module)
             ]
-            self._siblings.update({name: sys.modules.pop(name) for name in own})
+            self._siblings.update({name: sys.modules.pop(name) for name in dict.fromkeys(own)})
             sys.modules.update(hidden)
-            with contextlib.suppress(ValueError):
-                sys.path.remove(str(self.folder))
+            sys.modules.update({name: before[name] for name in self._siblings if name in before})
+            for one in path:
+                with contextlib.suppress(ValueError):
+                    sys.path.remove(one)
+
+
+_KEPT = frozenset({*sys.stdlib_module_names, "nnas_core", "nnas_cli"})
+"""Modules that a project does not replace by having a file or a folder of that name somewhere above its model."""
 
 
 def _shadowed(folder: Path) -> dict[str, ModuleType]:
@@ -127,19 +144,31 @@ def split_reference(reference: str) -> tuple[str, str | None]:
 def load(source: str) -> UserModule:
     """Import ``file.py`` or ``package.module``, once.
 
+    A module of a project in the current folder comes before an installed one of its name, as with ``python -m``.
+
     Raises:
         InputError: no such file, a directory, or no Python file.
         UserCodeError: it does not compile. What it raises while it runs passes through; see ``as_user_error``.
     """
     is_file = source.endswith(".py") or "/" in source or Path(source).exists()
-    identity = str(Path(source).resolve()) if is_file else source
+    file = Path(source) if is_file else _file_of_module(source)
+    identity = source if file is None else str(file.resolve())
     if identity not in _loaded:
-        _loaded[identity] = _load_file(source) if is_file else _load_installed(source)
+        _loaded[identity] = _load_installed(source) if file is None else _load_file(source, file)
     return _loaded[identity]
 
 
-def _load_file(source: str) -> UserModule:
-    path = Path(source).resolve()
+def _file_of_module(source: str) -> Path | None:
+    """The file of ``package.module`` below the current folder."""
+    if not all(part.isidentifier() for part in source.split(".")):
+        return None
+    place = Path(*source.split("."))
+    found = (one for one in (place.with_suffix(".py"), place / "__init__.py") if one.is_file())
+    return next(found, None)
+
+
+def _load_file(source: str, file: Path) -> UserModule:
+    path = file.resolve()
     if path.is_dir():
         raise InputError("is a directory, a Python file is needed", where=source)
     if not path.exists():
@@ -147,21 +176,57 @@ def _load_file(source: str) -> UserModule:
     if path.suffix != ".py":
         raise InputError("is no Python file (its name must end in .py)", where=source)
     name = f"nnas_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise InputError("cannot be imported", where=source)
+    package, root = _package_of(path, source)
+    loader = SourceFileLoader(name, str(path))
+    spec = _SpecInPackage(name, loader, origin=str(path), is_package=path.name == "__init__.py")
+    spec.has_location, spec.package = True, package
+    if spec.submodule_search_locations is not None:
+        spec.submodule_search_locations.append(str(path.parent))
     module = importlib.util.module_from_spec(spec)
-    loaded = UserModule(source, module, path.parent)
-    _user_folders.add(path.parent)
+    current = Path.cwd().resolve()
+    project = [*([root] if root is not None else []), *([current] if current in path.parents else [])]
+    roots = tuple(folder for folder in dict.fromkeys(project) if folder != path.parent)
+    loaded = UserModule(source, module, path.parent, roots)
+    _user_folders.update({path.parent, *([root] if root is not None else [])})
     sys.modules[name] = module  # what pickle and dataclasses look classes up by
     try:
         with loaded.imports():
-            spec.loader.exec_module(module)
+            loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]
         _explain(error, source)
         raise
     return loaded
+
+
+class _SpecInPackage(ModuleSpec):
+    """Of a module under a name of ours, which imports relatively to the package that its file stands in."""
+
+    package = ""
+
+    @property
+    def parent(self) -> str:
+        return self.package
+
+
+def _package_of(path: Path, source: str) -> tuple[str, Path | None]:
+    """The package that a file stands in, and the folder that this is imported from; ``""`` and None if in none.
+
+    A reference ``package.module`` says so. Of a file, folders with an ``__init__.py`` are packages, else those between
+    the current folder and the file, if all have names that can be imported.
+    """
+    current = Path.cwd().resolve()
+    if not source.endswith(".py"):
+        return source if path.name == "__init__.py" else source.rpartition(".")[0], current
+    names: list[str] = []
+    folder = path.parent
+    while (folder / "__init__.py").is_file() and folder.name.isidentifier():
+        names.insert(0, folder.name)
+        folder = folder.parent
+    if not names and current in folder.parents:
+        names = list(folder.relative_to(current).parts)
+        folder = current
+    return (".".join(names), folder) if names and all(map(str.isidentifier, names)) else ("", None)
 
 
 def _load_installed(source: str) -> UserModule:
@@ -215,6 +280,8 @@ _RUNS_THE_MODEL = "default_forward_batch"
 _user_folders: set[Path] = set()
 _ROOT = Path(__file__).resolve().parents[2]
 _OURS = {_ROOT / "nnas_core", _ROOT / "nnas_cli"}
+_INSTALLED = {"site-packages", "dist-packages"}
+_STANDARD = Path(os.__file__).resolve().parent
 
 
 def _first_user_frame(error: BaseException) -> TracebackType | None:
@@ -234,9 +301,9 @@ def _is_user_code(code: CodeType) -> bool:
     if code.co_filename.startswith("<"):
         return False
     path = Path(code.co_filename).resolve()
-    if not _OURS.isdisjoint(path.parents):
+    if not _OURS.isdisjoint(path.parents) or not _INSTALLED.isdisjoint(path.parts) or _STANDARD in path.parents:
         return False
-    return "site-packages" not in path.parts and any(folder in path.parents for folder in _user_folders)
+    return any(folder in path.parents for folder in _user_folders)
 
 
 def as_user_error(error: BaseException) -> UserCodeError | None:

@@ -95,6 +95,18 @@ class RunFolder:
         run._resumed = True
         return run
 
+    @classmethod
+    def epochs_of(cls, path: str | Path, command: str) -> object:
+        """Returns how many epochs the run in a folder was to have; None if there is no run of that command."""
+        run = cls(Path(path))
+        return run.configuration(command).get("epochs") if (run.path / "config.json").is_file() else None
+
+    def reconfigure(self, command: str, **options: object) -> None:
+        """Write in ``config.json`` what a run that goes on has otherwise than before."""
+        before = self.configuration(command)
+        if before != {**before, **options}:
+            self.write("config.json", {command: {**before, **options}})
+
     @property
     def goes_on(self) -> bool:
         """Returns true if there is a checkpoint to go on from."""

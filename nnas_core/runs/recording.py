@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -309,11 +310,23 @@ class Recorder(Callback):
         header, state = content["header"], content["state"]
         if self._space is not None:
             check_space(header, self._space, str(self._run.checkpoint))
+        self._look_at_epochs(header["progress"]["epochs"], state)
         self.trainer.prepare_for(state)
         self._look_at(self.trainer.model)
         check_weights(self.trainer.model, state["model"], str(self._run.checkpoint))
         self.trainer.load_state_dict(state)
         return _differences(header)
+
+    def _look_at_epochs(self, before: int, state: Mapping[str, Any]) -> None:
+        """Lets the trainer know that it goes on with more epochs than before, if it can."""
+        if before != self.trainer.epochs and self.trainer.in_stages:
+            raise UsageError(
+                f"the {before} epochs of this run were divided among stages, and {self.trainer.epochs} would be "
+                "divided in another way",
+                where=str(self._run.path),
+                hint="begin a new run with so many `epochs`",
+            )
+        state["progress"].setdefault("epochs", before)  # an older nnas did not write it there
 
 
 def _machine() -> dict[str, object]:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from nnas_core.space.latency_table import read_latencies as read_latencies
     from nnas_core.space.search_space import SearchSpace as SearchSpace
     from nnas_core.space.search_space import SearchSpaceDocument as SearchSpaceDocument
+    from nnas_core.space.sizes import size_as_json as size_as_json
+    from nnas_core.space.sizes import size_in_words as size_in_words
 else:
     __getattr__, __dir__, __all__ = hand_on(
         __name__,
@@ -54,5 +56,7 @@ else:
             "Weights": "architecture",
             "document_of": "architecture",
             "read_latencies": "latency_table",
+            "size_as_json": "sizes",
+            "size_in_words": "sizes",
         },
     )

@@ -10,6 +10,8 @@ from typing import TypedDict
 
 import numpy as np
 
+from nnas_core.space.sizes import size_in_words
+
 __all__ = ["Choice", "ChoiceDocument", "Decision", "InputsDocument", "Parameter", "natural_order"]
 
 Decision = tuple[int, ...]
@@ -68,7 +70,7 @@ class Choice:
     def decision(self, index: int) -> Decision:
         """Decision number ``index``, ``0 <= index < size``; a bijection."""
         if not 0 <= index < self.size:
-            raise IndexError(f"decision {index} of {self.size} at {self.key!r}")
+            raise IndexError(f"decision {size_in_words(index)} of {size_in_words(self.size)} at {self.key!r}")
         if self.n_chosen == 1:
             return (index,)
         if self.n_chosen is None:
@@ -108,6 +110,23 @@ class Choice:
         while (drawn := self.sample(rng)) == than:
             pass
         return drawn
+
+    @property
+    def turns(self) -> int:
+        """How many decisions it takes to choose every candidate."""
+        return 1 if not self.n_chosen else math.ceil(len(self.candidates) / self.n_chosen)
+
+    def in_turn(self, turn: int) -> Decision:
+        """A decision whose candidates follow on those of the turn before; all candidates if any number may be chosen.
+
+        Args:
+            turn: 0 or more; after ``turns`` of them it begins again.
+        """
+        count = len(self.candidates)
+        if self.n_chosen is None:
+            return tuple(range(count))
+        first = turn % self.turns * self.n_chosen
+        return tuple(sorted((first + one) % count for one in range(self.n_chosen)))
 
     def decisions(self) -> Iterator[Decision]:
         """Returns every decision, in the order of their numbers."""

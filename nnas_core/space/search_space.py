@@ -15,6 +15,7 @@ from nnas_core import schema
 from nnas_core.errors import ArchitectureError, InputError, SpaceError
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.choice import Choice, ChoiceDocument, Decision, natural_order
+from nnas_core.space.sizes import size_in_words
 
 __all__ = ["SearchSpace", "SearchSpaceDocument"]
 
@@ -88,7 +89,7 @@ class SearchSpace:
         return hash(self.fingerprint)
 
     def __repr__(self) -> str:
-        return f"SearchSpace({len(self)} keys, size {self.size})"
+        return f"SearchSpace({len(self)} keys, size {size_in_words(self.size)})"
 
     @property
     def choices(self) -> Mapping[str, Choice]:
@@ -119,10 +120,15 @@ class SearchSpace:
         """Returns an architecture drawn uniformly."""
         return Architecture(self._choices, {choice.key: choice.sample(rng) for choice in self})
 
+    def covering(self) -> Iterator[Architecture]:
+        """Architectures that together choose every candidate, as few as possible; of any number of inputs, all."""
+        for turn in range(max((choice.turns for choice in self), default=1)):
+            yield Architecture(self._choices, {choice.key: choice.in_turn(turn) for choice in self})
+
     def at(self, index: int) -> Architecture:
         """Architecture number ``index``, ``0 <= index < size``; the last key varies fastest."""
         if not 0 <= index < self.size:
-            raise IndexError(f"architecture {index} of {self.size}")
+            raise IndexError(f"architecture {size_in_words(index)} of {size_in_words(self.size)}")
         decisions: dict[str, Decision] = {}
         for choice in reversed(self._choices.values()):
             index, number = divmod(index, choice.size)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nnas_core.study.cooperation import run_shared as run_shared
     from nnas_core.study.coordinator import StudyResult as StudyResult
     from nnas_core.study.coordinator import run_study as run_study
-    from nnas_core.study.exporting import results_csv as results_csv
+    from nnas_core.study.csv_results import results_csv as results_csv
     from nnas_core.study.exporting import results_json as results_json
     from nnas_core.study.exporting import write_optuna_study as write_optuna_study
     from nnas_core.study.importing import GivenResult as GivenResult
@@ -67,7 +67,7 @@ else:
             "join_study": "opening",
             "open_study": "opening",
             "read_results": "importing",
-            "results_csv": "exporting",
+            "results_csv": "csv_results",
             "results_json": "exporting",
             "resume_study": "opening",
             "run_described": "opening",

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import delete, func, select, update
 
-from nnas_core.errors import UsageError
+from nnas_core.errors import InputError, UsageError
 from nnas_core.study.storage.database import Database
-from nnas_core.study.storage.leases import gone, in_use, in_use_by
+from nnas_core.study.storage.leases import Holders, gone, holders, in_use
 from nnas_core.study.storage.records import (
     ENDED_STATES,
     TRIAL_STATES,
@@ -21,9 +22,17 @@ from nnas_core.study.storage.records import (
     TrialRecord,
     limits_of,
 )
-from nnas_core.study.storage.tables import exclusive_leases, intermediates, repeats, shared_leases, studies, trials
+from nnas_core.study.storage.tables import (
+    exclusive_leases,
+    intermediates,
+    repeats,
+    retries,
+    shared_leases,
+    studies,
+    trials,
+)
 
-__all__ = ["StudyStatus", "delete_study", "read_status", "request_stop", "update_limits"]
+__all__ = ["StudyStatus", "delete_study", "read_status", "request_kill", "request_stop", "true_state", "update_limits"]
 
 _LATEST = 20
 """The trials whose mean time stands for those to come."""
@@ -36,6 +45,7 @@ class StudyStatus:
     Attributes:
         study: which; its ``state`` is the true one: ``interrupted`` where its process died without a word.
         in_use_by: who works on it (``process P on HOST since T``, and how many others), or None.
+        silent: when one of them was last heard of, if that is so long ago that they are probably dead.
         counts: how many trials are in each of ``TRIAL_STATES``.
         limits: those of the run that works on it, or of the last one: ``trials``, ``duration_s`` and ``concurrency``.
         stop_requested: it was asked to stop, and has not done so yet.
@@ -45,6 +55,7 @@ class StudyStatus:
 
     study: StudyRecord
     in_use_by: str | None
+    silent: str | None
     counts: Mapping[str, int]
     limits: LimitsDocument
     stop_requested: bool
@@ -97,34 +108,60 @@ def read_status(database: Database, study: StudyRecord, best: TrialRecord | None
         ).first()
         if row is None:
             raise gone(database, study)
-        who = in_use_by(database, connection, study)
+        by = holders(database, connection, study)
         counted = connection.execute(
-            select(trials.c.state, func.count().label("number"))
+            select(trials.c.state, trials.c.lease_token, func.count().label("number"))
             .where(trials.c.study_id == study.id)
-            .group_by(trials.c.state)
+            .group_by(trials.c.state, trials.c.lease_token)
         ).all()
         trial_s = connection.execute(select(func.avg(latest.c.seconds))).scalar()
     counts = dict.fromkeys(TRIAL_STATES, 0)
-    counts.update((one.state, one.number) for one in counted)
-    state = "interrupted" if row.state == "running" and who is None else row.state
-    if who is None:  # what a dead process left running waits, as it will be found
-        counts["waiting"] += counts["running"]
-        counts["running"] = 0
+    for one in counted:
+        counts[true_state(one, by)] += one.number
+    state = "interrupted" if row.state == "running" and by.who is None else row.state
     return StudyStatus(
         study=study.with_state(state),
-        in_use_by=who,
+        in_use_by=by.who,
+        silent=by.heard if by.silent else None,
         counts=counts,
         limits=limits_of(row.limits),
-        stop_requested=who is not None and bool(row.stop_requested),
+        stop_requested=by.who is not None and bool(row.stop_requested),
         best=best,
         trial_s=trial_s,
     )
 
 
+def true_state(row: Any, by: Holders) -> str:
+    """Returns the state of a trial, of its row: one that a dead process has left running waits, as it will be found."""
+    state = str(row.state)
+    return "waiting" if state == "running" and not by.holds(row.lease_token) else state
+
+
+def request_kill(database: Database, study: StudyRecord, number: int) -> str | None:
+    """Asks the process that evaluates a trial to end it.
+
+    Returns:
+        None; or the state of the trial, which does not run.
+
+    Raises:
+        InputError: the study has no such trial.
+    """
+    this = (trials.c.study_id == study.id, trials.c.number == number)
+    with database.write() as connection:
+        row = connection.execute(select(trials.c.state, trials.c.lease_token, trials.c.attempt).where(*this)).first()
+        if row is None:
+            raise InputError(f"study {study.name!r} has no trial {number}", where=database.where)
+        state = true_state(row, holders(database, connection, study))
+        if state != "running":
+            return state
+        connection.execute(update(trials).where(*this).values(kill_requested=row.attempt))
+    return None
+
+
 def request_stop(database: Database, study: StudyRecord) -> bool:
     """Asks those who work on the study to stop; false if nobody does."""
     with database.write() as connection:
-        if in_use_by(database, connection, study) is None:
+        if not holders(database, connection, study).leases:
             return False
         connection.execute(update(studies).where(studies.c.id == study.id).values(stop_requested=1))
     return True
@@ -146,7 +183,7 @@ def update_limits(database: Database, study: StudyRecord, changes: Mapping[str, 
     """
     _check(changes)
     with database.write() as connection:
-        if in_use_by(database, connection, study) is None:
+        if not holders(database, connection, study).leases:
             return None
         before = connection.execute(select(studies.c.limits).where(studies.c.id == study.id)).scalar_one()
         limits = limits_of({**before, **changes})
@@ -173,9 +210,9 @@ def delete_study(database: Database, study: StudyRecord) -> None:
         EnvironmentFailure: somebody works on it.
     """
     with database.write() as connection:
-        who = in_use_by(database, connection, study)
-        if who is not None:
-            raise in_use(database, study, who)
-        for table in (intermediates, repeats, trials, exclusive_leases, shared_leases):
+        by = holders(database, connection, study)
+        if by.leases:
+            raise in_use(database, study, by)
+        for table in (intermediates, repeats, retries, trials, exclusive_leases, shared_leases):
             connection.execute(delete(table).where(table.c.study_id == study.id))
         connection.execute(delete(studies).where(studies.c.id == study.id))

@@ -13,9 +13,9 @@ from datetime import timedelta
 
 from nnas_core.errors import Interrupted
 from nnas_core.execution.engine import Engine, Evaluate
-from nnas_core.study.coordinator import StudyResult, as_engine, no_result
+from nnas_core.study.coordinator import StudyResult, as_engine, no_result, wait_for
 from nnas_core.study.limits import RunSettings
-from nnas_core.study.storage.leases import SHARED_TERM
+from nnas_core.study.storage.leases import TERM
 from nnas_core.study.storage.records import StudyRecord
 from nnas_core.study.storage.store import StudyStore
 from nnas_core.study.trial_loop import TrialLoop, interrupted
@@ -49,7 +49,7 @@ def run_shared(
     tuner: Tuner,
     engine: Engine | Evaluate,
     settings: RunSettings | None = None,
-    term: timedelta = SHARED_TERM,
+    term: timedelta = TERM,
 ) -> SharedResult:
     """Runs trials of a study beside other processes that do the same, until there are none to begin.
 
@@ -71,10 +71,12 @@ def run_shared(
         NoResultError: no trial of the study succeeded and nobody works on it, or too many of this run failed.
         Interrupted: ``should_stop`` said so; the trials at hand wait for the others.
     """
-    engine = as_engine(engine)
+    engine, settings = as_engine(engine), settings or RunSettings()
+    if settings.wait:
+        wait_for(store, study, settings, beside_others=True)
     with closing(engine), store.join(study, term) as session:
         with closing(engine):  # before its trials are given to others
-            loop = TrialLoop(store, session, tuner, engine, settings or RunSettings())
+            loop = TrialLoop(store, session, tuner, engine, settings)
             try:
                 reason = loop.run()
             except Interrupted as stop:  # perhaps of an evaluation, which does not know how this study goes on

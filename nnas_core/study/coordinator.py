@@ -5,18 +5,25 @@ The trials themselves are ``trial_loop.py``'s; ``cooperation.py`` has the same f
 
 from __future__ import annotations
 
+import time
+import warnings
 from contextlib import closing
 from dataclasses import dataclass
 
-from nnas_core.errors import NoResultError
+from nnas_core.errors import EnvironmentFailure, NnasWarning, NoResultError
 from nnas_core.execution.engine import Engine, Evaluate, InProcessEngine
+from nnas_core.study.failures import causes
 from nnas_core.study.limits import RunSettings
+from nnas_core.study.storage.exclusive import ExclusiveSession
 from nnas_core.study.storage.records import StudyRecord, TrialRecord
 from nnas_core.study.storage.store import StudyStore
-from nnas_core.study.trial_loop import REASONS, TrialLoop, causes
+from nnas_core.study.trial_loop import REASONS, TrialLoop, interrupted
 from nnas_core.tuners.base import Tuner
 
-__all__ = ["StudyResult", "as_engine", "no_result", "run_study"]
+__all__ = ["StudyResult", "as_engine", "no_result", "run_study", "wait_for"]
+
+_LOOK_S = 0.5
+"""How often it is looked whether a study is free."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +73,56 @@ def run_study(
         NoResultError: no trial of the study succeeded, or too many of this run failed.
         Interrupted: ``should_stop`` said so; everything is stored.
     """
-    engine = as_engine(engine)
-    with closing(engine), store.acquire(study) as session:
+    engine, settings = as_engine(engine), settings or RunSettings()
+    with closing(engine), _acquired(store, study, settings) as session:
         with closing(engine):  # before the study is given back: nobody else begins what still runs here
-            loop = TrialLoop(store, session, tuner, engine, settings or RunSettings())
+            loop = TrialLoop(store, session, tuner, engine, settings)
             reason = loop.run()
         session.release("interrupted" if reason == "stopped" else "finished")
     best = store.best(study)
     if best is None:
         raise no_result(store, study, reason)
     return StudyResult(study, best, loop.finished, loop.failed, session.recovered, reason)
+
+
+def _acquired(store: StudyStore, study: StudyRecord, settings: RunSettings) -> ExclusiveSession:
+    while True:
+        if settings.wait:
+            wait_for(store, study, settings)
+        try:
+            if settings.retry_failed:
+                store.retry(study)
+            return store.acquire(study)
+        except EnvironmentFailure:
+            if not settings.wait or store.in_use_by(study) is None:
+                raise  # with ``wait``, somebody else was quicker
+
+
+def wait_for(store: StudyStore, study: StudyRecord, settings: RunSettings, *, beside_others: bool = False) -> None:
+    """Returns when nobody works on a study any more.
+
+    Args:
+        store: where the study is.
+        study: which.
+        settings: who may end the waiting.
+        beside_others: those who share it do not matter, only one that has it alone.
+
+    Raises:
+        Interrupted: ``should_stop`` said so.
+    """
+    said = False
+    while True:
+        by = store.holders(study)
+        if not by.leases or (beside_others and by.exclusive is None):
+            return
+        if not said:
+            warnings.warn(f"waits for study {study.name!r}: in use by {by.who}, {by.heard}", NnasWarning, stacklevel=2)
+            said = True
+        number = settings.should_stop()
+        if number is not None:
+            go_on = "join" if beside_others else "resume"
+            raise interrupted(study, store.status(study).finished, number, go_on)
+        time.sleep(_LOOK_S)
 
 
 def as_engine(engine: Engine | Evaluate) -> Engine:

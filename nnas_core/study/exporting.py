@@ -6,9 +6,7 @@ categorical parameter; where several may be, a parameter ``KEY[NAME]`` for each 
 
 from __future__ import annotations
 
-import csv
 import importlib.util
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -18,8 +16,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import SQLAlchemyError
 
 from nnas_core.errors import EnvironmentFailure, UsageError
+from nnas_core.files import finite
 from nnas_core.space.choice import Choice, Decision
-from nnas_core.space.search_space import SearchSpace
 from nnas_core.study.storage.database import parse_url, without_password
 from nnas_core.study.storage.records import ENDED_STATES, StudyRecord, TrialRecord
 
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-__all__ = ["results_csv", "results_json", "write_optuna_study"]
+__all__ = ["results_json", "write_optuna_study"]
 
 _STATES = {"succeeded": "COMPLETE", "failed": "FAIL", "stopped": "PRUNED"}
 
@@ -42,6 +40,8 @@ def results_json(
 ) -> list[dict[str, object]]:
     """Returns a document of the schema ``results``: value as a JSON text, number as a text, and what was reported.
 
+    A report that was not finite is null.
+
     Args:
         trials: that succeeded.
         intermediates: by the number of the trial.
@@ -51,42 +51,10 @@ def results_json(
             "parameter": trial.architecture.parameters(),
             "value": json.dumps(trial.value),
             "id": str(trial.number),
-            "intermediate": list(intermediates.get(trial.number, ())),
+            "intermediate": [finite(value) for value in intermediates.get(trial.number, ())],
         }
         for trial in trials
     ]
-
-
-def results_csv(trials: Sequence[TrialRecord], space: SearchSpace) -> str:
-    """Returns a line a trial: ``id``, the candidates chosen at each key, ``reward``, and each metric by name.
-
-    The keys are in the order of the space and the metrics in that of their names, whatever the trials. Several
-    candidates have commas between them. A column whose name is taken already gets ``_2`` after it.
-
-    Args:
-        trials: that succeeded.
-        space: of the study.
-    """
-    metrics = sorted({name for trial in trials for name in trial.metrics})
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_distinct(["id", *space.keys, "reward", *metrics]))
-    for trial in trials:
-        names = trial.architecture.names().values()
-        chosen = [",".join(map(str, one)) if isinstance(one, list) else one for one in names]
-        writer.writerow([trial.number, *chosen, trial.value, *(trial.metrics.get(name, "") for name in metrics)])
-    return text.getvalue()
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    found: list[str] = []
-    for name in names:
-        column, count = name, 1
-        while column in found:
-            count += 1
-            column = f"{name}_{count}"
-        found.append(column)
-    return found
 
 
 # ---- as Optuna's

@@ -9,23 +9,25 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any
 
 from sqlalchemy import insert, select, update
 
 from nnas_core import schema
 from nnas_core.errors import ArchitectureError, InputError
-from nnas_core.files import finite, finite_only
+from nnas_core.files import finite, finite_only, parse_json
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.search_space import SearchSpace
+from nnas_core.study.csv_results import is_csv, read_csv
 from nnas_core.study.storage.database import Database
-from nnas_core.study.storage.leases import in_use, in_use_by
-from nnas_core.study.storage.records import StudyRecord
+from nnas_core.study.storage.leases import holders, in_use
+from nnas_core.study.storage.records import StudyRecord, worst_value
 from nnas_core.study.storage.tables import exclusive_leases, intermediates, trials
 from nnas_core.study.storage.trial_writer import timestamp
 from nnas_core.study.storage.tuner_log import digest_of, next_numbers
 
-__all__ = ["GivenResult", "ImportResult", "import_results", "read_results"]
+__all__ = ["GivenResult", "ImportResult", "import_results", "read_file", "read_results"]
 
 _MOST_PROBLEMS = 20
 
@@ -38,14 +40,14 @@ class GivenResult:
         architecture: valid in the space of the study.
         value: finite.
         metrics, cost: what else was measured, finite.
-        intermediate: what it reported on its way, finite.
+        intermediate: what it reported on its way; None for what was not finite.
     """
 
     architecture: Architecture
     value: float
     metrics: Mapping[str, float] = field(default_factory=dict)
     cost: Mapping[str, float] = field(default_factory=dict)
-    intermediate: tuple[float, ...] = ()
+    intermediate: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,20 @@ class ImportResult:
 
 
 # ---- reading
+
+
+def read_file(content: bytes, space: SearchSpace, where: str) -> tuple[list[GivenResult], int]:
+    """Reads a file for ``read_results``: JSON, or the table that ``results_csv`` wrote.
+
+    Raises:
+        InputError: it is neither, or ``read_results`` refuses what is in it.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = ""  # which is no table, and JSON says where it is wrong
+    document = read_csv(text, space, where) if is_csv(text) else parse_json(content, where)
+    return read_results(document, space, where)
 
 
 def read_results(document: Any, space: SearchSpace, where: str) -> tuple[list[GivenResult], int]:
@@ -129,10 +145,11 @@ def _read(entry: Mapping[str, Any], space: SearchSpace) -> GivenResult:
     value = finite(given)
     if value is None:
         raise _Unreadable(f"value: {json.dumps(entry['value'])} is not a finite number")
-    steps = [finite(_decoded(one, "intermediate")) for one in entry.get("intermediate", [])]
-    if None in steps:
-        raise _Unreadable(f"intermediate[{steps.index(None)}]: not a finite number")
-    reported = tuple(step for step in steps if step is not None)
+    steps = [_decoded(one, "intermediate") for one in entry.get("intermediate", [])]
+    for place, step in enumerate(steps):
+        if isinstance(step, bool) or not isinstance(step, (int, float, NoneType)):
+            raise _Unreadable(f"intermediate[{place}]: not a number")
+    reported = tuple(map(finite, steps))
     return GivenResult(architecture, value, finite_only(metrics), finite_only(entry.get("cost", {})), reported)
 
 
@@ -165,9 +182,9 @@ def import_results(database: Database, study: StudyRecord, results: list[GivenRe
     """
     mine = trials.c.study_id == study.id
     with database.write() as connection:
-        who = in_use_by(database, connection, study)
-        if who is not None:
-            raise in_use(database, study, who)
+        by = holders(database, connection, study)
+        if by.leases:
+            raise in_use(database, study, by)
         # a process that only seems dead must not write on from the numbers that it knows
         connection.execute(
             update(exclusive_leases)
@@ -188,6 +205,7 @@ def _rows(
 ) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
     rows: list[dict[str, object]] = []
     steps: list[dict[str, object]] = []
+    worst = worst_value(study.settings.optimize_mode)
     time = timestamp()
     for result in results:
         canonical = result.architecture.canonical
@@ -196,7 +214,8 @@ def _rows(
             continue
         known.add(digest)
         ours = {"study_id": study.id, "number": number + len(rows), "attempt": 0}
-        steps += [{**ours, "sequence": place, "value": value} for place, value in enumerate(result.intermediate)]
+        reported = [worst if value is None else value for value in result.intermediate]
+        steps += [{**ours, "sequence": place, "value": value} for place, value in enumerate(reported)]
         rows.append(
             {
                 **ours,

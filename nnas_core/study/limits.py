@@ -19,9 +19,6 @@ __all__ = ["LimitWatch", "Limits", "RunSettings", "TrialRules"]
 _LOOK_EVERY_S = 1.0
 """How often limits that others may change are read."""
 
-_RENEW_EVERY_S = 60.0
-"""How often the lease is renewed while trials run and nothing is written."""
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -61,6 +58,8 @@ class TrialRules:
         attempts: how often a trial is begun whose process died, before it counts as failed.
         timeout_s: after how long a trial fails; None for no limit.
         max_failures: the run ends when so many of its trials have failed; None for no limit.
+        max_alike: the run ends when so many of its trials in a row have failed for one reason, before any trial of the
+            study has succeeded: then the reason is not the architecture. None for no limit.
         assessor: ends trials early by what they report on their way.
 
     Raises:
@@ -70,6 +69,7 @@ class TrialRules:
     attempts: int = 3
     timeout_s: float | None = None
     max_failures: int | None = None
+    max_alike: int | None = 3
     assessor: Assessor | None = None
 
     def __post_init__(self) -> None:
@@ -77,8 +77,9 @@ class TrialRules:
             raise UsageError(f"the number of attempts must be at least 1, not {self.attempts}")
         if self.timeout_s is not None and not self.timeout_s > 0:
             raise UsageError(f"the timeout of a trial must be positive, not {self.timeout_s:g} s")
-        if self.max_failures is not None and self.max_failures < 1:
-            raise UsageError(f"the number of failures must be at least 1, not {self.max_failures}")
+        for most in (self.max_failures, self.max_alike):
+            if most is not None and most < 1:
+                raise UsageError(f"the number of failures must be at least 1, not {most}")
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ class RunSettings:
     Attributes:
         limits: until when, and how much at once.
         rules: for each trial.
+        wait: until a study is free that another process has.
+        retry_failed: the trials of the study that failed are tried again; only where nobody shares it.
         should_stop: asked before every trial and several times a second; a signal's number ends the run.
         on_start: called once with the numbers of finished and of recovered trials.
         on_trial: called with each trial that ended here, after it is stored.
@@ -96,6 +99,8 @@ class RunSettings:
 
     limits: Limits = field(default_factory=Limits)
     rules: TrialRules = field(default_factory=TrialRules)
+    wait: bool = False
+    retry_failed: bool = False
     should_stop: Callable[[], int | None] = field(default_factory=lambda: _ignored)
     on_start: Callable[[int, int], None] = field(default_factory=lambda: _ignored)
     on_trial: Callable[[TrialRecord], None] = field(default_factory=lambda: _ignored)
@@ -119,7 +124,7 @@ class LimitWatch:
         self._session = session
         self._trials, self._duration_s = limits.trials, limits.duration_s
         self._concurrency = limits.concurrency
-        self._begin = self._looked = self._renewed = time.monotonic()
+        self._begin = self._looked = time.monotonic()
         session.set_limits(limits.to_json())
         self._known = session.read_control()
         self._trials = self._known.limits["trials"]
@@ -135,9 +140,6 @@ class LimitWatch:
         if now - self._looked < _LOOK_EVERY_S:
             return
         self._looked = now
-        if now - self._renewed >= _RENEW_EVERY_S:
-            self._renewed = now
-            self._session.renew()
         self._session.read_control()
 
     def reached(self) -> str | None:

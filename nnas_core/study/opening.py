@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from nnas_core.assessors.base import Assessor
-from nnas_core.errors import InputError, UsageError
+from nnas_core.errors import InputError, NnasWarning, UsageError
 from nnas_core.execution.engine import Engine, Evaluate
 from nnas_core.plugins import registry
 from nnas_core.plugins.arguments import construct
@@ -78,6 +79,7 @@ def resume_study(store: StudyStore, settings: StudySettings) -> StudyRecord:
         InputError: there is no such study, or settings differ; each difference is listed.
     """
     study = store.study(settings.name)
+    before, now = study.settings.origin, settings.origin
     differences = study.settings.differences(settings)
     if differences:
         raise InputError(
@@ -85,6 +87,12 @@ def resume_study(store: StudyStore, settings: StudySettings) -> StudyRecord:
             where=store.where,
             problems=differences,
             hint="use the old ones, or start another study by `study` NAME",
+        )
+    for name in before.changed(now):
+        warnings.warn(
+            f"{name} has changed since study {settings.name!r} was begun: its earlier trials ran what was there before",
+            NnasWarning,
+            stacklevel=2,
         )
     return study
 

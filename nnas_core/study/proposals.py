@@ -29,12 +29,14 @@ class Proposer:
         name: what errors call it.
         space: what proposals must fit.
         untold: what was proposed for trials that the tuner knows no result of, by their number.
+        retried: trials that failed, as the tuner was told, and have another chance.
     """
 
     tuner: Tuner
     name: str
     space: SearchSpace
     untold: dict[int, _Asked] = field(default_factory=dict)
+    retried: set[int] = field(default_factory=set)
     _next_id: int = 0
     _ended: set[int] = field(default_factory=set)
     _also: tuple[str, ...] = ()
@@ -44,6 +46,11 @@ class Proposer:
         takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters)
         named = {one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
         self._also = tuple(name for name in ("metrics", "cost") if takes_any or name in named)
+
+    @property
+    def first_untold(self) -> int | None:
+        """Holds the number of the first trial whose result is still to come; None if there is none."""
+        return min((*self.untold, *self.retried), default=None)
 
     def propose(self) -> tuple[int, _Parameters, Architecture]:
         """Returns the id of the next proposal, its parameters, and its architecture.
@@ -79,10 +86,30 @@ class Proposer:
             f"tuner {self.name!r} proposed what is no architecture of the search space", problems=problems
         )
 
-    def tell(self, trial: Stored) -> None:
-        """Lets the tuner know how a trial ended; metrics and costs too, if its ``receive_trial_result`` takes them."""
-        self._tell(*self.untold.pop(trial.number), trial)
+    def tell(self, trial: Stored, architecture: Callable[[int], Architecture]) -> None:
+        """Lets the tuner know how a trial ended; metrics and costs too, if its ``receive_trial_result`` takes them.
+
+        What became of another chance it learns as a trial of elsewhere: its own it was told has failed.
+
+        Args:
+            trial: which.
+            architecture: looks up the architecture of a trial.
+        """
+        asked = self.untold.pop(trial.number, None)
+        if asked is not None:
+            self._tell(*asked, trial)
+        elif trial.state == "succeeded":
+            self.tuner.import_data([self._imported(trial, architecture(trial.number))])
+        self.retried.discard(trial.number)
         self._ended.add(trial.number)
+
+    def _tell_failed(self, trial: Stored) -> None:
+        """Lets the tuner know that a trial failed which is tried again later."""
+        asked = self.untold.pop(trial.number, None)
+        if asked is not None:  # else it was told so before
+            self._tell(*asked, replace(trial, state="failed", value=None))
+        self.retried.add(trial.number)
+        self._ended.discard(trial.number)
 
     def tell_again(self, trial: Stored, parameter_id: int, parameters: _Parameters) -> None:
         """Lets the tuner know how a trial ended whose architecture it proposed again.
@@ -123,7 +150,9 @@ class Proposer:
                 continue
             self._import(imported)
             if event.kind == "told":
-                self._tell_as_before(trial, again)
+                self._tell_as_before(trial, again, architecture)
+            elif event.kind == "failed":
+                self._tell_failed(trial)
             elif not self._propose_as_before(trial, again, architecture):
                 strayed.append(event.number)
         self._import(imported)
@@ -141,15 +170,17 @@ class Proposer:
         """Asks for the proposal that was made then; returns false if the tuner makes another one now."""
         parameter_id = self._next_id
         parameters = self._repeat(trial)
-        known = trial.number in self.untold or trial.number in self._ended
+        known = trial.number in self.untold or trial.number in self._ended or trial.number in self.retried
         asked = again if known else self.untold
         asked[trial.number] = parameter_id, parameters or architecture(trial.number).parameters()
         self._next_id = parameter_id + 1
         return parameters is not None
 
-    def _tell_as_before(self, trial: Stored, again: dict[int, _Asked]) -> None:
+    def _tell_as_before(
+        self, trial: Stored, again: dict[int, _Asked], architecture: Callable[[int], Architecture]
+    ) -> None:
         if trial.number not in again:
-            self.tell(trial)
+            self.tell(trial, architecture)
             return
         known = trial if trial.number in self._ended else replace(trial, state="running", value=None)
         self.tell_again(known, *again.pop(trial.number))

@@ -10,23 +10,25 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from nnas_core.errors import EnvironmentFailure, Interrupted, NnasWarning, NoResultError
+from nnas_core.errors import EnvironmentFailure, Interrupted, NnasWarning
 from nnas_core.execution.engine import Engine, Failed, Finished, Intermediate, Job, Report
 from nnas_core.files import finite, finite_only, not_finite
 from nnas_core.space.architecture import Architecture
+from nnas_core.study.failures import FailureWatch
 from nnas_core.study.limits import LimitWatch, RunSettings
 from nnas_core.study.proposals import Proposer
-from nnas_core.study.storage.records import ENDED_STATES, StudyRecord, TrialRecord
+from nnas_core.study.storage.records import ENDED_STATES, StudyRecord, TrialRecord, worst_value
 from nnas_core.study.storage.session import StudySession
 from nnas_core.study.storage.store import StudyStore
+from nnas_core.study.storage.trial_writer import Evaluator
 from nnas_core.study.storage.tuner_log import Event, Stored, digest_of
 from nnas_core.tuners.base import NoMoreTrials, Tuner
 
-__all__ = ["MOST_REPEATS", "REASONS", "TrialLoop", "causes", "interrupted"]
+__all__ = ["MOST_REPEATS", "REASONS", "TrialLoop", "interrupted"]
 
 MOST_REPEATS = 1000
 """Known architectures that a tuner may propose one after the other before the study ends."""
@@ -58,13 +60,6 @@ def interrupted(study: StudyRecord, finished: int, signal_number: int, go_on: st
     )
 
 
-def causes(failed: list[TrialRecord]) -> list[str]:
-    """Returns each cause once, with its first trial."""
-    first = {trial.error: trial.number for trial in reversed(failed)}
-    causes = [f"trial {number}: {error}" for error, number in sorted(first.items(), key=lambda pair: pair[1])]
-    return causes[:10]
-
-
 @dataclass
 class _RunningTrial:
     """A trial that runs here.
@@ -72,9 +67,10 @@ class _RunningTrial:
     Attributes:
         record: as it is stored.
         losses: how many of its attempts ended because a process died.
-        reported: what this attempt has reported on its way.
+        reported: what this attempt has reported on its way; infinity, on the bad side, for what was not finite.
         stored: how many of these values are stored.
-        stopping: it is being ended by the assessor.
+        stopping: it is being ended early.
+        killed: who but the assessor ends it.
     """
 
     record: TrialRecord
@@ -82,6 +78,7 @@ class _RunningTrial:
     reported: list[float] = field(default_factory=list)
     stored: int = 0
     stopping: bool = False
+    killed: str | None = None
 
 
 class TrialLoop:
@@ -104,7 +101,7 @@ class TrialLoop:
         self, store: StudyStore, session: StudySession, tuner: Tuner, engine: Engine, settings: RunSettings
     ) -> None:
         self.finished = self.failed = self.evaluated = 0
-        self._failed_before = 0  # and elsewhere
+        self._any_success = self._any_report = False
         self._store = store
         self._session = session
         self._engine = engine
@@ -112,10 +109,14 @@ class TrialLoop:
         self._rules = settings.rules
         self._study = session.study
         self._limits = LimitWatch(session, settings.limits)
+        self._failures = FailureWatch(settings.rules, session.study, session.go_on)
+        self._worst = worst_value(session.study.settings.optimize_mode)
+        self._evaluator = Evaluator(engine.label, engine.log_folder)
         self._known: dict[str, Stored] = {}  # by digest
         self._digests: dict[int, str] = {}
         self._running: dict[int, _RunningTrial] = {}
         self._tuner_ended: str | None = None  # why, if it has no more
+        engine.attend = self._attend_if_possible
         made = session.study.settings
         self._size = made.space.size
         tuner.update_search_space(made.space.to_json())
@@ -125,9 +126,20 @@ class TrialLoop:
 
     def run(self) -> str:
         """Runs trials; returns the reason why there are no more to begin."""
+        reason = self._run()
+        if self._rules.assessor is not None and self.evaluated and not self._any_report:
+            warnings.warn(
+                "the assessor had nothing to assess: no trial of this run reported a value on its way "
+                "(report_intermediate, or a line in the file NNAS_INTERMEDIATE)",
+                NnasWarning,
+                stacklevel=2,
+            )
+        return reason
+
+    def _run(self) -> str:
         self._settings.on_start(self.finished, self._session.recovered)
         while True:
-            self._limits.look()
+            self._attend()
             reason = self._tuner_ended or self._limit()
             if reason == "stopped" or (reason and not self._running):
                 return reason
@@ -157,7 +169,7 @@ class TrialLoop:
             yield
 
     def _catch_up(self) -> int:
-        stored, events = self._session.news(min(self._proposer.untold, default=None))
+        stored, events = self._session.news(self._proposer.first_untold)
         self._learn(stored, events)
         return len(events)
 
@@ -169,10 +181,9 @@ class TrialLoop:
             self._digests[trial.number] = trial.digest
             if trial.state in ENDED_STATES and (before is None or before.state not in ENDED_STATES):
                 ended.append(trial)
-        failed = sum(trial.state == "failed" for trial in ended)
         self.finished += len(ended)
-        self.failed += failed
-        self._failed_before += failed
+        self.failed += sum(trial.state == "failed" for trial in ended)
+        self._any_success = self._any_success or any(trial.state == "succeeded" for trial in ended)
         if events:
             trials = {event.number: self._known[self._digests[event.number]] for event in events}
             self._proposer.replay(events, trials, self._architecture)
@@ -222,7 +233,7 @@ class TrialLoop:
             waiting = self._session.waiting()
             if waiting is None:
                 return self._propose()
-            return _RunningTrial(self._session.trials.restart(waiting.trial, self._engine.label), waiting.losses)
+            return _RunningTrial(self._session.trials.restart(waiting.trial, self._evaluator), waiting.losses)
 
     def _propose(self) -> _RunningTrial | str:
         repeated: list[int] = []
@@ -240,7 +251,7 @@ class TrialLoop:
             # the proposals that led here are stored with the next trial; without one nothing was lost
             repeated.append(known.number)
             self._proposer.tell_again(known, parameter_id, parameters)
-        trial = self._session.trials.start(architecture, repeated, self._engine.label)
+        trial = self._session.trials.start(architecture, repeated, self._evaluator)
         self._digests[trial.number] = digest
         self._known[digest] = Stored(trial.number, trial.state, digest, None)
         self._proposer.untold[trial.number] = parameter_id, parameters
@@ -261,16 +272,30 @@ class TrialLoop:
             self._assess(trial, report)
         else:
             self._close(trial, report)
-            self._check_failures()
+            self._failures.check(lambda: self._store.trials(self._study, state="failed"), self._any_success)
 
     def _assess(self, trial: _RunningTrial, report: Intermediate) -> None:
         if trial.stopping:
             return  # whatever it reports until it is dead: a resumed study shall judge by what was judged here
-        trial.reported.append(report.value)
+        self._any_report = True
+        trial.reported.append(report.value if finite(report.value) is not None else self._worst)
         assessor = self._rules.assessor
         if assessor is not None and not assessor.goes_on(report.number, list(trial.reported)):
             trial.stopping = True
             self._engine.cancel(report.number, report.attempt, "stopped by the assessor")
+
+    def _attend(self) -> None:
+        """Looks at what others want, and ends the trials that they want ended."""
+        self._limits.look()
+        for number, attempt in self._session.control.killed:
+            trial = self._running.get(number)
+            if trial is not None and trial.record.attempt == attempt and not trial.stopping:
+                trial.stopping, trial.killed = True, "ended by `nnas study kill`"
+                self._engine.cancel(number, attempt, trial.killed)
+
+    def _attend_if_possible(self) -> None:
+        with suppress(EnvironmentFailure):  # a store that cannot be reached is no reason to lose what is evaluated
+            self._attend()
 
     def _store_reported(self, trial: _RunningTrial) -> None:
         """Stores what came since the last time, all at once: a trial may report faster than a disk can write."""
@@ -344,11 +369,13 @@ class TrialLoop:
         del self._running[ended.number]
         self.failed += ended.state == "failed"
         self.finished += 1
+        self._any_success = self._any_success or ended.state == "succeeded"
+        self._failures.ended(ended)
         digest = self._digests[ended.number]
         # in the order that they have when they are read back, whatever order the evaluation gave
         metrics, cost = dict(sorted(ended.metrics.items())), dict(sorted(ended.cost.items()))
         self._known[digest] = Stored(ended.number, ended.state, digest, ended.value, metrics, cost)
-        self._proposer.tell(self._known[digest])
+        self._proposer.tell(self._known[digest], self._architecture)
         if self._rules.assessor is not None:
             self._rules.assessor.trial_end(ended.number, ended.state == "succeeded")
         return ended
@@ -368,16 +395,6 @@ class TrialLoop:
             raise report.error
         if trial.stopping:
             last = trial.reported[-1] if trial.reported else None
-            return self._session.trials.stop(trial.record, last, report.seconds)
+            return self._session.trials.stop(trial.record, last, report.seconds, trial.killed)
         times = f" {trial.losses} times" if report.lost and trial.losses > 1 else ""
         return self._session.trials.fail(trial.record, report.message + times, report.seconds)
-
-    def _check_failures(self) -> None:
-        most = self._rules.max_failures
-        if most is not None and self.failed - self._failed_before >= most:
-            failed = "1 trial" if most == 1 else f"{most} trials"
-            raise NoResultError(
-                f"study {self._study.name!r} ends: {failed} of this run failed",
-                problems=causes(self._store.trials(self._study, state="failed")),
-                hint=f"mend the trials, or raise `max_failures`, and go on with `{self._session.go_on}`",
-            )

@@ -15,6 +15,7 @@ import numpy as np
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.choice import ChoiceDocument, Parameter
 from nnas_core.space.search_space import SearchSpace, SearchSpaceDocument
+from nnas_core.space.sizes import size_in_words
 from nnas_core.study.opening import create_tuner
 from nnas_core.testing._global_state import global_state, under_other_states
 from nnas_core.tuners.base import ImportedTrial, NoMoreTrials, Tuner
@@ -159,7 +160,7 @@ class TunerConformance:
             architecture = space.parse(parameters)
             yield architecture
             self.tell(tuner, number, parameters, _value(architecture))
-        raise AssertionError(f"the space has {space.size} architectures, and more were proposed")
+        raise AssertionError(f"the space has {size_in_words(space.size)} architectures, and more were proposed")
 
     # ---- what must hold
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, TypedDict, TypeVar
+from typing import TypedDict, TypeVar, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, Subset
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from nnas_core import random_state
 from nnas_core.errors import UserCodeError
 from nnas_core.mutables.nested import changed
 from nnas_core.random_state import torch_generator
+from nnas_core.training.collation import NoBatch, collation
+from nnas_core.training.order import EpochOrder, SampledOrder
+from nnas_core.training.returned import checked_dataset, checked_loaders, checked_sampler, explaining
 from nnas_core.training.settings import DataSettings
 from nnas_core.training.task import Batch, Task
 
@@ -27,6 +31,7 @@ __all__ = [
     "batch_size_of",
     "build_batches",
     "held_out_batches",
+    "test_batches",
     "to_device",
     "to_float64",
 ]
@@ -40,16 +45,27 @@ class Batches:
     Args:
         loader: a DataLoader.
         order: the sampler that decides the order of ``loader``; None where the user made the loader.
+        where: the user's file, for errors.
+        is_own: true if the user made the loader.
     """
 
-    def __init__(self, loader: DataLoader[Batch], order: _EpochOrder | None) -> None:
+    def __init__(
+        self, loader: DataLoader[Batch], order: EpochOrder | None, where: str | None = None, is_own: bool = False
+    ) -> None:
         self._loader = loader
         self._order = order
+        self._where = where
+        self._is_own = is_own
 
     @property
     def can_skip(self) -> bool:
         """Returns true if the middle of an epoch can be reached whatever the global random state is."""
         return self._order is not None
+
+    @property
+    def ends_with_one_sample(self) -> bool:
+        """Returns true if the last batch of an epoch is known to have one sample, and others have more."""
+        return self._order is not None and self._order.ends_with_one_sample
 
     def __len__(self) -> int:
         try:
@@ -58,13 +74,37 @@ class Batches:
             return 0  # an iterable dataset of unknown length
 
     def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
-        """The batches of epoch ``number`` (from 0), without the first ``skip``."""
+        """The batches of epoch ``number`` (from 0), without the first ``skip``.
+
+        Raises:
+            UserCodeError: samples make no batch, or a loader fails otherwise.
+        """
         # Loader processes draw their own random numbers, batch after batch, so they must load what is skipped.
         loads_all = self._order is None or self._loader.num_workers > 0
         if self._order is not None:
             self._order.start(number, 0 if loads_all else skip)
-        return itertools.islice(iter(self._loader), skip if loads_all else 0, None)
+        with self._explaining():
+            batches = iter(self._loader)
+        return itertools.islice(self._loaded(batches), skip if loads_all else 0, None)
 
+    def _loaded(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        while True:
+            with self._explaining():
+                batch = next(batches, _END)
+            if batch is _END:
+                return
+            if isinstance(batch, NoBatch):
+                raise batch.error(self._where)
+            yield batch
+
+    def _explaining(self) -> AbstractContextManager[None]:
+        if self._is_own:
+            hint = "samples that make a batch have one size: pad them in its collate_fn"
+            return explaining("a loader of build_dataloaders()", self._where or "", hint)
+        return explaining("loading the data", self._where or "")
+
+
+_END = object()
 
 CyclePosition = TypedDict("CyclePosition", {"pass": int, "consumed": int, "start": "dict[str, object] | None"})
 """A place in a ``Cycle``: passes through the data, batches of the current one, random states at its beginning."""
@@ -123,44 +163,6 @@ class Cycle:
         self._iterator = None
 
 
-class _EpochOrder(Sampler[list[int]]):
-    """Batches of indices; their order depends on the seed and the epoch only."""
-
-    def __init__(self, count: int, settings: DataSettings, shuffle: bool, purpose: str) -> None:
-        self._count = count
-        self._settings = settings
-        self._shuffle = shuffle
-        self._purpose = purpose
-        self._epoch = 0
-        self._skip = 0
-        # The loader seeds its workers from it; one of its own keeps torch's global state out of that.
-        self.worker_seeds = torch.Generator()
-
-    def start(self, epoch: int, skip: int) -> None:
-        self._epoch, self._skip = epoch, skip
-        seeds = torch_generator(self._settings.seed, self._purpose, "workers", epoch)
-        self.worker_seeds.set_state(seeds.get_state())
-
-    def __len__(self) -> int:
-        size = self._settings.batch_size
-        return self._count // size if self._drops_last else math.ceil(self._count / size)
-
-    @property
-    def _drops_last(self) -> bool:
-        return self._shuffle and self._settings.drop_last
-
-    def __iter__(self) -> Iterator[list[int]]:
-        if self._shuffle:
-            generator = torch_generator(self._settings.seed, self._purpose, "order", self._epoch)
-            order = torch.randperm(self._count, generator=generator).tolist()
-        else:
-            order = list(range(self._count))
-        size = self._settings.batch_size
-        for batch in range(self._skip, len(self)):
-            yield order[batch * size : (batch + 1) * size]
-        self._skip = 0
-
-
 def build_batches(task: Task, settings: DataSettings) -> tuple[Batches, Batches]:
     """Training and validation batches of a task.
 
@@ -168,26 +170,21 @@ def build_batches(task: Task, settings: DataSettings) -> tuple[Batches, Batches]
         UserCodeError: no dataset, an empty one, one too small for a batch, or one that cannot be split.
     """
     if task.has("build_dataloaders"):
-        loaders = task.call("build_dataloaders", settings.batch_size, settings.workers)
-        if not isinstance(loaders, Mapping) or not {"train", "valid"} <= set(loaders):
-            raise UserCodeError(
-                "build_dataloaders() must return a dictionary with 'train' and 'valid'",
-                where=task.user.reference,
-            )
-        return Batches(loaders["train"], None), Batches(loaders["valid"], None)
+        loaders = _own_loaders(task, settings)
+        return loaders["train"], loaders["valid"]
     train = _dataset(task, "train_dataset")
     if task.has("valid_dataset"):
         valid = _dataset(task, "valid_dataset")
     else:
         train, valid = _split(train, settings, task)
-    batches = _batches(train, settings, True, "train")
+    batches = _batches(task, train, settings, True, "train", _sampler(task, train))
     if isinstance(train, Sized) and len(batches) == 0:
         raise UserCodeError(
             f"the {len(train)} training samples make no full batch of {settings.batch_size}",
             where=task.user.reference,
             hint="choose a smaller `batch_size`, or `no_drop_last`",
         )
-    return batches, _batches(valid, settings, False, "valid")
+    return batches, _batches(task, valid, settings, False, "valid")
 
 
 def architecture_batches(task: Task, settings: DataSettings) -> Batches:
@@ -200,7 +197,7 @@ def architecture_batches(task: Task, settings: DataSettings) -> Batches:
         return build_batches(task, settings)[1]
     valid = _validation_dataset(task, settings)
     settings = replace(settings, drop_last=True)
-    batches = _batches(valid, settings, True, "architecture")
+    batches = _batches(task, valid, settings, True, "architecture")
     if isinstance(valid, Sized) and len(batches) == 0:
         raise UserCodeError(
             f"the {len(valid)} validation samples make no full batch of {settings.batch_size}, which this algorithm"
@@ -218,23 +215,39 @@ def _validation_dataset(task: Task, settings: DataSettings) -> Dataset[object]:
 
 
 def held_out_batches(task: Task, settings: DataSettings) -> tuple[Batches, str]:
-    """Batches of the test data, and which data they are: ``"test"``, or ``"validation"`` without a test set."""
+    """Batches of the test data, and which data they are: ``"test"``, or ``"validation"`` without a test set.
+
+    Raises:
+        UserCodeError: as ``build_batches``.
+    """
+    test = test_batches(task, settings)
+    return (build_batches(task, settings)[1], "validation") if test is None else (test, "test")
+
+
+def test_batches(task: Task, settings: DataSettings) -> Batches | None:
+    """Batches of the loader ``"test"`` of ``build_dataloaders``, else of ``test_dataset()``; None if there is neither.
+
+    Raises:
+        UserCodeError: as ``build_batches``.
+    """
+    if task.has("build_dataloaders"):
+        own = _own_loaders(task, settings).get("test")
+        if own is not None:
+            return own
     if task.has("test_dataset"):
-        return _batches(_dataset(task, "test_dataset"), settings, False, "test"), "test"
-    return build_batches(task, settings)[1], "validation"
+        return _batches(task, _dataset(task, "test_dataset"), settings, False, "test")
+    return None
+
+
+def _own_loaders(task: Task, settings: DataSettings) -> dict[str, Batches]:
+    """What the task's ``build_dataloaders`` gives, by name: ``train``, ``valid``, and perhaps ``test``."""
+    where = task.user.reference
+    loaders = checked_loaders(task.call("build_dataloaders", settings.batch_size, settings.workers), where)
+    return {name: Batches(loader, None, where, is_own=True) for name, loader in loaders.items()}
 
 
 def _dataset(task: Task, name: str) -> Dataset[object]:
-    dataset = task.call(name)
-    if not hasattr(dataset, "__getitem__") and not hasattr(dataset, "__iter__"):
-        raise UserCodeError(f"{name}() returned a {type(dataset).__name__}, not a dataset", where=task.user.reference)
-    if isinstance(dataset, Sized) and len(dataset) == 0:
-        raise UserCodeError(
-            f"{name}() returned an empty dataset",
-            where=task.user.reference,
-            hint="check its path and its filter",
-        )
-    return dataset  # type: ignore[no-any-return]
+    return checked_dataset(task.call(name), name, task.user.reference)
 
 
 def _split(train: Dataset[object], settings: DataSettings, task: Task) -> tuple[Dataset[object], Dataset[object]]:
@@ -255,23 +268,65 @@ def _split(train: Dataset[object], settings: DataSettings, task: Task) -> tuple[
     return Subset(train, order[held_out:]), Subset(train, order[:held_out])
 
 
-def _batches(dataset: Dataset[object], settings: DataSettings, shuffle: bool, purpose: str) -> Batches:
+def _sampler(task: Task, dataset: Dataset[object]) -> Iterable[object] | None:
+    """The task's own sampler of its training data."""
+    if not task.has("train_sampler"):
+        return None
+    if isinstance(dataset, IterableDataset):
+        raise UserCodeError(
+            "train_sampler() cannot choose from an IterableDataset, which decides its order itself",
+            where=task.user.reference,
+            hint="leave it out, or give a dataset with __len__ and __getitem__",
+        )
+    return checked_sampler(task.call("train_sampler", dataset), task.user.reference)
+
+
+def _batches(
+    task: Task,
+    dataset: Dataset[object],
+    settings: DataSettings,
+    shuffle: bool,
+    purpose: str,
+    sampler: Iterable[object] | None = None,
+) -> Batches:
+    where = task.user.reference
+    collate = collation(task.collate)
     if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized):
         loader: DataLoader[Batch] = DataLoader(
             dataset,
             batch_size=settings.batch_size,
             num_workers=settings.workers,
             drop_last=shuffle and settings.drop_last,
+            collate_fn=collate,
         )
-        return Batches(loader, None)
-    order = _EpochOrder(len(dataset), settings, shuffle, purpose)
-    loader = DataLoader(dataset, batch_sampler=order, num_workers=settings.workers, generator=order.worker_seeds)
-    return Batches(loader, order)
+        return Batches(loader, None, where)
+    if sampler is None:
+        order = EpochOrder(len(dataset), settings, shuffle, purpose)
+    else:
+        order = SampledOrder(sampler, len(dataset), settings, purpose, where)
+    loader = DataLoader(
+        dataset,
+        batch_sampler=order,
+        num_workers=settings.workers,
+        generator=order.worker_seeds,
+        collate_fn=collate,
+    )
+    return Batches(loader, order, where)
 
 
 def to_device(value: V, device: torch.device) -> V:
-    """Move every tensor in nested lists, tuples and dictionaries."""
-    return changed(value, lambda one: one.to(device, non_blocking=True) if isinstance(one, Tensor) else one)
+    """Move every tensor in nested collections, and what has a ``to(device)`` of its own, such as a packed sequence."""
+
+    def moved(one: object) -> object:
+        if isinstance(one, Tensor):
+            return one.to(device, non_blocking=True)
+        return one.to(device) if _moves_itself(one) else one  # type: ignore[attr-defined]
+
+    return changed(value, moved, _moves_itself)
+
+
+def _moves_itself(value: object) -> bool:
+    return not isinstance(value, (Tensor, type)) and callable(getattr(value, "to", None))
 
 
 def to_float64(value: V) -> V:
@@ -279,8 +334,21 @@ def to_float64(value: V) -> V:
     return changed(value, lambda one: one.double() if isinstance(one, Tensor) and one.is_floating_point() else one)
 
 
-def batch_size_of(target: Any) -> int:
-    """How many samples a target is for: its first dimension, 1 if it has none."""
+def batch_size_of(target: object) -> int:
+    """How many samples a target is for.
+
+    That is the first dimension of a tensor, of the first entry of a dictionary or a named tuple, and of a list of
+    tensors that have it in common (targets of several tasks). Of another list, as detection has it, it is the length;
+    of all else 1.
+    """
     if isinstance(target, Tensor):
         return len(target) if target.dim() else 1
-    return len(target) if isinstance(target, Sized) else 1
+    if isinstance(target, PackedSequence):
+        return int(target.batch_sizes[0])
+    if isinstance(target, Mapping) or hasattr(target, "_fields"):
+        entries: Iterable[object] = target.values() if isinstance(target, Mapping) else cast("tuple[object]", target)
+        return next((batch_size_of(one) for one in entries if isinstance(one, (Tensor, Mapping, list, tuple))), 1)
+    if isinstance(target, (list, tuple)):
+        sizes = {len(one) if isinstance(one, Tensor) and one.dim() else None for one in target}
+        return (sizes.pop() if len(sizes) == 1 else None) or len(target)
+    return len(target) if isinstance(target, Sized) and not isinstance(target, (str, bytes)) else 1

@@ -74,6 +74,11 @@ def require_finite(metrics: Mapping[str, float], data: str) -> None:
         NoResultError: naming it and ``data``.
     """
     for name, value in (("loss", metrics["loss"]), first_metric(metrics)):
+        if math.isnan(value) and name != "loss":
+            raise NoResultError(
+                f"the {name} has a value in no batch of the {data} data",
+                hint="look at what metrics(output, target) divides by, or measure the whole with epoch_metrics()",
+            )
         if not math.isfinite(value):
             raise NoResultError(
                 f"the {name} on the {data} data is not finite ({value})",

@@ -14,12 +14,13 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from nnas_core.errors import NnasWarning, UserCodeError
 from nnas_core.mutables.untouched import untouched
 from nnas_core.training.optimizers import State
+from nnas_core.training.returned import unexplained
 from nnas_core.training.task import Batch
 
 if TYPE_CHECKING:
     from nnas_core.training.trainer import Trainer
 
-__all__ = ["WeightlessPasses", "differentiating", "optimizer_of_nothing"]
+__all__ = ["WeightlessPasses", "differentiating", "optimizer_of_nothing", "take_step"]
 
 
 @contextmanager
@@ -43,6 +44,25 @@ def differentiating(
 def optimizer_of_nothing() -> torch.optim.Optimizer:
     """The optimizer of a model without weights, such as an architecture of pooling and skip connections alone."""
     return torch.optim.SGD([nn.Parameter(torch.zeros(0))], lr=0.0)
+
+
+def take_step(
+    optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler | None, where: str
+) -> None:
+    """Update the weights, and move the schedule on.
+
+    Raises:
+        UserCodeError: one of the two fails in a way that says nothing to its user.
+    """
+    try:
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+    except Exception as error:
+        failure = unexplained(error, f"a step of {type(optimizer).__name__}", where)
+        if failure is None:
+            raise
+        raise failure from error
 
 
 class WeightlessPasses:

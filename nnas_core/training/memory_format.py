@@ -40,7 +40,7 @@ def match_layouts(optimizer: torch.optim.Optimizer) -> None:
 
 
 def laid_out_as(like: Tensor, value: Tensor) -> Tensor:
-    """``value`` with the strides of ``like``, which has its shape; itself if it has them already."""
-    if value.stride() == like.stride():
+    """``value`` with the strides of ``like``, which has its shape; itself if it has them already, or is sparse."""
+    if value.is_sparse or value.stride() == like.stride():
         return value
     return torch.empty_like(like, dtype=value.dtype, device=value.device).copy_(value)

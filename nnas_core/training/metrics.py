@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,14 +25,21 @@ class Averages:
         self._counts: dict[str, int] = {}
 
     def update(self, values: Mapping[str, float], count: int) -> None:
-        """Add the means of a batch of ``count`` samples."""
+        """Add the means of a batch of ``count`` samples; a metric that is NaN has no value in it, and does not count.
+
+        A loss that is NaN does: it says that the training diverged.
+        """
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value * count
-            self._counts[name] = self._counts.get(name, 0) + count
+            sum_before, count_before = self._sums.get(name, 0.0), self._counts.get(name, 0)
+            counts = name == "loss" or not math.isnan(value)
+            self._sums[name] = sum_before + value * count if counts else sum_before
+            self._counts[name] = count_before + count if counts else count_before
 
     def means(self) -> dict[str, float]:
-        """The means so far, in the order in which the names first came."""
-        return {name: total / self._counts[name] for name, total in self._sums.items()}
+        """The means so far, in the order in which the names first came; NaN for what had a value in no batch."""
+        return {
+            name: total / count if (count := self._counts[name]) else math.nan for name, total in self._sums.items()
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data to go on from."""
@@ -48,7 +56,8 @@ class EpochRecord:
 
     Attributes:
         epoch: from 1.
-        train, valid: means over samples; with a mutator each batch saw an architecture of its own.
+        train, valid: means over samples; with a mutator each batch saw an architecture of its own. Metrics of a whole
+            data set are in ``valid`` alone. NaN says that a metric had a value in no batch.
         samples: training samples seen in this epoch by this process.
         seconds: wall time of their training, validation apart.
     """
@@ -72,7 +81,7 @@ def mean_metrics(
     batches: Iterator[Batch],
     before_batch: Callable[[], None],
 ) -> dict[str, float]:
-    """Mean loss and metrics over samples, in the mode that the model is in.
+    """Mean loss and metrics over samples, and metrics of the whole, in the mode that the model is in.
 
     Args:
         batches: where the model is.
@@ -82,12 +91,15 @@ def mean_metrics(
         UserCodeError: there is no batch.
     """
     averages = Averages()
+    whole = task.whole_set()
     for batch in batches:
         before_batch()
         output, target = task.forward_batch(model, batch)  # type: ignore[arg-type]
-        values = {"loss": float(task.loss(output, target)), **task.metrics(output, target)}
+        values = {"loss": float(task.loss(output, target)), **task.batch_metrics(output, target)}
         averages.update(values, batch_size_of(target))
+        if whole is not None:
+            whole.update(output, target)
     means = averages.means()
     if not means:
         raise UserCodeError("the data to measure on has no batches", where=task.user.reference)
-    return means
+    return means if whole is None else {"loss": means["loss"], **whole.compute(), **means}

@@ -48,7 +48,7 @@ def build_model(
                 raise UsageError(f"{reference} is a module already, it takes no `model_arg`")
             return target, user
         if not callable(target):
-            raise UserCodeError(f"{name} is a {type(target).__name__}, no model", where=source)
+            raise UserCodeError(f"{name or 'build_model'} is a {type(target).__name__}, no model", where=source)
         _check_arguments(target, arguments, reference)
         model = target(**arguments)
     if not isinstance(model, nn.Module):
@@ -114,11 +114,25 @@ def _default_factory(user: UserModule, arguments: Mapping[str, object], needs_mu
         )
     names = [cls.__name__ for cls in own]
     what = f"none of its classes contains mutables and can be built: {', '.join(names)}" if names else "no model in it"
-    raise UserCodeError(
-        what,
-        where=user.reference,
-        hint=f"name one ({user.reference}:NAME, arguments with -a), or define build_model()",
-    )
+    imported = _imported(user)
+    hint = f"name one ({user.reference}:NAME, arguments with -a), or define build_model()"
+    if imported and not names:
+        hint = (
+            f"it imports {', '.join(imported[:5])}; name one: {user.reference}:{imported[0]}, or define build_model()"
+        )
+    raise UserCodeError(what, where=user.reference, hint=hint)
+
+
+def _imported(user: UserModule) -> list[str]:
+    """Names of model classes that the file has from other files of the user's."""
+    return [
+        name
+        for name, value in vars(user.module).items()
+        if isinstance(value, type)
+        and issubclass(value, nn.Module)
+        and value.__module__ != user.module.__name__
+        and value.__module__.partition(".")[0] not in ("torch", "nnas_core")
+    ]
 
 
 def _outermost(classes: list[type[nn.Module]], arguments: Mapping[str, object]) -> list[type[nn.Module]]:

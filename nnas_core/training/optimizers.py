@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -15,7 +16,7 @@ from torch.optim.sgd import sgd
 from nnas_core.mutables.nested import changed
 from nnas_core.training.settings import OptimizerSettings
 
-__all__ = ["FusedSGD", "State", "default_optimizer", "optimizer_state"]
+__all__ = ["FusedSGD", "State", "clip_gradients", "default_optimizer", "longer_schedule", "optimizer_state"]
 
 State: TypeAlias = dict[str, Any]
 """Tensors and plain data by name, as a checkpoint holds them."""
@@ -139,16 +140,71 @@ class _Group:
             gradient = parameter.grad
             if gradient is not None:
                 updated.append(parameter)
-                gradients.append(gradient)
+                # momentum and decay move every row, so that a sparse gradient saves nothing here
+                gradients.append(gradient.to_dense() if gradient.is_sparse else gradient)
                 if has_momentum:
                     buffers.append(state["momentum_buffer"])
         return updated, gradients, buffers
+
+
+def clip_gradients(parameters: Iterable[Tensor], largest: float) -> Tensor:
+    """Scale all gradients together so that their norm is at most ``largest``, sparse ones included.
+
+    Args:
+        parameters: whose gradients.
+        largest: of the norm.
+
+    Returns:
+        The norm before.
+    """
+    listed = list(parameters)
+    try:
+        return nn.utils.clip_grad_norm_(listed, largest)
+    except NotImplementedError:  # torch has no norm of a sparse gradient
+        gradients: list[Tensor] = []
+        for parameter in listed:
+            gradient = parameter.grad
+            if gradient is not None and gradient.is_sparse:
+                parameter.grad = gradient.coalesce()  # rows that came several times count with their sum
+                gradients.append(parameter.grad._values())
+            elif gradient is not None:
+                gradients.append(gradient)
+        norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(one) for one in gradients]))
+        factor = (largest / (norm + 1e-6)).clamp(max=1.0)
+        for one in gradients:
+            one.mul_(factor)
+        return norm
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler | None) -> State:
     """Of both, under ``optimizer`` and ``scheduler``: tensors and plain data."""
     schedule = _plain(_without_numpy(scheduler.state_dict())) if scheduler is not None else {}
     return {"optimizer": _without_numpy(optimizer.state_dict()), "scheduler": schedule}
+
+
+def longer_schedule(
+    optimizer: torch.optim.Optimizer,
+    build: Callable[[], torch.optim.lr_scheduler.LRScheduler | None],
+    state: Mapping[str, Any],
+) -> torch.optim.lr_scheduler.LRScheduler | None:
+    """Makes the schedule of a training with more steps, as it is after those that were done.
+
+    The state of the shorter one cannot be loaded: a cosine that has reached its end would go up again.
+
+    Args:
+        optimizer: in the state of then; its rates become those of the new schedule.
+        build: makes the schedule, at its first step.
+        state: of the shorter one.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = group.pop("initial_lr", group["lr"])
+    schedule = build()
+    with warnings.catch_warnings():
+        # torch wants a step of the optimizer before the first: those were made then
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+        for _ in range(state.get("last_epoch", 0) if schedule is not None else 0):
+            schedule.step()  # type: ignore[union-attr]  # there is one
+    return schedule
 
 
 def _without_numpy(state: State) -> State:

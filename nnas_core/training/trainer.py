@@ -20,11 +20,11 @@ from nnas_core.mutables.base import Forward
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.mutables.naming import naming
 from nnas_core.training.data import Batches, batch_size_of, to_device, to_float64
-from nnas_core.training.gradients import WeightlessPasses, differentiating, optimizer_of_nothing
+from nnas_core.training.gradients import WeightlessPasses, differentiating, optimizer_of_nothing, take_step
 from nnas_core.training.in_place import InPlaceChanges, repeated_if_changed_in_place
 from nnas_core.training.memory_format import match_layouts
 from nnas_core.training.metrics import Averages, EpochRecord, mean_metrics
-from nnas_core.training.optimizers import State, optimizer_state
+from nnas_core.training.optimizers import State, clip_gradients, longer_schedule, optimizer_state
 from nnas_core.training.task import Batch, Output, Target, Task
 
 __all__ = ["Callback", "Trainer"]
@@ -121,13 +121,11 @@ class Trainer:
         self.batch = 0  # of that epoch, already consumed
         self.step = 0  # in all
         self.history: list[EpochRecord] = []
-        self.in_place = InPlaceChanges()
-        self.weightless = WeightlessPasses()
+        self.in_place, self.weightless = InPlaceChanges(), WeightlessPasses()
         self.build_optimizers()
         self._averages = Averages()
         self._batch: Batch = None  # of the last loss
-        self._samples = 0
-        self._elapsed = 0.0
+        self._samples, self._elapsed = 0, 0.0
         self._epoch_start: State = {}
         # While it validates, the random states from before it: an interrupted validation is done again.
         self._before_validation: State | None = None
@@ -155,14 +153,16 @@ class Trainer:
     def build_optimizers(self) -> None:
         """Make the optimizer and the schedule of the model's weights."""
         weights = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self._has_weights = any(True for _ in self.model.parameters())
-        if not self._has_weights and self.mutator is None:
+        if self.mutator is None and not list(self.model.parameters()):
             self.optimizer, self.scheduler = optimizer_of_nothing(), None
             return
         if not weights:
             raise UserCodeError("the model has no weights to train", where=self.task.user.reference)
         self.optimizer = self.task.build_optimizer(weights)
-        self.scheduler = self.task.build_scheduler(self.optimizer, self.schedule_steps)
+        self.scheduler = self._schedule()
+
+    def _schedule(self) -> torch.optim.lr_scheduler.LRScheduler | None:
+        return self.task.build_scheduler(self.optimizer, self.schedule_steps)
 
     def steps_of(self, epoch: int) -> int:
         """Training steps of an epoch; 0 if the data do not say how many there are."""
@@ -174,6 +174,11 @@ class Trainer:
         return self.epochs * len(self.train_batches)
 
     @property
+    def in_stages(self) -> bool:
+        """Returns true if the epochs are divided among stages, so that with more of them all would be another one."""
+        return False
+
+    @property
     def schedule_steps(self) -> int:
         """Steps of the weights until their schedule ends; an algorithm of several stages has several schedules."""
         return self.epochs * len(self.train_batches)
@@ -181,10 +186,7 @@ class Trainer:
     # ---- the loop
 
     def train(self) -> None:
-        """Train from wherever ``load_state_dict`` left off to the last epoch.
-
-        Errors of the model carry a note of what was decided, ``with a=1, b=conv5``.
-        """
+        """Train from wherever ``load_state_dict`` left off to the last epoch; errors carry what was decided."""
         while self.epoch < self.epochs:
             with naming(self.mutator):
                 self._train_epoch()
@@ -318,17 +320,15 @@ class Trainer:
 
     def update_weights(self) -> None:
         """Clip the gradients, update the weights, and move the schedule on."""
-        if self.clip_grad and self._has_weights:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad)
-        self.optimizer.step()
-        if self.scheduler is not None:
-            self.scheduler.step()
+        if self.clip_grad:
+            clip_gradients(self.model.parameters(), self.clip_grad)
+        take_step(self.optimizer, self.scheduler, self.task.user.reference)
 
     def record(self, loss: Tensor, output: Output, target: Target) -> None:
         """Count a batch in the means of this epoch."""
         count = batch_size_of(target)
         with torch.no_grad():
-            values = {"loss": loss.item(), **self.task.metrics(output, target)}
+            values = {"loss": loss.item(), **self.task.batch_metrics(output, target)}
         self._averages.update(values, count)
         self._samples += count
 
@@ -358,7 +358,7 @@ class Trainer:
             "model": dict(self.model.state_dict()),
             "mutator": dict(self.mutator.state_dict()) if self.mutator is not None else {},
             **optimizer_state(self.optimizer, self.scheduler),
-            "progress": {"epoch": self.epoch, "batch": self.batch, "step": self.step},
+            "progress": {"epoch": self.epoch, "epochs": self.epochs, "batch": self.batch, "step": self.step},
             "epoch": {
                 "averages": self._averages.state_dict(),
                 "samples": self._samples,
@@ -375,15 +375,17 @@ class Trainer:
         """Become able to load ``state``: an algorithm of several stages builds the model of its stage."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what ``state_dict`` returned, to the bit."""
+        """Go on from what ``state_dict`` returned, to the bit; with more epochs, on the schedule of so many."""
         self.model.load_state_dict(state["model"])
         if self.mutator is not None:
             self.mutator.load_state_dict(state["mutator"])
         self.optimizer.load_state_dict(state["optimizer"])
         match_layouts(self.optimizer)
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
         progress = state["progress"]
+        if self.scheduler is not None and progress.get("epochs", self.epochs) == self.epochs:
+            self.scheduler.load_state_dict(state["scheduler"])
+        elif self.scheduler is not None:
+            self.scheduler = longer_schedule(self.optimizer, self._schedule, state["scheduler"])
         self.epoch, self.batch, self.step = progress["epoch"], progress["batch"], progress["step"]
         self._averages.load_state_dict(state["epoch"]["averages"])
         self._samples, self._elapsed = state["epoch"]["samples"], state["epoch"]["elapsed"]

@@ -44,7 +44,7 @@ def evaluate(settings: EvaluateSettings, document: object, where: str | None = N
     batches, data = setup.valid_batches, "validation"
     architecture = setup.space.parse(document, where)
     if settings.on == "test":
-        batches, data = setup.held_out_batches()
+        batches, data = setup.held_out
     evaluation = setup.inherited_weights(settings.recalibrate, batches).evaluate(architecture)
     require_finite(evaluation.metrics, data)
     return EvaluateReport(architecture, evaluation, data)

@@ -84,8 +84,10 @@ def retrain(
         started,
     )
     trainer = setup.trainer(child, training, [*callbacks, recorder])
+    setup.try_data(trainer, tests=True)
     if run.goes_on:
         recorder.resume(warn)
+        run.reconfigure("retrain", epochs=training.epochs)
     else:
         run.begin({"retrain": to_options(settings)})
         run.write("search_space.json", setup.space.to_json())
@@ -98,7 +100,7 @@ def retrain(
 def _tested(setup: Setup, trainer: Trainer, recorder: Recorder, weights: Path) -> RetrainReport:
     """Measure the trained model on the test data, and write its weights."""
     child = trainer.model
-    held_out, tested_on = setup.held_out_batches()
+    held_out, tested_on = setup.held_out
     test = measure(child, setup.task, held_out.epoch(0), setup.device, recorder.poll)
     require_finite(test, tested_on)
     with atomic_writer(weights) as stream:

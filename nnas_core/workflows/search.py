@@ -118,6 +118,7 @@ def search(
         rehearsal = Rehearsal(mutator, setup.task, data, [], device, settings.precision, generators)
         try_candidates(mutator.space.choices, rehearsal.attempt, settings.training.model.model)
     trainer = _trainer(settings, setup, mutator, generators, acceleration, [*callbacks, recorder], warn)
+    setup.try_data(trainer)
     _begin(settings, run, mutator, recorder, warn)
     recorder.train()
     derivation = _derive(settings.derive, trainer, recorder, run)
@@ -190,9 +191,8 @@ def _begin(
         run.log("started", model=training.model.model, mutator=settings.mutator, seed=training.seed)
         return
     recorder.resume(warn)
-    before = run.configuration("search")
-    if settings.derive != before.get("derive"):  # the one option that may change what comes out
-        run.write("config.json", {"search": {**before, "derive": settings.derive}})
+    # the options that may change what comes out
+    run.reconfigure("search", derive=settings.derive, epochs=settings.training.epochs)
 
 
 def _derive(count: int, trainer: Trainer, recorder: Recorder, run: RunFolder) -> Derivation | None:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import torch
 import torch.nn as nn
 
+from nnas_core import random_state
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.plugins.loading import load
 from nnas_core.runs.weights import load_weights
 from nnas_core.space.search_space import SearchSpace
-from nnas_core.training.data import Batches, architecture_batches, build_batches, held_out_batches
+from nnas_core.training.data import Batches, architecture_batches, build_batches, test_batches, to_device
 from nnas_core.training.device import choose_device
 from nnas_core.training.evaluation import InheritedWeights
+from nnas_core.training.first_batches import (
+    FirstBatch,
+    has_lazy_layers,
+    initialize_lazy_layers,
+    try_first_batches,
+)
 from nnas_core.training.model import build_model
 from nnas_core.training.settings import SetupSettings, TrainingSettings
 from nnas_core.training.task import Task
@@ -45,6 +53,11 @@ class Setup:
         self._settings = settings
         self._dtype = dtype
         self.model, self._user = build_model(settings.model.model, settings.model.model_arg)
+        self._initialize(self.model)
+
+    def _initialize(self, model: nn.Module) -> None:
+        if has_lazy_layers(model):  # only then is data needed this early
+            initialize_lazy_layers(model, self.task, self.train_batches)
 
     def to_device(self, module: nn.Module) -> None:
         """Move a module to the device, with weights of ``dtype``."""
@@ -54,6 +67,7 @@ class Setup:
         """The model built once more, with some other arguments, on the device."""
         reference = self._settings.model
         model, _ = build_model(reference.model, {**reference.model_arg, **arguments})
+        self._initialize(model)
         self.to_device(model)
         return model
 
@@ -86,9 +100,50 @@ class Setup:
         """The validation data once more, to train an architecture on."""
         return architecture_batches(self.task, self.data)
 
-    def held_out_batches(self) -> tuple[Batches, str]:
-        """Batches of the test data, and which data they are, see ``training.data.held_out_batches``."""
-        return held_out_batches(self.task, self.data)
+    @cached_property
+    def test_batches(self) -> Batches | None:
+        """Batches of the test data, if the task has any.
+
+        What they draw while they are made leaves no trace, so that it does not matter when they are.
+        """
+        with random_state.untouched({}):
+            return test_batches(self.task, self.data)
+
+    @property
+    def held_out(self) -> tuple[Batches, str]:
+        """The data that a result is measured on, and which they are: ``"test"``, or ``"validation"`` without any."""
+        return (self.valid_batches, "validation") if self.test_batches is None else (self.test_batches, "test")
+
+    def try_data(self, trainer: Trainer, *, tests: bool = False) -> None:
+        """Try the first batches of a training, before anything of it is written.
+
+        Args:
+            trainer: of the training.
+            tests: true if the test data is measured at its end.
+
+        Raises:
+            UserCodeError: see ``training.first_batches.try_first_batches``.
+        """
+        data = [
+            FirstBatch("training", trainer.train_batches, training=True),
+            FirstBatch("validation", trainer.valid_batches),
+        ]
+        if tests and self.test_batches is not None:
+            data.append(FirstBatch("test", self.test_batches))
+        try_first_batches(
+            trainer.model,
+            self.task,
+            data,
+            trainer.to_device,
+            mutator=trainer.mutator,
+            generators=trainer.generators,
+            autocast=trainer.autocast(),
+        )
+
+    def try_validation(self) -> None:
+        """Try the first batch of the validation data alone, as an evaluation needs it; see ``try_data``."""
+        prepare = functools.partial(to_device, device=self.device)
+        try_first_batches(self.model, self.task, [FirstBatch("validation", self.valid_batches)], prepare)
 
     def trainer(self, model: nn.Module, training: TrainingSettings, callbacks: Sequence[Callback]) -> Trainer:
         """The loop of a plain model."""

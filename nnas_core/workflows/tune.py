@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ import torch.nn as nn
 from nnas_core import random_state
 from nnas_core.errors import InputError, Interrupted, NnasError, NoResultError, UserCodeError
 from nnas_core.execution.commands import LocalSettings
-from nnas_core.execution.engine import Engine, Evaluate, TrialFailed, TrialResult
+from nnas_core.execution.engine import Engine, EvaluateAttended, InProcessEngine, TrialFailed, TrialResult
 from nnas_core.execution.factory import engine_of
 from nnas_core.execution.ray.engine import RaySettings
 from nnas_core.execution.work import WorkerTrials
@@ -28,6 +30,7 @@ from nnas_core.study.cooperation import SharedResult
 from nnas_core.study.coordinator import StudyResult
 from nnas_core.study.limits import RunSettings
 from nnas_core.study.opening import run_described
+from nnas_core.study.storage.origin import Origin
 from nnas_core.study.storage.records import StudySettings
 from nnas_core.study.storage.store import StudyStore
 from nnas_core.training.evaluation import first_metric, require_finite
@@ -74,12 +77,15 @@ def tune(
     begin = random_state.capture() if local else {}
     setup, weights = _set_up(settings, None if local is None else "cpu")
     study_settings = _describe(settings, setup, weights)
+    _try_data(setup, settings)
     with contextlib.ExitStack() as stack:
-        engine: Engine | Evaluate  # before the tuner: what its constructor draws is not drawn in a worker
+        engine: Engine  # before the tuner: what its constructor draws is not drawn in a worker
         if local is None:
-            engine = _trial_of(setup, settings).in_this_process(run.should_stop)
+            engine = InProcessEngine.attended(_trial_of(setup, settings).in_this_process(run.should_stop))
         else:
             worker = {"settings": to_options(settings), "random": random_state.to_json(begin), "weights": weights}
+            if cluster is not None and join:
+                cluster = replace(cluster, go_on="join")
             kind = WorkerTrials("nnas_core.workflows.tune_worker", worker)
             engine = stack.enter_context(contextlib.closing(engine_of(kind, setup.space, local, cluster)))
         return run_described(store, study_settings, engine, run, resume=resume, join=join)
@@ -99,9 +105,35 @@ def _set_up(settings: TuneSettings, device: str | None = None) -> tuple[Setup, s
     return setup, weights
 
 
+def _try_data(setup: Setup, settings: TuneSettings) -> None:
+    """Try the first batches, so that a mistake in data, loss or metrics is none of the first trial.
+
+    An architecture that fails otherwise costs its own trial only, also if it is the one that is tried.
+    """
+    try:
+        with random_state.untouched({}):
+            if settings.checkpoint is None:
+                child = extract(setup.model, next(setup.space.covering()))
+                setup.try_data(setup.trainer(child, settings.training, []))
+            else:
+                setup.try_validation()
+    except NnasError:
+        raise
+    except Exception:  # noqa: BLE001  (whatever the model raises)
+        return
+
+
 def _describe(settings: TuneSettings, setup: Setup, weights: str | None) -> StudySettings:
     mode = "minimize" if setup.task.metric_mode == "min" else "maximize"
-    return settings.algorithms.study(settings.study, setup.space, settings.seed, mode, settings.config(weights))
+    config = settings.config(weights)
+    described = settings.algorithms.study(settings.study, setup.space, settings.seed, mode, config)
+    return replace(described, origin=Origin.of(_programs(settings), Path.cwd()))
+
+
+def _programs(settings: TuneSettings) -> tuple[str | None, ...]:
+    """The code that a study depends on, as its settings name it."""
+    model = settings.training.model
+    return (model.model, model.task, settings.algorithms.tuner, settings.algorithms.assessor)
 
 
 def prepare_worker(document: Mapping[str, Any]) -> EvaluateInSteps:
@@ -153,15 +185,16 @@ class _Trial:
                 raise
             raise failure from error
 
-    def in_this_process(self, should_stop: StopSignal) -> Callable[[Architecture], TrialResult]:
+    def in_this_process(self, should_stop: StopSignal) -> EvaluateAttended:
         """The evaluation that ends when a signal came; there is nobody to report to on the way."""
 
-        def poll() -> None:
+        def poll(between: Callable[[], None]) -> None:
+            between()
             number = should_stop()
             if number is not None:
                 raise Interrupted(number, "interrupted; all finished trials are stored", hint="go on with `resume`")
 
-        return lambda architecture: self(architecture, poll, lambda value: None)
+        return lambda architecture, between: self(architecture, partial(poll, between), lambda value: None)
 
     def run(self, architecture: Architecture, poll: Callable[[], None], report: Callable[[float], None]) -> TrialResult:
         """Measure the architecture."""

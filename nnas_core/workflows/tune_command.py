@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import shutil
+from dataclasses import replace
+from pathlib import Path
 
-from nnas_core.errors import EnvironmentFailure
-from nnas_core.execution.commands import LocalSettings, split_command
+from nnas_core.execution.commands import LocalSettings, find_program, split_command
 from nnas_core.execution.factory import engine_of
 from nnas_core.execution.ray.engine import RaySettings
 from nnas_core.execution.work import CommandTrials
@@ -15,8 +15,10 @@ from nnas_core.study.cooperation import SharedResult
 from nnas_core.study.coordinator import StudyResult
 from nnas_core.study.limits import RunSettings
 from nnas_core.study.opening import run_described
+from nnas_core.study.storage.origin import Origin
 from nnas_core.study.storage.records import StudySettings
 from nnas_core.study.storage.store import StudyStore
+from nnas_core.study.whereabouts import folder_of
 from nnas_core.workflows.settings import CommandSettings
 
 __all__ = ["tune_command"]
@@ -43,25 +45,28 @@ def tune_command(
         resume, join: see ``run_described``.
 
     Raises:
-        EnvironmentFailure: there is no such program, or the cluster cannot be used.
-        UsageError, InputError: the study exists, does not exist, or was made with other settings.
+        EnvironmentFailure: the cluster cannot be used, or another process works on the study.
+        UsageError, InputError: there is no such program; the study exists, does not exist, or was made with other
+            settings.
         NoResultError: no trial succeeded.
         Interrupted: everything is stored.
     """
     command = split_command(settings.trial_command)
-    elsewhere = cluster is not None and cluster.address is not None
-    if not elsewhere and shutil.which(command[0]) is None:
-        raise EnvironmentFailure(
-            "no such program, or one that cannot be executed",
-            where=command[0],
-            hint="`trial_command` takes a program and its arguments: python train.py",
-        )
-    study_settings = _describe(settings, command)
+    algorithms = settings.algorithms
+    programs = (settings.trial_command, algorithms.tuner, algorithms.assessor)
+    folder = folder_of(store, settings.study, programs) if resume or join else Path.cwd()
+    if cluster is None or cluster.address is None:
+        find_program(command, folder)
+    study_settings = _describe(settings, command, Origin.of(programs, folder))
+    local = replace(local, work_in=folder)
+    if cluster is not None and join:
+        cluster = replace(cluster, go_on="join")
     with contextlib.closing(engine_of(CommandTrials(command), settings.space, local, cluster)) as engine:
         return run_described(store, study_settings, engine, run, resume=resume, join=join)
 
 
-def _describe(settings: CommandSettings, command: list[str]) -> StudySettings:
+def _describe(settings: CommandSettings, command: list[str], origin: Origin) -> StudySettings:
     # of the command the words, quoted one way: spaces between them do not matter
     config = {"trial_command": shlex.join(command)}
-    return settings.algorithms.study(settings.study, settings.space, settings.seed, settings.optimize_mode, config)
+    described = settings.algorithms.study(settings.study, settings.space, settings.seed, settings.optimize_mode, config)
+    return replace(described, origin=origin)

@@ -28,9 +28,11 @@ GLOBAL_RANDOMNESS = (
     "torch.cuda.manual_seed",
 )
 ALLOWED_RANDOMNESS = {
+    "np.random.MT19937",
     "np.random.default_rng",
     "np.random.get_state",
     "np.random.set_state",
+    "random.Random",
     "random.getstate",
     "random.setstate",
     "torch.random.fork_rng",

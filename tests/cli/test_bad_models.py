@@ -206,23 +206,39 @@ def test_a_dataset_that_is_missing_raises_the_users_own_error(nnas: Cli, tmp_pat
             "data(0, 1)",
             "model.py: train_dataset() returned an empty dataset\nhint: check its path and its filter\n",
         ),
-        ("data(60, 1)", "None", "model.py: train_dataset() returned a NoneType, not a dataset\n"),
+        (
+            "data(60, 1)",
+            "None",
+            (
+                "model.py: train_dataset() returned None, it must return one dataset: with __len__ and __getitem__, or"
+                " a torch.utils.data.IterableDataset\nhint: write `return` before it\n"
+            ),
+        ),
         ("data(60, 1)", "data(1, 1)", "model.py: 1 training samples cannot be split with --valid-fraction 0.2\n"),
         (
             "data(60, 1)",
             "iter([])",
-            "model.py: an iterable training set cannot be split\nhint: define valid_dataset() beside train_dataset()\n",
+            (
+                "model.py: train_dataset() returned a list_iterator, it must return one dataset: with __len__ and"
+                " __getitem__, or a torch.utils.data.IterableDataset\n"
+            ),
         ),
         ("# end", "metric_mode = 'best'", "model.py: metric_mode is 'best', it must be 'max' or 'min'\n"),
         (
             "# end",
             "def metrics(output, target):\n    return 3\n",
-            "model.py: metrics() returned 3, it must return a dictionary of numbers\n",
+            (
+                "model.py: metrics() returned an int (3), it must return a dictionary of numbers\n"
+                'hint: as in {"accuracy": 0.9}; the first is the metric\n'
+            ),
         ),
         (
             "# end",
             "def build_dataloaders(batch_size, workers):\n    return []\n",
-            "model.py: build_dataloaders() must return a dictionary with 'train' and 'valid'\n",
+            (
+                "model.py: build_dataloaders() returned an empty list, it must return a dictionary with 'train' and"
+                " 'valid', and perhaps 'test'\nhint: each is a torch.utils.data.DataLoader\n"
+            ),
         ),
     ],
 )
@@ -236,7 +252,9 @@ def test_output_and_target_that_cannot_be_compared_are_shown_by_shape(nnas: Cli,
     (tmp_path / "model.py").write_text(MODEL.replace(".long()", ".long()[:, None].repeat(1, 3)"))
     result = nnas(*SEARCH)
     assert (result.code, result.out) == (4, "")
-    assert result.err.startswith("nnas: error: cross entropy cannot compare output [16, 2] and target [16, 3]: ")
+    assert result.err.startswith(
+        "nnas: error: model.py: cross entropy cannot compare output [16, 2] and target [16, 3]: "
+    )
     assert result.err.endswith("hint: define loss(output, target) and metrics(output, target) beside the model\n")
 
 

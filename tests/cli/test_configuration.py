@@ -130,12 +130,12 @@ def test_options_that_are_just_around_do_not_disturb_a_resume(
 
 
 def test_a_config_that_is_named_beside_resume_must_agree_with_the_run(nnas: Cli, small_run: Path) -> None:
-    Path("mine.toml").write_text("[search]\nepochs = 9\n")
+    Path("mine.toml").write_text("[search]\nclip_grad = 9\n")
     result = nnas("search", "--resume", "run", "--config", "mine.toml")
     assert (result.code, result.out) == (3, "")
     assert result.err == (
         "nnas: error: run: the run was started with other options\n"
-        "  epochs: 1 before, 9 now\n"
+        "  clip_grad: 5.0 before, 9.0 now\n"
         "hint: leave them out to resume, or start a new run\n"
     )
 

@@ -66,7 +66,7 @@ def test_a_wrong_command_of_a_group_gets_the_nearest_name(nnas: Cli) -> None:
     )
 
 
-READING = {"list", *(f"study {verb}" for verb in ("list", "show", "trials", "top", "export", "backup"))}
+READING = {"list", *(f"study {verb}" for verb in ("list", "show", "trials", "top", "log", "export", "backup"))}
 """Commands that only read what is there, so that no seed is theirs."""
 
 

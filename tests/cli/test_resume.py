@@ -196,3 +196,50 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(nnas: Cli, small_m
     assert_same_result("run", "whole")
     assert not list(Path("run").glob("*.tmp"))
     assert not list(Path("run").glob(".*.tmp"))
+
+
+# ---- more epochs
+
+
+def epochs_of(run: str) -> list[int]:
+    """The epochs in the events of a run."""
+    return [event["epoch"] for event in events(run) if event["event"] == "epoch"]
+
+
+def test_a_finished_search_can_be_trained_on(nnas: Cli, small_model: Path) -> None:
+    nnas.ok(*SEARCH, "-o", "run")
+    result = nnas("search", "--resume", "run", "--epochs", 4, "--json")
+    assert (result.code, result.json["epochs"]) == (0, 4)
+    assert epochs_of("run") == [1, 2, 3, 4]
+    assert json.loads(Path("run/config.json").read_text())["search"]["epochs"] == 4
+    again = nnas("search", "--resume", "run", "--json")
+    assert again.json["architecture"] == result.json["architecture"]
+    assert epochs_of("run") == [1, 2, 3, 4]
+    assert nnas("search", "--resume", "run", "--epochs", 3).code == 3
+
+
+def test_a_finished_retraining_can_be_trained_on_and_is_tested_again(nnas: Cli, small_model: Path) -> None:
+    Path("a.json").write_text('{"act": "relu", "link": "act", "op": "deep"}')
+    nnas.ok("retrain", "model.py", "--architecture", "a.json", "--epochs", 1, "--batch-size", 16, "-o", "run")
+    before = torch.load("run/weights.pt", weights_only=True)
+    result = nnas.ok("retrain", "--resume", "run", "--epochs", 3, "--json").json
+    assert (result["epochs"], epochs_of("run")) == (3, [1, 2, 3])
+    after = torch.load("run/weights.pt", weights_only=True)
+    assert not all(torch.equal(before[name], after[name]) for name in after)
+
+
+@pytest.mark.parametrize(
+    "mutator", [("pdarts", "--mutator-arg", "drop=[1,0]"), ("drnas", "--mutator-arg", "progressive=true")]
+)
+def test_epochs_that_are_divided_among_stages_stay_as_they_are(
+    nnas: Cli, small_model: Path, mutator: tuple[str, ...]
+) -> None:
+    command = ("search", "model.py", "--mutator", *mutator, "--mutator-arg", "warmup_epochs=0", "--epochs", 2)
+    nnas.ok(*command, "--batch-size", 8, "-o", "run")
+    result = nnas("search", "--resume", "run", "--epochs", 4)
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        "nnas: error: run: the 2 epochs of this run were divided among stages, and 4 would be divided in another way\n"
+        "hint: begin a new run with so many --epochs\n"
+    )
+    assert json.loads(Path("run/config.json").read_text())["search"]["epochs"] == 2

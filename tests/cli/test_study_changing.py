@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from nnas_core.space.architecture import Architecture
 from nnas_core.study import limits
 from nnas_core.study.coordinator import run_study
 from nnas_core.study.opening import create_study
+from nnas_core.study.storage import leases
 from nnas_core.study.storage.store import StudyStore
 from tests.cli_support import Cli, ForkServer
 from tests.study import study_programs
 from tests.study.known_studies import make
+from tests.study.test_exclusive_session import change_owner
 
 URL = "sqlite:///nnas.db"
 
@@ -48,6 +51,19 @@ def test_stop_asks_the_owner(nnas: Cli, store: StudyStore) -> None:
         assert session.read_control().stop
         assert "\nasked         to stop\n" in nnas.ok("study", "show").out
         assert nnas.ok("study", "top").out.startswith("first: stopping; ")
+
+
+def test_stop_says_that_nobody_was_heard_of(nnas: Cli, store: StudyStore) -> None:
+    with store.acquire(store.study("first")):
+        expires = (leases.now() + timedelta(seconds=30)).isoformat(timespec="milliseconds")
+        change_owner(store, host="pod-a", expires=expires)
+        result = nnas("study", "stop")
+        assert result.out.startswith("study 'first' was asked to stop; its process was heard of 30 s ago, and given up")
+        assert nnas.ok("study", "stop", "--json").json["silent"].startswith("heard of 30 s ago")
+        assert "\nsilent        heard of 30 s ago, and given up at " in nnas.ok("study", "show").out
+        change_owner(store, expires="2020-01-01T00:00:00+00:00")
+        result = nnas("study", "stop")
+        assert (result.code, result.out) == (1, "study 'first' is not running: it is interrupted\n")
 
 
 def test_stop_of_a_study_that_does_not_run_says_no(nnas: Cli, store: StudyStore) -> None:
@@ -212,10 +228,11 @@ def test_a_study_that_runs_is_not_deleted(nnas: Cli, store: StudyStore) -> None:
     with store.acquire(study):
         result = nnas("study", "delete", "--yes")
         assert (result.code, result.out) == (6, "")
-        assert result.err == (
-            f"nnas: error: nnas.db: study 'first' is in use by {store.in_use_by(study)}\n"
-            "hint: wait until it has ended, or end it by `nnas study stop first`\n"
+        error, hint = result.err.splitlines()
+        assert error.startswith(
+            f"nnas: error: nnas.db: study 'first' is in use by {store.in_use_by(study)}, heard of 0 s ago, and given up"
         )
+        assert hint == "hint: wait until it has ended, or end it by `nnas study stop first`"
     assert len(store.trials(study)) == 4
 
 

@@ -83,6 +83,8 @@ if __name__ == "__main__":
     FAULTS.get(name, FAULTS["fine"])()
 """
 
+SILENT = "no result (exit 0): the program wrote no file NNAS_RESULT and did not call report_final; its log is trials/"
+
 ENDS = {
     "fine": None,
     "nan": "metric is not a finite number: nan",
@@ -94,9 +96,9 @@ ENDS = {
     "twice": "the final result was reported twice",
     "half a result": "the result is not JSON",
     "of another trial": "the result is that of trial 1000",
-    "no result": "no result (exit 0)",
+    "no result": SILENT,
     "status": "no result (exit 1): boom",
-    "killed in a pipe": "no result (exit 0)",
+    "killed in a pipe": SILENT,
     "killed each time": "killed by signal 9 (out of memory?) 3 times",
     "killed once": None,
     "crashed": "killed by signal 11 (SIGSEGV) 3 times",
@@ -137,10 +139,13 @@ def test_a_fault_costs_its_trial_and_is_said_in_one_line(nnas: Cli) -> None:
     assert result.code == 0
     assert "Traceback" not in result.err
     found = stored()
-    assert {name: trial.error for name, trial in found.items()} == ENDS
+    ends = {
+        name: f"{SILENT}{found[name].number}-1/log.txt" if error is SILENT else error for name, error in ENDS.items()
+    }
+    assert {name: trial.error for name, trial in found.items()} == ends
     assert {trial.state for trial in found.values()} == {"succeeded", "failed"}
     said = result.err.splitlines()
-    for name, error in ENDS.items():
+    for name, error in ends.items():
         number = found[name].number
         line = f"trial {number}: failed: {error} (" if error else f"trial {number}: {found[name].value:g} ("
         assert sum(one.startswith(line) for one in said) == 1, line

@@ -249,8 +249,10 @@ def test_inherited_weights_that_give_no_finite_loss_fail_the_trial(nnas: Cli, sm
     result = nnas(*TUNE, "--trials", 3)
     assert (result.code, result.out) == (5, "")
     assert result.err.endswith(
-        "nnas: error: all 3 finished trials of study 'model-bayes' failed\n"
+        "nnas: error: study 'model-bayes' ends: 3 trials failed alike, and none has succeeded\n"
         "  trial 0: the loss on the validation data is not finite (nan)\n"
+        "hint: mend the trials and go on with --resume; `nnas study retry model-bayes` tries those again that failed; "
+        "--max-failures allows for more\n"
     )
 
 

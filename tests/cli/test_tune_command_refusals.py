@@ -24,7 +24,7 @@ NO_PROGRAM = (
 
 def test_an_unknown_program_is_no_study(nnas: Cli) -> None:
     result = tune(nnas, command="nothing-of-that-name --fast")
-    assert (result.code, result.out, result.err) == (6, "", NO_PROGRAM)
+    assert (result.code, result.out, result.err) == (2, "", NO_PROGRAM)
     assert tune(nnas, trials=1).code == 0  # there is none in the way
 
 

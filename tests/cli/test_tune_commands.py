@@ -91,9 +91,10 @@ def test_two_trials_run_at_once(nnas: Cli) -> None:
     assert tune(nnas, "--concurrency", 2, trials=4).code == 0
 
 
-def test_each_trial_gets_a_gpu_of_the_list(nnas: Cli) -> None:
+def test_each_trial_gets_a_gpu_of_those_that_are_visible(nnas: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3,5")
     program("print(os.environ['CUDA_VISIBLE_DEVICES']); meet(trial ^ 1)")
-    assert tune(nnas, "--gpus", "3,5", trials=2).code == 0
+    assert tune(nnas, "--gpus", "1,2", trials=2).code == 0
     used = {Path(f"runs/studies/space-grid/trials/{trial}-1/log.txt").read_text() for trial in (0, 1)}
     assert used == {"3\n", "5\n"}
 
@@ -124,7 +125,11 @@ def test_a_trial_that_is_always_killed_fails_after_the_attempts(nnas: Cli) -> No
 def test_a_trial_that_ends_by_itself_without_a_result_fails_at_once_with_its_last_words(nnas: Cli) -> None:
     program("if trial == 1: sys.exit('no such data')\nif trial == 2: sys.exit()")
     assert tune(nnas, trials=3).code == 0
-    assert errors() == {1: "no result (exit 1): no such data", 2: "no result (exit 0)"}
+    assert errors() == {
+        1: "no result (exit 1): no such data",
+        2: "no result (exit 0): the program wrote no file NNAS_RESULT and did not call report_final; its log is "
+        "runs/studies/space-grid/trials/2-1/log.txt",
+    }
 
 
 def test_what_is_no_result_fails_the_trial_and_not_the_study(nnas: Cli) -> None:
@@ -185,8 +190,8 @@ def test_the_study_ends_after_too_many_failures(nnas: Cli) -> None:
     assert result.err.endswith(
         "nnas: error: study 'space-grid' ends: 2 trials of this run failed\n"
         "  trial 1: 1 is too many\n"
-        "  trial 2: 2 is too many\n"
-        "hint: mend the trials, or raise --max-failures, and go on with --resume\n"
+        "hint: mend the trials, or raise --max-failures, and go on with --resume; `nnas study retry space-grid` tries "
+        "those again that failed\n"
     )
     assert len(stored()) == 3
 

@@ -101,11 +101,15 @@ def test_an_assessor_ends_training_early(nnas: Cli, small_model: Path) -> None:
     assert [trial.state for trial in stored()] == ["stopped", "stopped"]
 
 
-@pytest.mark.slow
-def test_a_gpu_that_is_not_there_is_told_and_not_replaced(nnas: Cli, small_model: Path) -> None:
-    result = nnas(*SCRATCH, "--gpus", "99", "--trials", 1)
-    assert (result.code, result.out) == (6, "")
-    assert result.err == ("nnas: error: the device cuda is not there (0 GPUs found)\nhint: use --device cpu or auto\n")
+def test_a_gpu_that_is_not_there_is_told_and_not_replaced(
+    nnas: Cli, small_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    result = nnas(*SCRATCH, "--gpus", "2", "--trials", 1)
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        "nnas: error: --gpus 2 is not there: CUDA_VISIBLE_DEVICES=3,5 shows 2, 0 to 1\nhint: count from 0\n"
+    )
 
 
 @pytest.mark.slow

@@ -5,57 +5,33 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from nnas_core.errors import EnvironmentFailure, UsageError
 from nnas_core.execution import commands
-from nnas_core.execution.commands import MOST_SLOTS, CommandEngine, LocalSettings, split_command, threads_for
-from nnas_core.execution.engine import Failed, Finished, Intermediate, Report, TrialResult
-from tests.execution.process_checks import ends, job, lives, pid_in, program, until_gone
+from nnas_core.execution.commands import (
+    MOST_SLOTS,
+    CommandEngine,
+    LocalSettings,
+    split_command,
+    threads_for,
+)
+from nnas_core.execution.engine import Finished, Intermediate, Report, TrialResult
+from tests.execution.command_trials import WAIT, Make, engines, failed, values
+from tests.execution.process_checks import ends, job, lives, pid_in, until_gone
 from tests.study.known_studies import SPACE
 from tests.study.program_fork_server import until
 
-Make = Callable[..., CommandEngine]
-
 PATIENCE_S = 60.0
-
-ENVIRONMENT = "env = {name[5:].lower(): value for name, value in os.environ.items() if name.startswith('NNAS_')}\n"
-
-RESULT = "def result(value, **more): json.dump({'value': value, **more}, open(os.environ['NNAS_RESULT'], 'w'))\n"
-
-WAIT = "while True: signal.pause()"
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
     """An engine whose trials run a Python text; their files are in ``tmp_path/trials``."""
-    made: list[CommandEngine] = []
-
-    def engine(text: str, **settings: Any) -> CommandEngine:
-        command = [sys.executable, "-I", "-S", program(tmp_path, ENVIRONMENT + RESULT + text)]
-        settings = {"folder": tmp_path / "trials", "grace_s": 0.2, **settings}
-        made.append(CommandEngine(command, LocalSettings(**settings)))
-        return made[-1]
-
-    yield engine
-    for one in made:
-        one.close()
-
-
-def failed(report: Report) -> tuple[int, int, str, bool]:
-    """A failure, without its time."""
-    assert isinstance(report, Failed)
-    assert report.seconds >= 0
-    return report.number, report.attempt, report.message, report.lost
-
-
-def values(reports: list[Report]) -> dict[int, float]:
-    """The values by trial."""
-    return {report.number: report.result.value for report in reports if isinstance(report, Finished)}
+    yield from engines(tmp_path)
 
 
 def test_a_trial_finds_its_parameters_and_its_place_in_the_environment(make: Make, tmp_path: Path) -> None:
@@ -73,6 +49,14 @@ def test_a_trial_finds_its_parameters_and_its_place_in_the_environment(make: Mak
         "intermediate": str(folder / "intermediate.jsonl"),
     }
     assert sorted(path.name for path in folder.iterdir()) == ["env", "log.txt", "parameters.json", "result.json"]
+
+
+def test_a_trial_works_in_another_folder_where_the_settings_say_so(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    engine = make("open('here', 'w').close(); result(1)", work_in=tmp_path / "project")
+    engine.submit(job(0))
+    assert values(ends(engine, 1)) == {0: 1.0}
+    assert (tmp_path / "project" / "here").exists()
 
 
 def test_a_trial_works_where_we_do_with_a_log_of_its_own(
@@ -95,7 +79,11 @@ def test_a_result_that_another_study_left_there_is_none(make: Make, tmp_path: Pa
     (folder / "intermediate.jsonl").write_text('{"value": 9}\n')
     engine.submit(job(1))
     heard: list[Report] = []
-    assert failed(ends(engine, 1, heard.append)[0]) == (1, 1, "no result (exit 0)", False)
+    said = failed(ends(engine, 1, heard.append)[0])[2]
+    assert said == (
+        "no result (exit 0): the program wrote no file NNAS_RESULT and did not call report_final; its log is "
+        f"{folder}/log.txt"
+    )
     assert len(heard) == 1
 
 
@@ -104,7 +92,6 @@ def test_a_result_that_another_study_left_there_is_none(make: Make, tmp_path: Pa
     [
         ("print('one\\n\\x1b[1mlast words\\n'); sys.exit(3)", "no result (exit 3): [1mlast words", False),
         ("sys.exit(3)", "no result (exit 3)", False),
-        ("print('fine')", "no result (exit 0)", False),
         ("raise ValueError('no')", "no result (exit 1): ValueError: no", False),
         ("os.kill(os.getpid(), 9)", "killed by signal 9 (out of memory?)", True),
         ("os.kill(os.getpid(), 11)", "killed by signal 11 (SIGSEGV)", True),

@@ -59,7 +59,10 @@ def test_a_message_comes_back_as_it_was(message: Message) -> None:
 @pytest.mark.parametrize(
     ("error", "heard"),
     [
-        (UserCodeError("no", where="model.py:3", hint="mend it", problems=["a"], user_traceback="..."), UserCodeError),
+        (
+            UserCodeError("no", where="model.py:3", hint="mend it", problems=["a"]).with_traceback_of_user("..."),
+            UserCodeError,
+        ),
         (EnvironmentFailure("no", where="here", hint="buy some", problems=["a"]), EnvironmentFailure),
         (InputError("no"), EnvironmentFailure),
     ],

@@ -54,7 +54,8 @@ def folder_of_head(processes: dict[int, str]) -> tuple[int, Path]:
 def test_a_cluster_of_its_own_runs_trials_and_its_loss_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "2")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # not to be heeded
-    engine = RayEngine(CommandTrials(command(tmp_path)), SPACE, LocalSettings(tmp_path / "logs"), RaySettings(cpus=2))
+    cluster = RaySettings(cpus=2, go_on="join")
+    engine = RayEngine(CommandTrials(command(tmp_path)), SPACE, LocalSettings(tmp_path / "logs"), cluster)
     with contextlib.closing(engine):
         trials = Trials(engine, tmp_path)
         trials.submit()
@@ -67,8 +68,9 @@ def test_a_cluster_of_its_own_runs_trials_and_its_loss_is_said(tmp_path: Path, m
         head, folder = folder_of_head(processes)
         assert folder.stat().st_mode & 0o777 == 0o700
         os.kill(head, signal.SIGKILL)
-        with pytest.raises(EnvironmentFailure, match="the Ray cluster is lost"):
+        with pytest.raises(EnvironmentFailure, match="the Ray cluster is lost") as caught:
             trials.reports(1)
+        assert (caught.value.hint or "").startswith("go on with `join` when it runs again; ")
     assert not folder.exists()
     assert len(processes) > 5
     assert not any(lives(pid) for pid in processes)

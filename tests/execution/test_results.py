@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from nnas_core.errors import EnvironmentFailure, InputError, UsageError
 from nnas_core.execution.engine import TrialFailed, TrialResult
@@ -124,12 +129,20 @@ def test_values_come_once_and_a_line_only_when_it_is_whole(tmp_path: Path) -> No
             ('ue": 3}', []),
             ("\n", [3.0]),
             ("4\n", [4.0]),
-            ('{"value": NaN}\n{"value": "x"}\n{}\n[1]\nnonsense\n\n{"value": true}\n{"value": 5}\r\n', [5.0]),
+            ('{"value": "x"}\n{}\n[1]\nnull\nnonsense\n\n{"value": true}\n{"value": 5}\r\n', [5.0]),
         ]:
             stream.write(piece)
             stream.flush()
             assert reported.new() == expected
     assert reported.new() == []
+
+
+@pytest.mark.parametrize("said", ["NaN", "null", "Infinity", "-Infinity", "1e999", "9" * 400])
+def test_a_value_that_is_not_finite_keeps_its_place(tmp_path: Path, said: str) -> None:
+    path = tmp_path / "intermediate.jsonl"
+    path.write_text(f'{{"value": 1}}\n{{"value": {said}}}\n{{"value": 2}}\n')
+    first, unknown, last = Reported(path).new()
+    assert (first, math.isnan(unknown), last) == (1.0, True, 2.0)
 
 
 def test_a_line_that_is_too_long_is_passed_over_with_its_end(tmp_path: Path) -> None:
@@ -191,6 +204,17 @@ def tuned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         (np.float32(0.25), TrialResult(0.25, {"default": 0.25})),
         ({"default": 1, "loss": np.int64(2), "none": None}, TrialResult(1.0, {"default": 1.0, "loss": 2.0})),
         ({"default": 1, 3: 4}, TrialResult(1.0, {"default": 1.0, "3": 4.0})),
+        (np.array(0.5), TrialResult(0.5, {"default": 0.5})),
+        (np.array([[0.5]]), TrialResult(0.5, {"default": 0.5})),
+        (torch.tensor(0.5, dtype=torch.bfloat16, requires_grad=True), TrialResult(0.5, {"default": 0.5})),
+        (torch.tensor([3]), TrialResult(3.0, {"default": 3.0})),
+        (Fraction(1, 4), TrialResult(0.25, {"default": 0.25})),
+        (Decimal("0.75"), TrialResult(0.75, {"default": 0.75})),
+        ("0.5", TrialResult(0.5, {"default": 0.5})),
+        (
+            {"default": torch.tensor(1.0), "loss": torch.tensor(2.0), "note": "3", "all": np.zeros(2)},
+            TrialResult(1.0, {"default": 1.0, "loss": 2.0}),
+        ),
     ],
 )
 def test_a_final_result_is_read_as_it_was_reported(tuned: Path, given: Any, result: TrialResult) -> None:
@@ -200,13 +224,40 @@ def test_a_final_result_is_read_as_it_was_reported(tuned: Path, given: Any, resu
         read_result(tuned / "result.json", 7, 3)
 
 
-@pytest.mark.parametrize(
-    ("given", "shown"), [(float("nan"), "nan"), (None, "None"), ("0.5", "'0.5'"), ({"loss": 1.0}, "None")]
-)
-def test_a_final_result_that_is_no_number_fails_the_trial(tuned: Path, given: Any, shown: str) -> None:
+@pytest.mark.parametrize(("given", "shown"), [(float("nan"), "nan"), (torch.tensor(-torch.inf), "-inf")])
+def test_a_final_result_that_is_not_finite_fails_the_trial(tuned: Path, given: Any, shown: str) -> None:
     report_final(given)
     with pytest.raises(TrialFailed, match=rf"^metric is not a finite number: {shown}$"):
         read_result(tuned / "result.json", 7, 2)
+
+
+@pytest.mark.parametrize("report", [report_final, report_intermediate])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (None, "None is no number"),
+        ("good", "'good' is no number"),
+        (1j, "a value of type complex is no number"),
+        ([0.5], "a value of type list is no number"),
+        (10**400, "a value of type int is no number"),
+        (np.zeros(2), "ndarray of shape (2,) is no number"),
+        (torch.zeros(1, 2), "Tensor of shape (1, 2) is no number"),
+        ({"default": [1]}, "a value of type list is no number"),
+        ({"loss": 1.0, "top5": 2.0}, "the dict has no number under \"default\", only 'loss', 'top5'"),
+        ({}, 'the dict has no number under "default", only nothing'),
+    ],
+)
+@pytest.mark.parametrize("by_nnas", [True, False])
+def test_what_is_no_number_is_refused_where_it_is_reported(
+    tuned: Path, monkeypatch: pytest.MonkeyPatch, report: Any, given: Any, said: str, by_nnas: bool
+) -> None:
+    if not by_nnas:
+        monkeypatch.delenv("NNAS_RESULT")
+        monkeypatch.delenv("NNAS_INTERMEDIATE")
+    with pytest.raises(UsageError, match=f"^{report.__name__}: {re.escape(said)}$") as caught:
+        report(given)
+    assert caught.value.hint == 'give what float() takes, or a dict with that under "default"'
+    assert list(tuned.iterdir()) == []
 
 
 def test_a_final_result_counts_once(tuned: Path) -> None:
@@ -225,9 +276,11 @@ def test_a_final_result_that_cannot_be_written_is_told(tuned: Path, monkeypatch:
 
 
 def test_intermediate_values_are_read_as_they_were_reported(tuned: Path) -> None:
-    for value in (1, np.float64(0.1), {"default": 0.25, "loss": 3}, float("nan"), {"loss": 1}, None, 0.1 + 0.2):
+    values = (1, np.float64(0.1), {"default": 0.25, "loss": 3}, torch.tensor(0.5), np.array(np.nan), 0.1 + 0.2)
+    for value in values:
         report_intermediate(value)
-    assert Reported(tuned / "intermediate.jsonl").new() == [1.0, 0.1, 0.25, 0.1 + 0.2]
+    *before, unknown, last = Reported(tuned / "intermediate.jsonl").new()
+    assert (before, math.isnan(unknown), last) == ([1.0, 0.1, 0.25, 0.5], True, 0.1 + 0.2)
 
 
 def test_an_intermediate_value_after_a_torn_line_is_not_lost(tuned: Path) -> None:

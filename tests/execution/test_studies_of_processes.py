@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,4 +120,4 @@ def test_a_trial_whose_worker_is_killed_is_tried_again_by_another(store: StudySt
         ("failed", 1, None, "it does not work"),
         ("failed", 1, None, "timed out after 3 s"),
     ]
-    assert store.intermediates(store.study("study")) == {2: [0.1, 0.1 + 0.2, 1e-300]}
+    assert store.intermediates(store.study("study")) == {2: [0.1, -math.inf, 0.1 + 0.2, -math.inf, 1e-300]}

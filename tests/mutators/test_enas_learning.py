@@ -15,12 +15,6 @@ from nnas_core.mutators.enas import EnasMutator
 from tests.mutators.enas_equations import EVERYTHING, Reference, space_mutator
 
 
-def objective(mutator: EnasMutator, rewards: Tensor) -> Tensor:
-    """Exact expected reward and entropy, by the equations."""
-    log_p = torch.stack([Reference(mutator).log_probability(which) for which in EVERYTHING])
-    return (log_p.exp() * (rewards - mutator.entropy_weight * log_p)).sum()
-
-
 def flat(gradients: Any) -> Tensor:
     """All gradients as one vector."""
     return torch.cat([one.reshape(-1) for one in gradients])
@@ -30,12 +24,23 @@ def planted_rewards() -> Tensor:
     return torch.rand(len(EVERYTHING), generator=torch.Generator().manual_seed(9), dtype=torch.float64)
 
 
+@pytest.fixture(scope="module")
+def exact_gradients() -> tuple[Tensor, Tensor]:
+    """Of the expected planted reward, and of the entropy, by the equations: of ``space_mutator()``'s parameters."""
+    mutator = space_mutator()
+    parameters = list(mutator.parameters())
+    log_p = torch.stack([Reference(mutator).log_probability(which) for which in EVERYTHING])
+    reward = flat(torch.autograd.grad((log_p.exp() * planted_rewards()).sum(), parameters, retain_graph=True))
+    entropy = flat(torch.autograd.grad(-(log_p.exp() * log_p).sum(), parameters))
+    return reward, entropy
+
+
 @pytest.mark.slow
-def test_the_expected_gradient_is_that_of_expected_reward_and_entropy() -> None:
+def test_the_expected_gradient_is_that_of_expected_reward_and_entropy(exact_gradients: tuple[Tensor, Tensor]) -> None:
     mutator = space_mutator(entropy_weight=0.3, skip_weight=0.0)
     rewards = planted_rewards()
     parameters = list(mutator.parameters())
-    exact = flat(torch.autograd.grad(objective(mutator, rewards), parameters))
+    exact = exact_gradients[0] + 0.3 * exact_gradients[1]
     masks = mutator.controller.masks(EVERYTHING)
     p = mutator.controller(masks).log_probability.exp().tolist()
     expected = torch.zeros_like(exact)
@@ -47,21 +52,21 @@ def test_the_expected_gradient_is_that_of_expected_reward_and_entropy() -> None:
 
 
 @pytest.mark.slow
-def test_the_sampled_gradient_agrees_within_its_error() -> None:
+def test_the_sampled_gradient_agrees_within_its_error(exact_gradients: tuple[Tensor, Tensor]) -> None:
     mutator = space_mutator(skip_weight=0.0)
     rewards = planted_rewards()
-    exact = -flat(torch.autograd.grad(objective(mutator, rewards), list(mutator.parameters())))
+    exact = -(exact_gradients[0] + mutator.entropy_weight * exact_gradients[1])
     number = {mask.tobytes(): index for index, mask in enumerate(mutator.controller.masks(EVERYTHING))}
     mutator.baseline = 0.5
     estimates = []
-    for _ in range(100):
+    for _ in range(40):
         masks = mutator.draw(400)
         loss, _ = mutator.surrogate(masks, [rewards[number[mask.tobytes()]].item() for mask in masks])
         estimates.append(flat(torch.autograd.grad(loss, list(mutator.parameters()))))
     mean, deviation = torch.stack(estimates).mean(0), torch.stack(estimates).std(0)
-    error = deviation / 10  # of the mean of 100
+    error = deviation / math.sqrt(40)  # of the mean
     assert ((mean - exact).abs() <= 5 * error + 1e-12).all()
-    assert (error.norm() / exact.norm()).item() < 0.15  # what 40,000 samples tell the gradient to
+    assert (error.norm() / exact.norm()).item() < 0.24  # what 16,000 samples tell the gradient to
 
 
 def test_the_penalty_s_gradient_is_added_with_its_weight() -> None:

@@ -13,32 +13,9 @@ from nnas_core import LayerChoice, SearchSpace
 from nnas_core.errors import InputError, NnasError, UsageError, UserCodeError
 from nnas_core.plugins.loading import as_user_error, load, load_class, split_reference
 from nnas_core.training.model import build_model, build_on_meta
+from tests.plugins.model_files import HEAD, NET, write
 
-HEAD = """
-import torch
-from torch import nn
-from nnas_core import LayerChoice, InputChoice
-"""
-
-NET = """
-class {name}(nn.Module):
-    def __init__(self, width=2, layers=1):
-        super().__init__()
-        self.ops = nn.ModuleList(LayerChoice([nn.Linear(width, width), nn.Identity()]) for _ in range(layers))
-"""
-
-
-@pytest.fixture
-def write(tmp_path):
-    """Write a model file below the test's folder, and return its path."""
-
-    def write(text, name="model.py", head=HEAD):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(head + text)
-        return str(path)
-
-    return write
+__all__ = ["write"]
 
 
 class TestImports:

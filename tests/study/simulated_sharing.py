@@ -11,7 +11,7 @@ from typing import Any
 from nnas_core.execution.engine import TrialResult
 from nnas_core.space.architecture import Architecture
 from nnas_core.study.cooperation import SharedResult, run_shared
-from nnas_core.study.storage.leases import SHARED_TERM
+from nnas_core.study.storage.leases import TERM
 from nnas_core.study.storage.records import StudyRecord, TrialRecord
 from nnas_core.study.storage.store import StudyStore
 from tests.study import study_programs
@@ -23,7 +23,7 @@ Evaluate = Callable[[Architecture], TrialResult]
 
 
 def join(
-    store: StudyStore, study: StudyRecord, evaluation: Evaluate = evaluate, term: timedelta = SHARED_TERM, **how: Any
+    store: StudyStore, study: StudyRecord, evaluation: Evaluate = evaluate, term: timedelta = TERM, **how: Any
 ) -> SharedResult:
     """One more of those who work on the study."""
     return run_shared(

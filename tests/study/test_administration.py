@@ -10,7 +10,8 @@ import pytest
 
 from nnas_core.errors import EnvironmentFailure, InputError, UsageError
 from nnas_core.space.search_space import SearchSpace
-from nnas_core.study.exporting import results_csv, write_optuna_study
+from nnas_core.study.csv_results import results_csv
+from nnas_core.study.exporting import write_optuna_study
 from nnas_core.study.storage.backup import back_up
 from nnas_core.study.storage.store import StudyStore
 from tests.study.known_studies import make

@@ -63,8 +63,8 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     ),
     "foreign": (lambda content: foreign(), "not a study database: an SQLite file of another program"),
     "newer": (
-        lambda content: with_version(content, 3),
-        r"made by a newer nnas: its tables are of version 3, this is nnas \S+ which knows 2",
+        lambda content: with_version(content, 4),
+        r"made by a newer nnas: its tables are of version 4, this is nnas \S+ which knows 3",
     ),
 }
 
@@ -166,7 +166,7 @@ def test_a_new_database_has_the_journal_and_the_marks_it_should(tmp_path: Path) 
             connection.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("journal_mode", "application_id", "user_version", "integrity_check")
         ]
-    assert marks == ["delete", 0x6E6E6173, 2, "ok"]
+    assert marks == ["delete", 0x6E6E6173, 3, "ok"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nnas_core import Assessor, AssessResult
-from nnas_core.errors import Interrupted, UserCodeError
+from nnas_core.errors import Interrupted, NnasWarning, UserCodeError
 from nnas_core.execution.engine import Engine, Failed, Finished, Intermediate, Job, Report, TrialResult
 from nnas_core.plugins import registry
 from nnas_core.space.architecture import Architecture
@@ -139,12 +139,52 @@ def test_a_resumed_assessor_hears_of_every_trial_that_ended_in_order_of_their_nu
     before = AtThird()
     go_on(store, before, Reporting(one_to_five), 4)
     silent = AtThird()
-    go_on(store, silent, Reporting(lambda architecture: []), 6)
+    with pytest.warns(NnasWarning, match="nothing to assess"):
+        go_on(store, silent, Reporting(lambda architecture: []), 6)
     assert silent.heard[:-2] == before.heard
     after = AtThird()
     go_on(store, after, Reporting(one_to_five), 7)
     assert after.heard[: len(silent.heard)] == silent.heard
     assert [one for one in after.heard if one[0] in (4, 5)] == silent.heard[-2:]  # which reported nothing
+
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(("mode", "worst"), [("maximize", -math.inf), ("minimize", math.inf)])
+def test_a_value_that_is_not_finite_is_the_worst_at_its_step(store: StudyStore, mode: str, worst: float) -> None:
+    study = create_study(store, study_programs.settings(optimize_mode=mode))
+    assessor = AtThird()
+    histories: list[list[float]] = []
+    assess = assessor.assess_trial
+    assessor.assess_trial = lambda number, history: (histories.append(list(history)), assess(number, history))[1]  # type: ignore[method-assign]
+    go_on(store, assessor, Reporting(lambda architecture: [1.0, NAN, math.inf, -math.inf, 2.0]), 2)
+    assert histories[4] == [1.0, worst, worst, worst, 2.0]
+    assert store.intermediates(study)[0] == histories[4]
+    stopped = store.trial(study, 1)
+    assert (stopped.state, stopped.metrics) == ("stopped", {})  # JSON has no word for its last value
+
+
+@pytest.mark.parametrize("name", ["medianstop", "asha", "hyperband"])
+def test_a_trial_that_diverged_is_stopped_as_the_worst(store: StudyStore, name: str) -> None:
+    create_study(store, study_programs.settings("random"))
+    count = itertools.count()
+
+    def curve(architecture: Architecture) -> list[float]:
+        return [NAN] * 9 if next(count) == 8 else [1.0] * 9
+
+    assessor: Assessor = registry.find("assessors", name)(**ARGUMENTS[name])
+    go_on(store, assessor, Reporting(curve), 9)
+    states = [trial.state for trial in store.trials(store.study("study"))]
+    assert states[8] == "stopped"
+    assert "stopped" not in states[:8]
+
+
+def test_an_assessor_that_got_nothing_to_assess_is_told_of(store: StudyStore) -> None:
+    create_study(store, study_programs.settings())
+    with pytest.warns(NnasWarning, match="^the assessor had nothing to assess: no trial of this run reported a value"):
+        go_on(store, AtThird(), Reporting(lambda architecture: []), 3)
+    go_on(store, AtThird(), Reporting(one_to_five), 4)
 
 
 ARGUMENTS: dict[str, dict[str, Any]] = {

@@ -153,7 +153,7 @@ def test_the_lease_of_an_owner_elsewhere_ends_by_the_clock_of_the_server(
     session = store.acquire(study)
     ((expires,),) = rows(postgres_server, schema, "SELECT expires FROM owners")
     left = datetime.fromisoformat(expires) - datetime.now(timezone.utc)
-    assert timedelta(minutes=14) < left <= leases.EXCLUSIVE_TERM
+    assert timedelta(seconds=45) < left <= leases.TERM
     change_owner(postgres_server, schema, host="elsewhere")
     with pytest.raises(EnvironmentFailure, match="'study' is in use by process"):
         store.acquire(study)
@@ -253,9 +253,10 @@ def old(store: StudyStore, postgres_server: Server, schema: str) -> set[tuple[An
     new = columns(postgres_server, schema)
     store.create_study(study_programs.settings())
     with closing(postgres_server.connect(schema)) as connection:
-        connection.execute("ALTER TABLE studies DROP COLUMN limits, DROP COLUMN stop_requested")
-        connection.execute("ALTER TABLE trials DROP COLUMN worker, DROP COLUMN lease_token, DROP COLUMN losses")
-        connection.execute("DROP TABLE intermediates, joiners")
+        connection.execute("ALTER TABLE studies DROP COLUMN limits, DROP COLUMN stop_requested, DROP COLUMN origin")
+        for name in ("worker", "lease_token", "losses", "log_folder", "kill_requested"):
+            connection.execute(f"ALTER TABLE trials DROP COLUMN {name}")
+        connection.execute("DROP TABLE intermediates, joiners, retries")
         connection.execute("UPDATE nnas_version SET version = 1")
     return new
 

@@ -75,15 +75,36 @@ def test_every_difference_of_a_resumed_study_is_listed(store: StudyStore) -> Non
     )
 
 
-@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "-o", "a b", "a\n", "$(id)", "x" * 101, "é"])
+@pytest.mark.parametrize(
+    "name", ["../x", "a/b", ".hidden", "-o", "a b", "a\n", "$(id)", "x" * 101, "名" * 81, "\u0301a", "a\u2028"]
+)
 def test_a_bad_name_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="bad study name"):
         replace(study_programs.settings(), name=name)
 
 
-@pytest.mark.parametrize("name", ["a", "2024-01-01_run.3", "x" * 100])
-def test_a_good_name_is_accepted(name: str) -> None:
-    assert replace(study_programs.settings(), name=name).name == name
+def test_an_empty_name_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"^the name of the study is empty$") as caught:
+        replace(study_programs.settings(), name="")
+    assert caught.value.hint == "give one, or leave out `study`"
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "2024-01-01_run.3", "x" * 100, "é", "поиск-2", "搜索_1", "بحث", "खोज.3", "ค้นหา", "名" * 80]
+)
+def test_a_good_name_is_accepted(store: StudyStore, name: str) -> None:
+    settings = replace(study_programs.settings(), name=name)
+    study = create_study(store, settings)
+    assert store.study(name) == store.find(name) == study
+    assert schema.problems("study", study.to_json()) == []
+
+
+def test_a_name_is_one_however_its_accents_are_typed(store: StudyStore) -> None:
+    create_study(store, replace(study_programs.settings(), name="e\u0301tude"))
+    assert store.study("\u00e9tude").name == "\u00e9tude"
+    assert store.find("e\u0301t").name == "\u00e9tude"
+    with pytest.raises(UsageError, match="exists already"):
+        create_study(store, replace(study_programs.settings(), name="\u00e9tude"))
 
 
 def test_a_bad_mode_is_refused() -> None:

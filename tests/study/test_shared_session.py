@@ -19,6 +19,7 @@ from nnas_core.study.limits import Limits, TrialRules
 from nnas_core.study.opening import join_study
 from nnas_core.study.storage.records import StudyRecord
 from nnas_core.study.storage.store import StudyStore
+from nnas_core.study.storage.trial_writer import Evaluator
 from tests.study import known_studies, study_programs
 from tests.study.program_fork_server import until
 from tests.study.simulated_sharing import change, check_calls, during, join, leave_after, lose_contact
@@ -110,17 +111,20 @@ def test_a_space_is_tried_once_by_all_together(store: StudyStore) -> None:
 
 def test_others_see_who_works_on_it_and_cannot_disturb(store: StudyStore, study: StudyRecord) -> None:
     me = rf"process {os.getpid()} on .* since 2[^ ]*"
+    heard = r", heard of \d s ago, and given up at \d\d:\d\d:\d\d UTC if it stays silent$"
 
     def alone() -> None:
-        with pytest.raises(EnvironmentFailure, match=f"'study' is in use by {me}$") as caught:
+        with pytest.raises(EnvironmentFailure, match=f"'study' is in use by {me}{heard}") as caught:
             store.acquire(study)
-        assert caught.value.hint == "wait until it has ended, or choose another `study` name"
+        assert caught.value.hint == (
+            "wait until it has ended, or give `wait` to do so here, or choose another `study` name"
+        )
         join(store, study, during(0, together), trials=3)
 
     def together() -> None:
-        with pytest.raises(EnvironmentFailure, match=f"'study' is in use by {me} and 1 more process$"):
+        with pytest.raises(EnvironmentFailure, match=f"'study' is in use by {me} and 1 more process{heard}"):
             store.delete_study(study)
-        with pytest.raises(EnvironmentFailure, match=f"'study' is in use by {me} and 1 more process$"):
+        with pytest.raises(EnvironmentFailure, match=f"'study' is in use by {me} and 1 more process{heard}"):
             store.import_results(study, [])
         status = store.status(study)
         assert status.in_use_by == store.in_use_by(study)
@@ -362,7 +366,7 @@ def test_the_claim_is_renewed_while_a_trial_runs(store: StudyStore, study: Study
 def test_the_end_is_interrupted_where_the_trial_of_a_dead_one_is_left(store: StudyStore, study: StudyRecord) -> None:
     left = store.join(study)
     left.set_limits({"trials": 5, "duration_s": None, "concurrency": 1})
-    trial = left.trials.start(study.settings.space.at(0), worker="lost")
+    trial = left.trials.start(study.settings.space.at(0), by=Evaluator("lost"))
     with store.join(study) as other:
         other.set_limits(Limits().to_json())
         change(store, pid=2**22 + 1)

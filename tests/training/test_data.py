@@ -131,7 +131,7 @@ class TestErrors:
         [
             ({}, {}, r"task.py: it defines no train_dataset\(\)"),
             ({"train_dataset": lambda: counted(0)}, {}, r"train_dataset\(\) returned an empty dataset"),
-            ({"train_dataset": lambda: None}, {}, r"train_dataset\(\) returned a NoneType, not a dataset"),
+            ({"train_dataset": lambda: None}, {}, r"train_dataset\(\) returned None, it must return one dataset"),
             (
                 {"train_dataset": lambda: counted(3), "valid_dataset": lambda: counted(0)},
                 {},
@@ -147,12 +147,12 @@ class TestErrors:
             (
                 {"build_dataloaders": lambda batch_size, workers: [1, 2]},
                 {},
-                r"build_dataloaders\(\) must return a dictionary with 'train' and 'valid'",
+                r"build_dataloaders\(\) returned a list of 2, it must return a dictionary with 'train' and 'valid'",
             ),
             (
                 {"build_dataloaders": lambda batch_size, workers: {"train": []}},
                 {},
-                r"build_dataloaders\(\) must return a dictionary with 'train' and 'valid'",
+                r"build_dataloaders\(\) returned a dict with 'train', it must return a dictionary with 'train' and",
             ),
         ],
     )

@@ -9,6 +9,7 @@ import pytest
 
 from nnas_core import schema
 from nnas_core.errors import InputError
+from nnas_core.space.search_space import SearchSpace
 from nnas_core.training.settings import (
     AccelerationSettings,
     DataSettings,
@@ -93,9 +94,14 @@ def test_the_seed_of_a_command_is_that_of_its_data() -> None:
 
 def test_what_a_resumed_study_must_have_again_depends_on_what_trials_do() -> None:
     scratch = TUNE.config(None)
-    assert (scratch["epochs"], scratch["learning_rate"], scratch["assessor"]) == (2, 0.025, "asha")
+    assert (scratch["epochs"], scratch["learning_rate"]) == (2, 0.025)
     assert not {"recalibrate", "weights", "seed", "device", "workers"} & set(scratch)
-    inherited = replace(TUNE, checkpoint="c.pt", algorithms=AlgorithmSettings()).config("sha256:0")
+    space = SearchSpace.from_json({"a": {"_type": "layer_choice", "_value": ["x", "y"]}})
+    study = TUNE.algorithms.study("s", space, 3, "minimize", scratch)
+    assert (study.tuner, study.assessor, study.assessor_args) == (TUNE.algorithms.tuner, "asha", {"min_resource": 2})
+    assert study.config == {**scratch, "assessor": "asha", "assessor_arg": {"min_resource": 2}}
+    assert AlgorithmSettings().study("s", space, 3, "minimize", scratch).assessor is None
+    inherited = replace(TUNE, checkpoint="c.pt").config("sha256:0")
     assert inherited == {
         "model": "m.py",
         "model_arg": {},

@@ -13,9 +13,9 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from nnas_core.errors import UserCodeError
+from nnas_core.training.classification import AUXILIARY_WEIGHT
 from nnas_core.training.optimizers import default_optimizer
 from nnas_core.training.settings import OptimizerSettings
-from nnas_core.training.task import AUXILIARY_WEIGHT
 from tests.training.sample_trainings import task_of
 
 LOGITS = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 1.0]])

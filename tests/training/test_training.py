@@ -105,6 +105,7 @@ class TestLoop:
             valid_dataset=lambda: numbers(8),
             build_optimizer=lambda parameters: Watch(parameters, 0.1),
             loss=lambda output, target: output[0, 0] * 1000 / math.sqrt(1 + target.new_tensor(0.0)),
+            metrics=lambda output, target: {"zero": 0},
             forward_batch=lambda model, batch: (model(torch.zeros(1, 4)), batch[1]),
         )
         linear_trainer(task, clip_grad=limit).train()

@@ -71,7 +71,8 @@ def command(
         masks = [trial.architecture.masks() for trial in trials]
         out.write(output, dump_json(masks[0] if best == 1 else masks))
         return
-    from nnas_core.study.exporting import results_csv, results_json
+    from nnas_core.study.csv_results import results_csv
+    from nnas_core.study.exporting import results_json
 
     if form == "csv":
         out.write(output, results_csv(trials, study.settings.space))

@@ -8,7 +8,7 @@ import click
 
 from nnas_cli import options, studies
 from nnas_cli.output import Output
-from nnas_core.files import read_json, source_name
+from nnas_core.files import read_bytes, source_name
 
 if TYPE_CHECKING:
     from nnas_core.study.storage.records import StudyRecord
@@ -25,18 +25,18 @@ __all__ = ["command"]
 def command(store: StudyStore, study: StudyRecord, file: str, output: str, seed: int, out: Output) -> None:
     """Add results of elsewhere, for the tuner to learn from.
 
-    FILE is what `nnas study export` or nnictl wrote, a list of objects with parameter and value, or the output of `nnas
-    study trials --json`. Its architectures must fit the search space; those that the study has are left out. The others
-    count as finished trials. Nobody may be running the study.
+    FILE is what `nnas study export` wrote, as JSON or CSV, or nnictl, a list of objects with parameter and value, or
+    the output of `nnas study trials --json`. Its architectures must fit the search space; those that the study has are
+    left out. The others count as finished trials. Nobody may be running the study.
 
     \b
     Examples:
       nnas study import results.json
       nnas study trials small --json | nnas study import - large
     """
-    from nnas_core.study.importing import read_results
+    from nnas_core.study.importing import read_file
 
-    results, without = read_results(read_json(file), study.settings.space, source_name(file))
+    results, without = read_file(read_bytes(file), study.settings.space, source_name(file))
     done = store.import_results(study, results)
     document = {"study": study.name, "imported": done.imported, "known": done.known, "without_value": without}
     text = f"imported {done.imported} trials into study {study.name!r}"

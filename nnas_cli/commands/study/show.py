@@ -9,6 +9,7 @@ import click
 
 from nnas_cli import options, studies
 from nnas_cli.output import Output, printable
+from nnas_core.space.sizes import size_in_words
 
 if TYPE_CHECKING:
     from nnas_core.study.administration import StudyStatus
@@ -33,7 +34,8 @@ def command(store: StudyStore, study: StudyRecord, output: str, out: Output) -> 
       nnas study show model-bayes --json
     """
     status = store.status(study)
-    document = {**status.to_json(), "settings": {**status.study.to_json()}}
+    origin = status.study.settings.origin
+    document = {**status.to_json(), "origin": origin.to_json(), "settings": {**status.study.to_json()}}
     studies.answer(out, output, document, _text(status))
 
 
@@ -43,11 +45,13 @@ def _text(status: StudyStatus) -> str:
     lines = {
         "study": status.study.name,
         "state": status.study.state + (f" ({status.in_use_by})" if status.in_use_by else ""),
+        **({"silent": status.silent} if status.silent else {}),
+        **({"folder": made.origin.folder} if made.origin.folder else {}),
         "created": f"{status.study.created} by nnas {status.study.version}",
         "tuner": " ".join([made.tuner, *(f"{name}={json.dumps(one)}" for name, one in made.tuner_args.items())]),
         "seed": str(made.seed),
         "mode": made.optimize_mode,
-        "space": f"{len(made.space)} keys, {made.space.size} architectures",
+        "space": f"{len(made.space)} keys, {size_in_words(made.space.size)} architectures",
         **{name.replace("_", " "): _value(one) for name, one in sorted(made.config.items())},
         "limits": studies.limits_in_words(status),
         "finished": f"{status.finished} ({counts['failed']} failed, {counts['stopped']} stopped early)",

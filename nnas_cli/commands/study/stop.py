@@ -27,7 +27,7 @@ def command(store: StudyStore, study: StudyRecord, wait: bool, output: str, seed
     """Ask a running study to stop.
 
     Its finished trials are stored, and those that run wait for `nnas tune --resume`. Exit code 1 if nobody runs the
-    study.
+    study. A process on another machine that was silent for a minute has lost it.
 
     \b
     Examples:
@@ -35,16 +35,19 @@ def command(store: StudyStore, study: StudyRecord, wait: bool, output: str, seed
       nnas study stop model-bayes --wait
     """
     asked = store.request_stop(study)
+    silent = store.status(study).silent
     if asked and wait:
         while store.in_use_by(study) is not None:
             time.sleep(0.1)
     status = store.status(study)
     document = {"study": study.name, "asked": asked, "state": status.study.state}
+    if silent:
+        document["silent"] = silent
     if not asked:
         text = f"study {study.name!r} is not running: it is {status.study.state}\n"
     elif wait:
         text = f"study {study.name!r} has stopped\n"
     else:
-        text = f"study {study.name!r} was asked to stop\n"
+        text = f"study {study.name!r} was asked to stop" + (f"; its process was {silent}\n" if silent else "\n")
     studies.answer(out, output, document, text)
     return ExitCode.DONE if asked else ExitCode.CHECK_FAILED

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from nnas_core.errors import EnvironmentFailure, UsageError
 from nnas_core.execution.commands import MOST_SLOTS, LocalSettings
@@ -52,6 +53,7 @@ class RaySettings:
         gpu_each: a trial gets a GPU, alone.
         cpus: for one that is started: how many it has, which bounds how many trials run at once.
         idle_s: how long what a trial had is kept for the next one.
+        go_on: the parameter of the command at hand that goes on with the study, for hints: ``"resume"`` or ``"join"``.
     """
 
     address: str | None = None
@@ -59,6 +61,7 @@ class RaySettings:
     gpu_each: bool = False
     cpus: int = 1
     idle_s: float = 30.0
+    go_on: str = "resume"
 
 
 def require_ray() -> None:
@@ -99,6 +102,9 @@ class RayEngine(Engine):
         _check_address(address)
         self._log = prepare_folder(settings.folder) / "ray.log"
         self._grace_s = settings.grace_s + _END_S
+        self._go_on = cluster.go_on
+        cwd = str(settings.work_in or os.getcwd())
+        self.log_folder = str(Path(cwd, settings.folder))
         self._temporary = None if address else _temporary_folder()
         self._reached = "the Ray cluster" if address is None else f"the Ray cluster at {address}"
         self._found: list[Report] = []
@@ -109,7 +115,7 @@ class RayEngine(Engine):
         self._selector.register(self._channel.incoming, selectors.EVENT_READ)
         self._selector.register(self._process, selectors.EVENT_READ)
         try:
-            driver = self._driver(NodeSettings(kind, space.to_json(), settings, os.getcwd(), sys.path), cluster)
+            driver = self._driver(NodeSettings(kind, space.to_json(), settings, cwd, sys.path), cluster)
             self._channel.try_to_send(Prepare(driver.to_json()))
             self._wait_until_ready(_START_S if address is None else _CONNECT_S)
         except BaseException:
@@ -191,7 +197,7 @@ class RayEngine(Engine):
             said = last_line(self._log)
             what, hint = f"cannot reach {self._reached}", "see whether it runs"
             if self._ready:
-                what, hint = f"{self._reached} is lost", "go on with `resume` when it runs again"
+                what, hint = f"{self._reached} is lost", f"go on with `{self._go_on}` when it runs again"
             raise EnvironmentFailure(what + (f": {said}" if said else ""), hint=f"{hint}; {self._log} may say more")
 
     def _end(self, patience_s: float) -> None:

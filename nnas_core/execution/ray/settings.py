@@ -47,6 +47,7 @@ class NodeSettings:
         """Returns the settings as a JSON object."""
         document = asdict(self)
         document["local"]["folder"] = str(self.local.folder)
+        document["local"]["work_in"] = None  # the engine itself works in ``cwd``
         return document
 
     @classmethod

@@ -15,6 +15,7 @@ from nnas_core.mutables.choices import InputChoice, LayerChoice
 from nnas_core.mutables.tree import MutableTree
 from nnas_core.mutators._serving import mutators_that
 from nnas_core.space.choice import Choice
+from nnas_core.space.sizes import size_in_words
 
 __all__ = ["MOST_SUBSETS", "Place", "Script"]
 
@@ -145,8 +146,8 @@ class Script:
         else:
             if choice.n_chosen is not None and choice.size > MOST_SUBSETS:
                 raise BindingError(
-                    f"{choice.key!r} can be decided in {choice.size:,} ways, at most {MOST_SUBSETS:,} subsets of a"
-                    " fixed size can be learnt",
+                    f"{choice.key!r} can be decided in {size_in_words(choice.size, ',')} ways, at most"
+                    f" {MOST_SUBSETS:,} subsets of a fixed size can be learnt",
                     where=mutable.name,
                     hint="leave n_chosen None, or use a mutator that draws uniformly: "
                     + mutators_that(lambda mutator: mutator.draws_uniformly),

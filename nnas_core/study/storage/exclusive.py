@@ -14,9 +14,10 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from nnas_core.errors import EnvironmentFailure
 from nnas_core.study.storage import leases
 from nnas_core.study.storage.database import Database
+from nnas_core.study.storage.heartbeat import Heartbeat
 from nnas_core.study.storage.leases import Lease
 from nnas_core.study.storage.records import LimitsDocument, StudyRecord, TrialRecord, trial_of
-from nnas_core.study.storage.session import BEGUN, REQUEUE, StudySession, WaitingTrial
+from nnas_core.study.storage.session import BEGUN, REQUEUE, Control, StudySession, WaitingTrial
 from nnas_core.study.storage.tables import exclusive_leases, shared_leases, studies, trials
 from nnas_core.study.storage.trial_writer import Counters
 from nnas_core.study.storage.tuner_log import Event, Stored, next_numbers, read_calls
@@ -37,10 +38,10 @@ def acquire(database: Database, study: StudyRecord) -> ExclusiveSession:
     """Begins an exclusive session; see ``StudyStore.acquire``."""
     of_study = {"of_study": study.id}
     with database.write() as connection:
-        who = leases.in_use_by(database, connection, study)
-        if who is not None:
-            raise leases.in_use(database, study, who, "choose another `study` name")
-        lease = leases.new_lease(database.now(connection))
+        by = leases.holders(database, connection, study)
+        if by.leases:
+            raise leases.in_use(database, study, by, "give `wait` to do so here, or choose another `study` name")
+        lease = leases.new_lease(database.now(connection), leases.TERM)
         token = _give(connection, study, lease)
         connection.execute(delete(shared_leases).where(shared_leases.c.study_id == study.id))
         recovered = connection.execute(REQUEUE, of_study).rowcount
@@ -49,6 +50,7 @@ def acquire(database: Database, study: StudyRecord) -> ExclusiveSession:
         counters = Counters(*next_numbers(connection, study.id), begun)
     session = ExclusiveSession(database, study, counters, lease, token)
     session.recovered = recovered
+    session.heart.start()
     return session
 
 
@@ -70,6 +72,9 @@ class ExclusiveSession(StudySession):
         database, study, counters: as for ``StudySession``.
         lease: of this process.
         token: of the lease.
+
+    Attributes:
+        heart: renews the lease from ``start`` on, until the study is given back.
     """
 
     go_on = "resume"
@@ -78,6 +83,7 @@ class ExclusiveSession(StudySession):
         super().__init__(database, study, counters)
         self.lease = lease
         self._token = token
+        self.heart = Heartbeat(self.renew, leases.TERM)
         self._heard = False
         self._waiting: list[TrialRecord] | None = None
 
@@ -93,7 +99,7 @@ class ExclusiveSession(StudySession):
         """Begins a transaction that renews the lease."""
         row: dict[str, object] = {"of_study": self.study.id, "of_token": self._token}
         with self.database.write() as connection:
-            expires = self.database.now(connection) + leases.EXCLUSIVE_TERM
+            expires = self.database.now(connection) + leases.TERM
             row["new_expires"] = expires.isoformat(timespec="milliseconds")
             if connection.execute(_RENEW, row).rowcount != 1:
                 raise self._lost(connection)
@@ -110,7 +116,7 @@ class ExclusiveSession(StudySession):
     def _lost(self, connection: Connection) -> EnvironmentFailure:
         row = connection.execute(select(exclusive_leases).where(exclusive_leases.c.study_id == self.study.id)).first()
         other = None if row is None else leases.lease_in(row)
-        who = other or leases.in_use_by(self.database, connection, self.study) or "another process"
+        who = other or leases.holders(self.database, connection, self.study).who or "another process"
         return EnvironmentFailure(
             f"study {self.study.name!r} was taken over by {who}; what this one does now is not stored",
             where=self.database.where,
@@ -124,8 +130,16 @@ class ExclusiveSession(StudySession):
         with self.writing() as connection:
             connection.execute(update(studies).where(studies.c.id == self.study.id).values(limits=limits))
 
+    def read_control(self) -> Control:
+        """Reads again what others may have changed, and whether the study is still in the hands of this process."""
+        with self.reading() as connection:
+            mine = exclusive_leases.c.study_id == self.study.id
+            if connection.execute(select(exclusive_leases.c.token).where(mine)).scalar() != self._token:
+                raise self._lost(connection)
+        return super().read_control()
+
     def renew(self) -> None:
-        """Keeps the lease for another ``EXCLUSIVE_TERM``."""
+        """Keeps the lease for another ``TERM``."""
         with self.writing():
             pass
 
@@ -162,6 +176,7 @@ class ExclusiveSession(StudySession):
     def release(self, state: str) -> int:
         """Gives the study back, in ``state``; what was running waits again."""
         self._released = True
+        self.heart.stop()
         leases.release(self.lease)
         mine = exclusive_leases.c.study_id == self.study.id
         with self.writing() as connection:

@@ -23,13 +23,13 @@ from nnas_core.study.storage.records import StudyRecord
 from nnas_core.study.storage.tables import exclusive_leases, shared_leases
 
 __all__ = [
-    "EXCLUSIVE_TERM",
-    "SHARED_TERM",
+    "TERM",
+    "Holders",
     "Lease",
     "exclusive_lease",
     "gone",
+    "holders",
     "in_use",
-    "in_use_by",
     "is_alive",
     "lease_in",
     "living_and_dead",
@@ -38,11 +38,11 @@ __all__ = [
     "release",
 ]
 
-EXCLUSIVE_TERM = timedelta(minutes=15)
-"""How long an exclusive lease of a process on another machine lasts after the last write of that process."""
+TERM = timedelta(minutes=1)
+"""How long a lease lasts after it was last renewed, which a living process does every few seconds."""
 
-SHARED_TERM = timedelta(minutes=5)
-"""How long a shared one lasts after it was last renewed."""
+_SILENT_S = 15.0
+"""A process that was not heard of for so long is probably dead."""
 
 _in_use_here: set[str] = set()  # the keys of this process's leases: its own dead ones can be told from them
 
@@ -58,7 +58,7 @@ class Lease:
         pid: the process.
         pid_start: when the process began, in the machine's ticks: process numbers are used again.
         since: when it was given, UTC.
-        expires: when it ends unless it is renewed; matters only on other machines.
+        expires: when it ends unless it is renewed.
     """
 
     key: str
@@ -71,6 +71,10 @@ class Lease:
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host} since {self.since}"
+
+    def silent_s(self, time: datetime) -> float:
+        """Returns for how long nothing was heard of its process; ``time`` as in ``is_alive``."""
+        return max(0.0, (TERM - (datetime.fromisoformat(self.expires) - time)).total_seconds())
 
     def row(self) -> dict[str, object]:
         """Returns the lease as the tables have it."""
@@ -93,7 +97,7 @@ def now() -> datetime:
 # ---- of this process
 
 
-def new_lease(time: datetime | None = None, term: timedelta = EXCLUSIVE_TERM) -> Lease:
+def new_lease(time: datetime | None = None, term: timedelta = TERM) -> Lease:
     """Makes a lease of this process, in use until ``release``; ``time`` as in ``is_alive``."""
     time = time or now()
     lease = Lease(
@@ -120,8 +124,8 @@ def release(lease: Lease) -> None:
 def is_alive(other: Lease, time: datetime | None = None, *, cluster: bool = False) -> bool:
     """Returns false if the process that has a lease cannot be working any more.
 
-    On the same machine the process itself is looked at; the machine rebooted, the number belongs to another
-    process, or it is a zombie: dead. Of a process that cannot be seen from here, the lease decides.
+    On the same machine the process itself is looked at too; the machine rebooted, the number belongs to another
+    process, or it is a zombie: dead. On any machine, one whose lease is over has lost it.
 
     Args:
         other: its lease.
@@ -132,8 +136,9 @@ def is_alive(other: Lease, time: datetime | None = None, *, cluster: bool = Fals
         if other.boot == _boot():
             if other.pid == os.getpid() and other.pid_start == (_process_start(os.getpid()) or ""):
                 return other.key in _in_use_here
-            return _process_start(other.pid) == other.pid_start
-        if not cluster and other.boot.split("/")[0] != _boot().split("/")[0]:
+            if _process_start(other.pid) != other.pid_start:
+                return False
+        elif not cluster and other.boot.split("/")[0] != _boot().split("/")[0]:
             return False
     return datetime.fromisoformat(other.expires) > (time or now())
 
@@ -193,23 +198,67 @@ def living_and_dead(connection: Connection, study: StudyRecord, time: datetime) 
     return found
 
 
-def in_use_by(database: Database, connection: Connection, study: StudyRecord) -> str | None:
-    """Returns who works on ``study`` (``process P on HOST since T``, and how many others), or None."""
+@dataclass(frozen=True)
+class Holders:
+    """The processes that work on a study, as their leases tell.
+
+    Attributes:
+        exclusive: the lease of the one that has the study alone.
+        shared: those of the others, the earliest first.
+        time: when that was so, ``Database.now``.
+    """
+
+    exclusive: Lease | None
+    shared: tuple[Lease, ...]
+    time: datetime
+
+    @property
+    def leases(self) -> tuple[Lease, ...]:
+        """Holds all leases."""
+        return self.shared if self.exclusive is None else (self.exclusive,)
+
+    def holds(self, lease_key: str | None) -> bool:
+        """Returns true if a trial that runs under that lease, None for an exclusive one, has a living owner."""
+        if lease_key is None:
+            return self.exclusive is not None
+        return any(lease.key == lease_key for lease in self.shared)
+
+    @property
+    def who(self) -> str | None:
+        """Says who works on the study (``process P on HOST since T``, and how many others); None: nobody."""
+        if not self.leases:
+            return None
+        more = len(self.leases) - 1
+        if more:
+            return f"{self.leases[0]} and {more} more {'process' if more == 1 else 'processes'}"
+        return str(self.leases[0])
+
+    @property
+    def silent(self) -> bool:
+        """Holds true if nobody was heard of for so long that all are probably dead."""
+        return bool(self.leases) and all(lease.silent_s(self.time) >= _SILENT_S for lease in self.leases)
+
+    @property
+    def heard(self) -> str:
+        """Says when one of them was last heard of, and until when that counts."""
+        last = max(self.leases, key=lambda lease: datetime.fromisoformat(lease.expires))
+        until = datetime.fromisoformat(last.expires).astimezone(timezone.utc)
+        return f"heard of {last.silent_s(self.time):.0f} s ago, and given up at {until:%H:%M:%S} UTC if it stays silent"
+
+
+def holders(database: Database, connection: Connection, study: StudyRecord) -> Holders:
+    """Returns who works on a study."""
     time = database.now(connection)
     exclusive = exclusive_lease(connection, study, time)
-    if exclusive is not None:
-        return str(exclusive)
-    living, _ = living_and_dead(connection, study, time)
-    if len(living) < 2:
-        return str(living[0]) if living else None
-    return f"{living[0]} and {len(living) - 1} more {'process' if len(living) == 2 else 'processes'}"
+    living = [] if exclusive is not None else living_and_dead(connection, study, time)[0]
+    return Holders(exclusive, tuple(living), time)
 
 
-def in_use(database: Database, study: StudyRecord, who: str, instead: str | None = None) -> EnvironmentFailure:
+def in_use(database: Database, study: StudyRecord, by: Holders, instead: str | None = None) -> EnvironmentFailure:
     """Refuses to do to a study what those who work on it would not survive; ``instead`` may be done at once."""
     instead = instead or f"end it by `nnas study stop {study.name}`"
     return EnvironmentFailure(
-        f"study {study.name!r} is in use by {who}",
+        f"study {study.name!r} is in use by {by.who}, {by.heard}",
         where=database.where,
         hint=f"wait until it has ended, or {instead}",
     )

@@ -45,6 +45,20 @@ STEPS: dict[int, tuple[str, ...]] = {
         )
         """,
     ),
+    2: (
+        "ALTER TABLE studies ADD COLUMN origin JSON DEFAULT '{}' NOT NULL",
+        "ALTER TABLE trials ADD COLUMN log_folder TEXT",
+        "ALTER TABLE trials ADD COLUMN kill_requested INTEGER DEFAULT 0 NOT NULL",
+        """
+        CREATE TABLE retries (
+            study_id INTEGER NOT NULL,
+            told_order INTEGER NOT NULL,
+            number INTEGER NOT NULL,
+            PRIMARY KEY (study_id, told_order),
+            FOREIGN KEY (study_id) REFERENCES studies (id)
+        )
+        """,
+    ),
 }
 """By the version that a step begins with."""
 

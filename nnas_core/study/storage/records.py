@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
+import math
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
@@ -11,6 +12,7 @@ from typing import Any, TypedDict
 from nnas_core.errors import UsageError
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.search_space import SearchSpace
+from nnas_core.study.storage.origin import Origin
 
 __all__ = [
     "ENDED_STATES",
@@ -22,8 +24,10 @@ __all__ = [
     "StudySettings",
     "TrialRecord",
     "check_name",
+    "composed",
     "limits_of",
     "trial_of",
+    "worst_value",
 ]
 
 OPTIMIZE_MODES = ("maximize", "minimize")
@@ -32,11 +36,12 @@ STUDY_STATES = ("created", "running", "interrupted", "finished")
 """``running`` only means that a coordinator did not say good-bye; whether it lives, its lease tells."""
 
 TRIAL_STATES = ("waiting", "running", "succeeded", "failed", "stopped")
-"""``stopped``: ended early by an assessor; what the trial reported last is its metric ``intermediate``."""
+"""``stopped``: ended early, by an assessor or a person; what the trial reported last is its metric ``intermediate``."""
 
 ENDED_STATES = ("succeeded", "failed", "stopped")
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_LONGEST_NAME = 100
+_LONGEST_NAME_BYTES = 240  # a folder is named so too
 
 
 class LimitsDocument(TypedDict):
@@ -61,7 +66,7 @@ class StudySettings:
     """Holds everything that decides which trials a study makes; a resumed study must have the same.
 
     Attributes:
-        name: letters, digits, ``.``, ``_`` and ``-``; at most 100.
+        name: letters and digits of any script, ``.``, ``_`` and ``-``; at most 100. It is kept composed (NFC).
         space: the search space.
         tuner: the name it was found by.
         tuner_args: its arguments, without ``seed`` and ``optimize_mode``.
@@ -69,6 +74,7 @@ class StudySettings:
         optimize_mode: ``"maximize"`` or ``"minimize"``.
         config: every other option that matters to the results, by name; plain JSON. ``assessor`` and ``assessor_arg``
             are among them where trials may end early.
+        origin: where it was begun, and with which programs; where a study goes on does not matter.
 
     Raises:
         UsageError: a bad name or mode.
@@ -81,9 +87,11 @@ class StudySettings:
     seed: int = 0
     optimize_mode: str = "maximize"
     config: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin = field(default_factory=Origin)
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        object.__setattr__(self, "name", composed(self.name))
         if self.optimize_mode not in OPTIMIZE_MODES:
             raise UsageError(f"optimize_mode must be maximize or minimize, not {self.optimize_mode!r}")
         for name in ("tuner_args", "config"):  # tuples become lists now, as they will when read back
@@ -107,12 +115,19 @@ class StudySettings:
         pairs += _entries("tuner argument ", self.tuner_args, now.tuner_args)
         pairs += [("seed", self.seed, now.seed), ("optimize_mode", self.optimize_mode, now.optimize_mode)]
         pairs += _entries("", self.config, now.config)
-        lines = [f"{name}: {_show(old)} before, {_show(new)} now" for name, old, new in pairs if old != new]
+        lines = [
+            f"{name}: {_show(old)} before, {_show(new)} now"
+            for name, old, new in pairs
+            if old != new and not self._mean_the_same(old, new, now)
+        ]
         space = self.space.differences(now.space, ("the study", "the model now"))
         lines += [f"search space: {line}" for line in space[:20]]
         if len(space) > 20:
             lines.append(f"search space: and {len(space) - 20} more keys")
         return lines
+
+    def _mean_the_same(self, old: object, new: object, now: StudySettings) -> bool:
+        return isinstance(old, str) and isinstance(new, str) and self.origin.means(old, now.origin, new)
 
 
 class _Missing:
@@ -184,9 +199,10 @@ class TrialRecord:
         architecture: what is evaluated; no other trial of the study has it.
         value: *the* metric; None unless it succeeded.
         metrics, cost: as the evaluation returned them.
-        error: why it failed; None unless it did.
+        error: why it failed, or who but an assessor stopped it; else None.
         seconds: how long the evaluation took.
         started, finished: when, UTC, ISO 8601.
+        log_folder: where the engine that evaluates it keeps logs; None: nowhere.
     """
 
     number: int
@@ -200,6 +216,7 @@ class TrialRecord:
     seconds: float | None = None
     started: str | None = None
     finished: str | None = None
+    log_folder: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """Returns the trial document (schema ``trial``), the architecture as masks."""
@@ -224,18 +241,34 @@ def check_name(name: str) -> None:
     Raises:
         UsageError: always with the rule.
     """
-    if not _NAME.fullmatch(name):
+    if not name:
+        raise UsageError("the name of the study is empty", hint="give one, or leave out `study`")
+    kinds = [unicodedata.category(character)[0] for character in name]
+    fit = kinds[0] in "LN" and all(
+        kind in "LMN" or character in "._-\u200c\u200d" for kind, character in zip(kinds, name, strict=True)
+    )
+    if not fit or len(name) > _LONGEST_NAME or len(name.encode()) > _LONGEST_NAME_BYTES:
         raise UsageError(
             f"bad study name {name[:120]!r}",
             hint="use letters, digits, '.', '_' and '-', a letter or digit first, at most 100",
         )
 
 
-def trial_of(row: Any, study: StudyRecord) -> TrialRecord:
-    """Returns the trial in a row of the table of trials."""
+def composed(name: str) -> str:
+    """Returns the one spelling that a name is stored and found by, however its accents were typed."""
+    return unicodedata.normalize("NFC", name)
+
+
+def worst_value(optimize_mode: str) -> float:
+    """Returns what a report that is not finite counts as: no value is worse."""
+    return -math.inf if optimize_mode == "maximize" else math.inf
+
+
+def trial_of(row: Any, study: StudyRecord, state: str | None = None) -> TrialRecord:
+    """Returns the trial in a row of the table of trials, perhaps in another state than it says."""
     return TrialRecord(
         number=row.number,
-        state=row.state,
+        state=row.state if state is None else state,
         attempt=row.attempt,
         architecture=Architecture.from_canonical(row.architecture, study.settings.space.choices),
         value=row.value,
@@ -245,4 +278,5 @@ def trial_of(row: Any, study: StudyRecord) -> TrialRecord:
         seconds=row.seconds,
         started=row.started,
         finished=row.finished,
+        log_folder=row.log_folder,
     )

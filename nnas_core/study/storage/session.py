@@ -29,6 +29,12 @@ _Session = TypeVar("_Session", bound="StudySession")
 
 _CONTROL = select(studies.c.limits, studies.c.stop_requested).where(studies.c.id == bindparam("of_study"))
 
+_KILLED = select(trials.c.number, trials.c.attempt).where(
+    trials.c.study_id == bindparam("of_study"),
+    trials.c.state == "running",
+    trials.c.kill_requested == trials.c.attempt,
+)
+
 REQUEUE = (
     update(trials)
     .where(trials.c.study_id == bindparam("of_study"), trials.c.state == "running")
@@ -47,10 +53,12 @@ class Control:
     Attributes:
         limits: those of the study.
         stop: it was asked to stop.
+        killed: trials that somebody wants ended, each with its attempt.
     """
 
     limits: LimitsDocument
     stop: bool
+    killed: frozenset[tuple[int, int]] = frozenset()
 
 
 class WaitingTrial(NamedTuple):
@@ -130,9 +138,11 @@ class StudySession(ABC):
 
     def read_control(self) -> Control:
         """Reads again what others may have changed."""
+        of_study = {"of_study": self.study.id}
         with self.reading() as connection:
-            limits, stop = connection.execute(_CONTROL, {"of_study": self.study.id}).one()
-        self.control = Control(limits_of(limits), bool(stop))
+            limits, stop = connection.execute(_CONTROL, of_study).one()
+            killed = frozenset((number, attempt) for number, attempt in connection.execute(_KILLED, of_study))
+        self.control = Control(limits_of(limits), bool(stop), killed)
         return self.control
 
     @abstractmethod

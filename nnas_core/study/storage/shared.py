@@ -8,16 +8,15 @@ the trials that it evaluates name that lease. Who notices that another one has d
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from nnas_core.errors import NnasError
 from nnas_core.study.storage import leases
 from nnas_core.study.storage.database import Database
-from nnas_core.study.storage.leases import Lease
+from nnas_core.study.storage.heartbeat import Heartbeat
+from nnas_core.study.storage.leases import Holders, Lease
 from nnas_core.study.storage.records import LimitsDocument, StudyRecord, TrialRecord, limits_of, trial_of
 from nnas_core.study.storage.session import BEGUN, REQUEUE, StudySession, WaitingTrial
 from nnas_core.study.storage.tables import exclusive_leases, shared_leases, studies, trials
@@ -25,8 +24,6 @@ from nnas_core.study.storage.trial_writer import Counters, timestamp
 from nnas_core.study.storage.tuner_log import Event, Stored, next_numbers, read_calls
 
 __all__ = ["SharedSession"]
-
-_BEATS = 5  # how often a lease is renewed in its term
 
 _RENEW = (
     update(shared_leases)
@@ -58,8 +55,7 @@ class SharedSession(StudySession):
         self._lease: Lease | None = None
         self._limits = limits_of({})
         self._connection: Connection | None = None  # of the turn that goes on
-        self._left = threading.Event()
-        self._heart = threading.Thread(target=self._beat, name="nnas-lease", daemon=True)
+        self._heart = Heartbeat(self.renew, term)
 
     # ---- transactions
 
@@ -99,8 +95,7 @@ class SharedSession(StudySession):
                 yield connection
             finally:
                 self._connection = None
-        if self._heart.ident is None:
-            self._heart.start()
+        self._heart.start()
 
     # ---- the lease
 
@@ -118,7 +113,8 @@ class SharedSession(StudySession):
             raise leases.gone(self.database, self.study)
         exclusive = leases.exclusive_lease(connection, self.study, time)
         if exclusive is not None:
-            raise leases.in_use(self.database, self.study, str(exclusive), "choose another `study` name")
+            instead = "give `wait` to do so here, or choose another `study` name"
+            raise leases.in_use(self.database, self.study, Holders(exclusive, (), time), instead)
         living, _ = leases.living_and_dead(connection, self.study, time)
         if not living:
             connection.execute(
@@ -143,12 +139,6 @@ class SharedSession(StudySession):
         """Stays one of those who work on the study; does not bring back one that was given up."""
         with self.database.write() as connection:
             self._renewed(connection)
-
-    def _beat(self) -> None:
-        while not self._left.wait(self._term.total_seconds() / _BEATS):
-            # what cannot be written now may be with the next beat, and the turn after it will tell
-            with contextlib.suppress(NnasError):
-                self.renew()
 
     # ---- in a turn
 
@@ -222,9 +212,7 @@ class SharedSession(StudySession):
     def release(self, state: str) -> int:
         """Works no longer on the study; what runs here waits again. The last one leaves it in ``state``."""
         self._released = True
-        self._left.set()
-        if self._heart.ident is not None:
-            self._heart.join()
+        self._heart.stop()
         lease, self._lease = self._lease, None
         if lease is None:
             return 0

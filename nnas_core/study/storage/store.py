@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any
@@ -13,13 +13,22 @@ from sqlalchemy.exc import IntegrityError
 from nnas_core import __version__
 from nnas_core.errors import InputError, UsageError
 from nnas_core.space.search_space import SearchSpace
-from nnas_core.study import administration, importing
+from nnas_core.study import administration, importing, retrying
 from nnas_core.study.administration import StudyStatus
 from nnas_core.study.importing import GivenResult, ImportResult
 from nnas_core.study.storage import leases, postgresql, sqlite, tables
 from nnas_core.study.storage.database import URLS, Database, HowToOpen, parse_url
 from nnas_core.study.storage.exclusive import ExclusiveSession, acquire
-from nnas_core.study.storage.records import LimitsDocument, StudyRecord, StudySettings, TrialRecord, trial_of
+from nnas_core.study.storage.origin import Origin
+from nnas_core.study.storage.records import (
+    ENDED_STATES,
+    LimitsDocument,
+    StudyRecord,
+    StudySettings,
+    TrialRecord,
+    composed,
+    trial_of,
+)
 from nnas_core.study.storage.shared import SharedSession
 from nnas_core.study.storage.trial_writer import read_intermediates
 
@@ -99,6 +108,7 @@ class StudyStore:
             "config": settings.config,
             "created": created,
             "nnas_version": __version__,
+            "origin": settings.origin.to_json(),
         }
         try:
             with self._database.write() as connection:
@@ -121,7 +131,7 @@ class StudyStore:
             InputError: there is none, or its row is damaged.
         """
         with self._database.read() as connection:
-            row = connection.execute(select(tables.studies).where(tables.studies.c.name == name)).first()
+            row = connection.execute(select(tables.studies).where(tables.studies.c.name == composed(name))).first()
             names = [] if row else sorted(connection.execute(select(tables.studies.c.name)).scalars())
         if row is None:
             known = f"there are {', '.join(names[:10])}" + (", ..." if len(names) > 10 else "")
@@ -148,6 +158,8 @@ class StudyStore:
             UsageError: several are meant; they are listed.
         """
         studies = self.studies()
+        if prefix == "":  # as of a shell's variable that is not set: the only study may not be the one that is meant
+            raise UsageError("the name of the study is empty", hint="give it, or leave it out")
         if prefix is None:
             at_work = [study for study in studies if self.in_use_by(study)] if running else []
             candidates, hint = at_work or studies, "name one of them"
@@ -155,6 +167,7 @@ class StudyStore:
             if not studies:
                 raise InputError("there are no studies yet", where=self.where, hint="`nnas tune` makes one")
         else:
+            prefix = composed(prefix)
             candidates = [study for study in studies if study.name == prefix]
             candidates = candidates or [study for study in studies if study.name.startswith(prefix)]
             what, hint = f"several studies begin with {prefix!r}", "give more of the name"
@@ -178,6 +191,7 @@ class StudyStore:
             seed=int(row.seed),
             optimize_mode=row.optimize_mode,
             config=row.config,
+            origin=Origin.from_json(row.origin),
         )
         return StudyRecord(row.id, settings, row.state, row.created, row.nnas_version)
 
@@ -187,11 +201,13 @@ class StudyStore:
         """Returns all trials of a study, or those in one state, by number."""
         table = tables.trials
         query = select(table).where(table.c.study_id == study.id).order_by(table.c.number)
-        if state is not None:
+        if state in ENDED_STATES:
             query = query.where(table.c.state == state)
         with self._database.read() as connection:
             rows = connection.execute(query).all()
-        return [trial_of(row, study) for row in rows]
+            by = leases.holders(self._database, connection, study)
+        found = [trial_of(row, study, administration.true_state(row, by)) for row in rows]
+        return [trial for trial in found if state is None or trial.state == state]
 
     def trial(self, study: StudyRecord, number: int) -> TrialRecord:
         """Returns one trial.
@@ -203,9 +219,10 @@ class StudyStore:
         query = select(table).where(table.c.study_id == study.id, table.c.number == number)
         with self._database.read() as connection:
             row = connection.execute(query).first()
+            by = leases.holders(self._database, connection, study)
         if row is None:
             raise InputError(f"study {study.name!r} has no trial {number}", where=self.where)
-        return trial_of(row, study)
+        return trial_of(row, study, administration.true_state(row, by))
 
     def top(self, study: StudyRecord, count: int) -> list[TrialRecord]:
         """Returns the best trials that succeeded, the best first; of equal ones the earlier."""
@@ -231,7 +248,7 @@ class StudyStore:
         with self._database.read() as connection:
             return read_intermediates(connection, study)
 
-    # ---- from outside, see administration.py and importing.py
+    # ---- from outside, see administration.py, importing.py and retrying.py
 
     def status(self, study: StudyRecord) -> StudyStatus:
         """Returns how far a study is.
@@ -244,6 +261,23 @@ class StudyStore:
     def request_stop(self, study: StudyRecord) -> bool:
         """Asks who runs the study to end; false if nobody does."""
         return administration.request_stop(self._database, study)
+
+    def request_kill(self, study: StudyRecord, number: int) -> str | None:
+        """Asks the process that evaluates a trial to end it; returns the trial's state if it does not run.
+
+        Raises:
+            InputError: the study has no such trial.
+        """
+        return administration.request_kill(self._database, study, number)
+
+    def retry(self, study: StudyRecord, numbers: Sequence[int] = ()) -> list[int]:
+        """Lets trials that failed, all or some, wait for the next run; returns their numbers.
+
+        Raises:
+            InputError: one of them has not failed.
+            EnvironmentFailure: somebody works on the study.
+        """
+        return retrying.retry_trials(self._database, study, numbers)
 
     def update_limits(self, study: StudyRecord, changes: Mapping[str, float | None]) -> LimitsDocument | None:
         """Changes ``trials``, ``duration_s`` or ``concurrency`` of a running study; see ``administration``.
@@ -276,8 +310,12 @@ class StudyStore:
 
     def in_use_by(self, study: StudyRecord) -> str | None:
         """Returns who works on the study (``process P on HOST since T``, and how many others), or None."""
+        return self.holders(study).who
+
+    def holders(self, study: StudyRecord) -> leases.Holders:
+        """Returns the processes that work on the study."""
         with self._database.read() as connection:
-            return leases.in_use_by(self._database, connection, study)
+            return leases.holders(self._database, connection, study)
 
     def acquire(self, study: StudyRecord) -> ExclusiveSession:
         """Begins to work on a study alone; what a dead process left running waits again.
@@ -287,7 +325,7 @@ class StudyStore:
         """
         return acquire(self._database, study)
 
-    def join(self, study: StudyRecord, term: timedelta = leases.SHARED_TERM) -> SharedSession:
+    def join(self, study: StudyRecord, term: timedelta = leases.TERM) -> SharedSession:
         """Begins to work on a study beside others, with the first transaction of the session."""
         return SharedSession(self._database, study, term)
 

@@ -1,4 +1,4 @@
-"""The tables of a study database, version 2, in terms that every SQL database understands."""
+"""The tables of a study database, version 3, in terms that every SQL database understands."""
 
 from __future__ import annotations
 
@@ -16,9 +16,19 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-__all__ = ["VERSION", "exclusive_leases", "intermediates", "metadata", "repeats", "shared_leases", "studies", "trials"]
+__all__ = [
+    "VERSION",
+    "exclusive_leases",
+    "intermediates",
+    "metadata",
+    "repeats",
+    "retries",
+    "shared_leases",
+    "studies",
+    "trials",
+]
 
-VERSION = 2
+VERSION = 3
 """Grows with every change below, each a step of ``migrations.STEPS``; a database says which it has."""
 
 metadata = MetaData()
@@ -62,6 +72,8 @@ studies = Table(
     # what others ask of those who work on it: other limits, and to end
     Column("limits", JSON, nullable=False, server_default="{}"),
     Column("stop_requested", Integer, nullable=False, server_default="0"),
+    # where it was begun, and what the files were that its command names: see ``Origin``
+    Column("origin", JSON, nullable=False, server_default="{}"),
 )
 
 # exclusive leases. ``token`` is the fence: it grows with every lease, and every write under one must find its own
@@ -105,6 +117,8 @@ trials = Table(
     # the shared lease of the process that evaluates it; null: that has the study alone
     Column("lease_token", String(40), nullable=True),
     Column("losses", Integer, nullable=False, server_default="0"),  # attempts that ended because a process died
+    Column("log_folder", Text, nullable=True),  # where the engine that evaluates it keeps logs
+    Column("kill_requested", Integer, nullable=False, server_default="0"),  # the attempt that somebody wants ended
     UniqueConstraint("study_id", "digest"),
     Index("trials_by_value", "study_id", "state", "value"),
 )
@@ -118,7 +132,15 @@ repeats = Table(
     Column("told_order", Integer, nullable=False),
 )
 
-# what a trial reported before its end, each attempt from sequence 0
+# trials that failed and were told to the tuner as failed, before they were given another chance
+retries = Table(
+    "retries",
+    metadata,
+    *_keys_of_study("told_order"),
+    Column("number", Integer, nullable=False),
+)
+
+# what a trial reported before its end, each attempt from sequence 0; infinity, on the bad side, for what was not finite
 intermediates = Table(
     "intermediates",
     metadata,

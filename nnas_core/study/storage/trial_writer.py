@@ -14,6 +14,7 @@ from typing import Protocol
 from sqlalchemy import Connection, Update, bindparam, insert, select, update
 
 from nnas_core.errors import EnvironmentFailure
+from nnas_core.files import finite
 from nnas_core.space.architecture import Architecture
 from nnas_core.study.storage import leases
 from nnas_core.study.storage.database import Database
@@ -21,7 +22,7 @@ from nnas_core.study.storage.records import ENDED_STATES, StudyRecord, TrialReco
 from nnas_core.study.storage.tables import intermediates, repeats, trials
 from nnas_core.study.storage.tuner_log import digest_of
 
-__all__ = ["Counters", "Transactions", "TrialWriter", "read_intermediates", "timestamp"]
+__all__ = ["Counters", "Evaluator", "Transactions", "TrialWriter", "read_intermediates", "timestamp"]
 
 _LONGEST_ERROR = 10_000
 
@@ -44,6 +45,7 @@ _RESTART = (
         state="running",
         started=bindparam("new_started"),
         worker=bindparam("new_worker"),
+        log_folder=bindparam("new_log_folder"),
         lease_token=bindparam("of_lease"),
     )
 )
@@ -53,6 +55,22 @@ _RETRY = (
     .values(attempt=trials.c.attempt + 1, losses=trials.c.losses + 1, started=bindparam("new_started"))
 )
 _INSERT_INTERMEDIATE = insert(intermediates)
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Says who evaluates trials, for people.
+
+    Attributes:
+        worker: ``host:pid``.
+        log_folder: where it keeps logs; None: nowhere.
+    """
+
+    worker: str | None = None
+    log_folder: str | None = None
+
+
+_NOBODY = Evaluator()
 
 
 @dataclass
@@ -105,13 +123,13 @@ class TrialWriter:
         self._study = study
         self._counters = counters
 
-    def start(self, architecture: Architecture, repeated: Sequence[int] = (), worker: str | None = None) -> TrialRecord:
+    def start(self, architecture: Architecture, repeated: Sequence[int] = (), by: Evaluator = _NOBODY) -> TrialRecord:
         """Stores a new trial, running.
 
         Args:
             architecture: new to the study.
             repeated: numbers of the known trials that the tuner proposed again before this one.
-            worker: who evaluates it, for people.
+            by: who evaluates it.
         """
         number, started, canonical = self._counters.number, timestamp(), architecture.canonical
         again = self._repeats(repeated)
@@ -127,7 +145,8 @@ class TrialWriter:
             "cost": {},
             "started": started,
             "proposed_order": order,
-            "worker": worker,
+            "worker": by.worker,
+            "log_folder": by.log_folder,
         }
         with self._session.writing() as connection:
             if again:
@@ -145,10 +164,11 @@ class TrialWriter:
             for number, order in zip(numbers, orders, strict=True)
         ]
 
-    def restart(self, trial: TrialRecord, worker: str | None = None) -> TrialRecord:
+    def restart(self, trial: TrialRecord, by: Evaluator = _NOBODY) -> TrialRecord:
         """Lets a waiting trial run."""
         started = timestamp()
-        self._change(_RESTART, trial, {"new_started": started, "new_worker": worker})
+        who = {"new_worker": by.worker, "new_log_folder": by.log_folder}
+        self._change(_RESTART, trial, {"new_started": started, **who})
         self._counters.begun += 1
         return replace(trial, state="running", started=started)
 
@@ -181,10 +201,11 @@ class TrialWriter:
         text = error[:_LONGEST_ERROR].encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
         return self._finish(replace(trial, state="failed", error=text, seconds=seconds))
 
-    def stop(self, trial: TrialRecord, last: float | None, seconds: float) -> TrialRecord:
-        """Stores that a running trial was ended early, and what it had reported last."""
-        metrics = {} if last is None else {"intermediate": last}
-        return self._finish(replace(trial, state="stopped", metrics=metrics, seconds=seconds))
+    def stop(self, trial: TrialRecord, last: float | None, seconds: float, why: str | None = None) -> TrialRecord:
+        """Stores that a running trial was ended early, what it had reported last, and why if no assessor did it."""
+        number = finite(last)
+        metrics = {} if number is None else {"intermediate": number}
+        return self._finish(replace(trial, state="stopped", metrics=metrics, error=why, seconds=seconds))
 
     def holds(self, trial: TrialRecord) -> bool:
         """Returns true if that attempt of a trial runs, and is this process's own."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, func, select
 
-from nnas_core.study.storage.tables import repeats, trials
+from nnas_core.study.storage.tables import repeats, retries, trials
 
 __all__ = ["Event", "Stored", "digest_of", "next_numbers", "read_calls"]
 
@@ -32,7 +32,14 @@ class Stored:
 
 @dataclass(frozen=True, order=True)
 class Event:
-    """One call of the tuner: ``kind`` is ``"proposed"``, ``"told"`` or ``"imported"``."""
+    """One call of the tuner.
+
+    Attributes:
+        order: its place among all calls.
+        kind: ``"proposed"``, ``"told"`` (how it ended), ``"failed"`` (that it failed, before it was tried again) or
+            ``"imported"``.
+        number: of the trial.
+    """
 
     order: int
     kind: str
@@ -68,6 +75,10 @@ def read_calls(
     )
     for row in connection.execute(again):
         events += _events(*row)
+    failed = select(retries.c.told_order, retries.c.number).where(
+        retries.c.study_id == study_id, retries.c.told_order >= order
+    )
+    events += [Event(told, "failed", trial) for told, trial in connection.execute(failed)]
     return found, sorted(event for event in events if event.order >= order)
 
 
@@ -86,5 +97,6 @@ def next_numbers(connection: Connection, study_id: int) -> tuple[int, int]:
         )
     ).one()
     repeated = connection.execute(select(func.max(repeats.c.told_order)).where(repeats.c.study_id == study_id)).scalar()
-    number, *orders = (-1 if one is None else one for one in (*last, repeated))
+    retried = connection.execute(select(func.max(retries.c.told_order)).where(retries.c.study_id == study_id)).scalar()
+    number, *orders = (-1 if one is None else one for one in (*last, repeated, retried))
     return number + 1, max(orders) + 1

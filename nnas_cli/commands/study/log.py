@@ -1,0 +1,43 @@
+"""``nnas study log``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from nnas_cli import options, studies
+from nnas_cli.output import Output, printable
+
+if TYPE_CHECKING:
+    from nnas_core.study.storage.records import StudyRecord
+    from nnas_core.study.storage.store import StudyStore
+
+__all__ = ["command"]
+
+
+@click.command("log")
+@studies.of_a_trial
+@click.option("--attempt", type=click.IntRange(1), metavar="N", help="Which attempt at it.  [default: the last]")
+@options.with_output("File to write; - is standard output.")
+@options.common_without_seed
+def command(store: StudyStore, study: StudyRecord, number: int, attempt: int | None, output: str, out: Output) -> None:
+    """Print what a trial's program printed.
+
+    While the trial runs, what it has printed so far. Logs are files of the machine that ran the trial.
+
+    \b
+    Examples:
+      nnas study log 7
+      nnas study log model-bayes 7 --attempt 1
+    """
+    from nnas_core.files import dump_json, read_bytes
+    from nnas_core.study.logs import find_log
+
+    path, found = find_log(store.trial(study, number), attempt)
+    text = read_bytes(path).decode("utf-8", "replace")
+    document = {"study": study.name, "trial": number, "attempt": found, "file": str(path), "text": text}
+    if output == "-" and sys.stdout.isatty():  # whatever a program printed, it does not move or colour this terminal
+        text = "".join(f"{printable(line)}\n" for line in text.splitlines())
+    out.write(output, dump_json(document) if out.as_json else text)

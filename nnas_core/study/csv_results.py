@@ -1,0 +1,163 @@
+"""Results as a table, a line a trial: written for people and their programs, and read again."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from nnas_core.errors import InputError
+from nnas_core.space.architecture import Architecture
+from nnas_core.space.choice import Choice, Decision
+from nnas_core.space.search_space import SearchSpace
+from nnas_core.study.storage.records import TrialRecord
+
+__all__ = ["is_csv", "read_csv", "results_csv"]
+
+_MOST_PROBLEMS = 20
+
+
+def _columns(space: SearchSpace) -> list[str]:
+    return ["id", *space.keys, "reward"]
+
+
+def results_csv(trials: Sequence[TrialRecord], space: SearchSpace) -> str:
+    """Returns a line a trial: ``id``, the candidates chosen at each key, ``reward``, and each metric by name.
+
+    The keys are in the order of the space and the metrics in that of their names, whatever the trials. Several
+    candidates have commas between them. A column whose name is taken already gets ``_2`` after it.
+
+    Args:
+        trials: that succeeded.
+        space: of the study.
+    """
+    metrics = sorted({name for trial in trials for name in trial.metrics})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_distinct([*_columns(space), *metrics]))
+    for trial in trials:
+        names = trial.architecture.names().values()
+        chosen = [",".join(map(str, one)) if isinstance(one, list) else one for one in names]
+        writer.writerow([trial.number, *chosen, trial.value, *(trial.metrics.get(name, "") for name in metrics)])
+    return text.getvalue()
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    found: list[str] = []
+    for name in names:
+        column, count = name, 1
+        while column in found:
+            count += 1
+            column = f"{name}_{count}"
+        found.append(column)
+    return found
+
+
+# ---- reading
+
+
+def is_csv(text: str) -> bool:
+    """Returns true if a text begins as ``results_csv`` begins one, and as no JSON does."""
+    return text[:100].partition(",")[0].strip().strip('"') == "id"
+
+
+def read_csv(text: str, space: SearchSpace, where: str) -> list[dict[str, object]]:
+    """Returns the document of the schema ``results`` that says what a table says.
+
+    Columns may stand in any order. Those that are neither a key nor ``id`` or ``reward`` are metrics.
+
+    Args:
+        text: as ``results_csv`` writes it.
+        space: of the study.
+        where: the file, for errors.
+
+    Raises:
+        InputError: columns are missing, or a cell has no meaning; all are listed with their lines.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    found: list[dict[str, object]] = []
+    problems: list[str] = []
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        expected = _distinct(_columns(space))
+        problems += [f"line 1: there is no column {name!r}" for name in expected[1:] if name not in header]
+        for row in reader if not problems else ():
+            if not row:
+                continue
+            try:
+                if len(row) != len(header):
+                    raise _Unreadable(f"{len(row)} cells under {len(header)} columns")
+                found.append(_result(dict(zip(header, row, strict=True)), space, expected))
+            except _Unreadable as error:
+                problems.append(f"line {reader.line_num}: {error}")
+    except csv.Error as error:
+        problems.append(f"line {reader.line_num}: {error}")
+    if problems:
+        more = len(problems) - _MOST_PROBLEMS
+        raise InputError(
+            "not a table of results of this study's search space",
+            where=where,
+            problems=problems[:_MOST_PROBLEMS] + ([f"and {more} more problems"] if more > 0 else []),
+            hint="nothing was imported; `nnas study export` writes tables of this form",
+        )
+    return found
+
+
+class _Unreadable(ValueError):
+    """Says what is wrong with a line."""
+
+
+def _result(cells: dict[str, str], space: SearchSpace, columns: Sequence[str]) -> dict[str, object]:
+    decisions = {}
+    for choice, column in zip(space, columns[1:-1], strict=True):
+        decisions[choice.key] = _decision(choice, cells[column])
+    metrics = {
+        _without_number(name, columns): _number(cell, name)
+        for name, cell in cells.items()
+        if name not in columns and cell.strip()
+    }
+    reward = cells[columns[-1]]
+    return {
+        "parameter": Architecture(space.choices, decisions).parameters(),
+        "value": _number(reward, columns[-1]) if reward.strip() else None,
+        "metrics": metrics,
+    }
+
+
+def _without_number(name: str, columns: Sequence[str]) -> str:
+    """Returns the name of a metric whose column has a number because another column is called so."""
+    stem, underscore, number = name.rpartition("_")
+    return stem if underscore and number.isdecimal() and stem in columns else name
+
+
+def _number(cell: str, name: str) -> float:
+    try:
+        return float(cell)
+    except ValueError as error:
+        raise _Unreadable(f"{name}: {cell[:80]!r} is no number") from error
+
+
+def _decision(choice: Choice, cell: str) -> Decision:
+    """Returns the decision that a cell names."""
+    unique = len(set(choice.candidates)) == len(choice.candidates)
+    names = choice.candidates if unique else [str(index) for index in range(len(choice.candidates))]
+    most = len(names) if choice.n_chosen is None else choice.n_chosen
+    least = 0 if choice.n_chosen is None else choice.n_chosen
+    found = [one for one in _readings(cell, names, 0) if least <= len(one) <= most]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise _Unreadable(f"{choice.key}: {cell[:80]!r} names no decision among {', '.join(map(repr, names))[:200]}")
+    raise _Unreadable(f"{choice.key}: {cell[:80]!r} may be several decisions, as names have commas; import JSON")
+
+
+def _readings(cell: str, names: Sequence[str], first: int) -> list[Decision]:
+    """Returns the ways to read a cell as names from number ``first`` on, in their order, with commas between them."""
+    found: list[Decision] = [] if cell or first else [()]
+    for index in range(first, len(names)):
+        if cell == names[index]:
+            found.append((index,))
+        if cell.startswith(f"{names[index]},"):
+            rest = cell[len(names[index]) + 1 :]
+            found += [(index, *more) for more in _readings(rest, names, index + 1) if more]
+    return found

@@ -1,0 +1,85 @@
+"""Trials that failed are given another chance, once what made them fail is mended.
+
+The tuner keeps what it was told, that they failed; what they reach now it learns as it learns of trials of elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from nnas_core.errors import InputError
+from nnas_core.study.storage.database import Database
+from nnas_core.study.storage.leases import holders, in_use
+from nnas_core.study.storage.records import StudyRecord
+from nnas_core.study.storage.tables import exclusive_leases, retries, shared_leases, trials
+
+__all__ = ["retry_trials"]
+
+_AGAIN: dict[str, object] = {
+    "state": "waiting",
+    "attempt": trials.c.attempt + 1,
+    "error": None,
+    "metrics": {},
+    "seconds": None,
+    "finished": None,
+    "told_order": None,
+    "lease_token": None,
+    "losses": 0,
+}
+
+
+def retry_trials(database: Database, study: StudyRecord, numbers: Sequence[int] = ()) -> list[int]:
+    """Lets trials wait for the next run, as if they had not been tried.
+
+    Args:
+        database: where the study is.
+        study: which; nobody may be working on it.
+        numbers: of trials that failed or were stopped early; none: all that failed.
+
+    Returns:
+        The numbers of the trials that wait now.
+
+    Raises:
+        InputError: the study has no such trial, or it has a value, or has not ended; all are listed.
+        EnvironmentFailure: somebody works on the study.
+    """
+    of_study = trials.c.study_id == study.id
+    with database.write() as connection:
+        by = holders(database, connection, study)
+        if by.leases:
+            raise in_use(database, study, by)
+        _shut_out(connection, study)
+        found = {
+            row.number: row
+            for row in connection.execute(select(trials.c.number, trials.c.state, trials.c.told_order).where(of_study))
+        }
+        chosen = sorted(set(numbers)) or sorted(number for number, row in found.items() if row.state == "failed")
+        problems = [
+            f"trial {number}: " + (f"it is {found[number].state}" if number in found else "there is none")
+            for number in chosen
+            if number not in found or found[number].state not in ("failed", "stopped")
+        ]
+        if problems:
+            raise InputError(
+                f"not trials of study {study.name!r} that failed or were stopped",
+                where=database.where,
+                problems=problems,
+                hint=f"`nnas study trials {study.name}` lists them",
+            )
+        for number in chosen:
+            told = {"study_id": study.id, "number": number, "told_order": found[number].told_order}
+            connection.execute(insert(retries).values(told))
+            connection.execute(update(trials).where(of_study, trials.c.number == number).values(_AGAIN))
+    return chosen
+
+
+def _shut_out(connection: Connection, study: StudyRecord) -> None:
+    """Sees to it that a process that only seems dead does not write on from what it knows."""
+    connection.execute(
+        update(exclusive_leases)
+        .where(exclusive_leases.c.study_id == study.id)
+        .values(token=exclusive_leases.c.token + 1)
+    )
+    connection.execute(delete(shared_leases).where(shared_leases.c.study_id == study.id))

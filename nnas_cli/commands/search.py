@@ -48,6 +48,12 @@ __all__ = ["command"]
 @click.option("--recompute", is_flag=True, help="Run candidates again in the backward pass, to need less memory.")
 @options.epochs
 @click.option(
+    "--try-candidates/--no-try-candidates",
+    default=SearchSettings.try_candidates,
+    show_default=True,
+    help="Run each candidate once on the first batch before training, and list all that fail.",
+)
+@click.option(
     "--derive",
     type=click.IntRange(0),
     default=SearchSettings.derive,
@@ -65,6 +71,7 @@ def command(
     precision: str,
     acceleration: AccelerationSettings,
     derive: int,
+    try_candidates: bool,
     place: RunPlace,
     out: Output,
 ) -> None:
@@ -96,6 +103,7 @@ def command(
             precision=precision,
             acceleration=acceleration,
             derive=derive,
+            try_candidates=try_candidates,
         )
         run = place.started(default_run(settings.training.model.model, settings.mutator))
     report = _search(settings, run, out)

@@ -15,6 +15,7 @@ import torch.nn as nn
 
 from nnas_core.mutables.base import Forward, Mutable
 from nnas_core.mutables.keys import AutoKey
+from nnas_core.mutables.sharing import Sharing
 from nnas_core.space.choice import Choice
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _with_the_long_way(register: Callable[..., RemovableHandle]) -> Callable[...
 
     @functools.wraps(register)
     def registering(choice: LayerChoice, *args: object, **kwargs: object) -> RemovableHandle:
-        choice._shortcut = None
+        choice.take_the_long_way()
         return register(choice, *args, **kwargs)
 
     return registering
@@ -96,10 +97,13 @@ class LayerChoice(_Choosing):
         ValueError: a name that a module cannot have.
     """
 
-    __slots__ = ("_shortcut",)
+    __slots__ = ("_sharing", "_shortcut")
 
     _shortcut: list[Forward] | None
     """The calls, where neither a hook nor a forward() in place of ours needs nn.Module's longer way."""
+
+    _sharing: Sharing
+    """Which candidates must not be given what others are given too."""
 
     _has_own_forward = False
 
@@ -190,9 +194,15 @@ class LayerChoice(_Choosing):
         self._changed()
 
     def _changed(self) -> None:
+        self._sharing = Sharing()
         mutator = self._mutator
         if mutator is not None:
             mutator.candidates_changed(self)
+
+    @property
+    def sharing(self) -> Sharing:
+        """What is known of candidates that run on the same arguments."""
+        return self._sharing
 
     # ---- calls: every forward pass makes one for each choice, so they take the shortest way
 
@@ -203,6 +213,7 @@ class LayerChoice(_Choosing):
     def _let_go(self) -> None:
         super()._let_go()
         self._shortcut = None
+        self._sharing = Sharing()
 
     def take_calls(self, calls: list[Forward], slot: int) -> None:
         super().take_calls(calls, slot)
@@ -212,6 +223,10 @@ class LayerChoice(_Choosing):
         """Leave out ``nn.Module.__call__`` in forward passes again, once no hook needs it any more."""
         if not self._has_own_forward and "forward" not in vars(self) and not any(getattr(self, one) for one in _HOOKS):
             self._shortcut = self._calls
+
+    def take_the_long_way(self) -> None:
+        """Be called as every module is, until the short way is taken again; global hooks need that."""
+        self._shortcut = None
 
     def __call__(self, *args: object, **kwargs: object) -> Any:
         calls = self._shortcut

@@ -7,11 +7,10 @@ not installed. (A class of the user's that derives from ``MutableScope`` stays w
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -21,18 +20,24 @@ from torch import Tensor, fx
 from nnas_core.errors import InputError, UserCodeError
 from nnas_core.mutables.base import MutableScope
 from nnas_core.mutables.choices import InputChoice, LayerChoice
+from nnas_core.mutables.copying import check_hooks, deepcopy, watch_first_pass
 from nnas_core.mutables.tree import parse
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.search_space import SearchSpace
 
-__all__ = ["extract", "transfer_weights"]
+__all__ = ["extract", "replacement", "transfer_weights"]
+
+_Take = Callable[[nn.Module], nn.Module]
+"""What becomes of a candidate that is used: a copy, or itself."""
 
 
 def extract(model: nn.Module, architecture: Architecture | Mapping[str, Any]) -> nn.Module:
     """Copy one architecture out of a supernet.
 
     Outputs are equal to those of the supernet with this architecture to the bit, weights that the model shares
-    stay shared, and the supernet is not touched, bound or not.
+    stay shared, and the supernet is not touched, bound or not. A function cannot be copied, so one that closes over the
+    supernet (``lambda x: self.proj(x)``) would go on using it: that is looked for here, in hooks, and in the first
+    forward pass with gradients, which fails and names the module whose weights it used.
 
     Args:
         model: the supernet.
@@ -43,7 +48,8 @@ def extract(model: nn.Module, architecture: Architecture | Mapping[str, Any]) ->
 
     Raises:
         ArchitectureError: the architecture does not fit the model.
-        UserCodeError: a choice is of a class with a forward pass of its own, which would be lost.
+        UserCodeError: a choice is of a class with a forward pass of its own, which would be lost; or a hook closes over
+            a part of the supernet.
     """
     masks = _masks(model, architecture)
     # A deep copy that finds, in its memo, a replacement for every choice: it reaches each reference to one, in
@@ -51,10 +57,11 @@ def extract(model: nn.Module, architecture: Architecture | Mapping[str, Any]) ->
     memo: dict[int, Any] = {}
     for mutable in parse(model).traverse(deduplicate=False):
         if isinstance(mutable, LayerChoice | InputChoice):
-            _require_plain_forward(mutable)
-            memo[id(mutable)] = _replacement(mutable, masks[mutable.key], memo)
+            memo[id(mutable)] = replacement(mutable, masks[mutable.key], lambda one: deepcopy(one, memo))
         memo[id(mutable._given_key)] = mutable.key  # where the model stored it before it was numbered
-    child: nn.Module = copy.deepcopy(model, memo)
+    child = deepcopy(model, memo)
+    check_hooks(model, child, memo)
+    watch_first_pass(model, child)
     for module in child.modules():
         if isinstance(module, MutableScope):
             module.retire()
@@ -141,18 +148,29 @@ def _only_candidate(mutable: LayerChoice, mask: list[Any]) -> str | None:
     return None
 
 
-def _replacement(mutable: LayerChoice | InputChoice, mask: list[Any], memo: dict[int, Any]) -> nn.Module:
+def replacement(mutable: LayerChoice | InputChoice, mask: list[Any], take: _Take) -> nn.Module:
+    """The plain module that does what a choice does once it is decided.
+
+    Args:
+        mutable: the choice.
+        mask: its decision.
+        take: makes of each candidate that is used what the replacement holds.
+
+    Raises:
+        UserCodeError: the choice is of a class with a forward pass of its own, or has hooks.
+    """
+    _require_plain_forward(mutable)
     if isinstance(mutable, InputChoice):
         return _input_module(mutable, mask)
     only = _only_candidate(mutable, mask)
     if only is None:
-        return _layer_module(mutable, mask, memo)
-    candidate: nn.Module = copy.deepcopy(mutable[only], memo)
+        return _layer_module(mutable, mask, take)
+    candidate = take(mutable[only])
     candidate.__dict__.setdefault("key", mutable.key)  # forward passes may read it to name their inputs
     return candidate
 
 
-def _layer_module(mutable: LayerChoice, mask: list[Any], memo: dict[int, Any]) -> fx.GraphModule:
+def _layer_module(mutable: LayerChoice, mask: list[Any], take: _Take) -> fx.GraphModule:
     chosen = [name for name, value in zip(mutable.names, mask, strict=True) if value]
     graph, root = fx.Graph(), nn.Module()
     arguments, keywords = _arguments(graph, [mutable[name] for name in chosen])
@@ -161,7 +179,7 @@ def _layer_module(mutable: LayerChoice, mask: list[Any], memo: dict[int, Any]) -
         holder = root
         if "." in _target(name):
             root.add_module("candidates", holder := root._modules.get("candidates") or nn.Module())
-        holder.add_module(name, copy.deepcopy(mutable[name], memo))
+        holder.add_module(name, take(mutable[name]))
         outputs.append(graph.call_module(_target(name), arguments, keywords))
     return _finish(graph, root, outputs, mutable, mask)
 
@@ -210,9 +228,7 @@ def _input_module(mutable: InputChoice, mask: list[Any]) -> fx.GraphModule:
         for index, value in enumerate(mask)
         if value
     ]
-    child = _finish(graph, nn.Module(), outputs, mutable, mask)
-    child.__dict__.setdefault("key", mutable.key)
-    return child
+    return _finish(graph, nn.Module(), outputs, mutable, mask)
 
 
 def _position(graph: fx.Graph, mutable: InputChoice, index: int, inputs: fx.Node) -> Any:
@@ -246,9 +262,21 @@ def _finish(
         like = outputs[0] if outputs else _some_input(graph, mutable)
         output = (output, graph.call_method("new_tensor", (like, exact.tolist()), dtype))
     graph.output(output)
-    module = fx.GraphModule(root, graph, type(mutable).__name__)
+    module = fx.GraphModule(root, graph, "Chosen")
     module.train(mutable.training)
+    facts = _facts(mutable)
+    vars(module).update(facts)
+    module.meta["_user_preserved_attributes"] = facts  # those that a copy of a GraphModule keeps
     return module
+
+
+def _facts(mutable: LayerChoice | InputChoice) -> dict[str, Any]:
+    """What forward passes may read of a choice, to name their inputs or to know how many there are."""
+    facts: dict[str, Any] = {one: getattr(mutable, one) for one in ("key", "name", "reduction", "return_mask")}
+    if isinstance(mutable, InputChoice):
+        own = ("n_candidates", "n_chosen")
+        facts.update({one: getattr(mutable, one) for one in own}, choose_from=list(mutable.choose_from))
+    return facts
 
 
 def _some_input(graph: fx.Graph, mutable: LayerChoice | InputChoice) -> fx.Node:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TypeVar, cast
 
 from torch import Tensor
 
-__all__ = ["changed", "tensors"]
+__all__ = ["changed", "merged", "tensors"]
 
 V = TypeVar("V")
 
@@ -35,6 +35,22 @@ def changed(value: V, change: Callable[[object], object], whole: Callable[[objec
     else:
         result = change(value)
     return cast("V", result)
+
+
+def merged(values: Sequence[object], merge: Callable[[Sequence[object]], object]) -> object:
+    """Return one nesting of several equal ones: ``merge`` makes one entry of those that stand in the same place.
+
+    Where they are not equal, ``merge`` gets the collections that differ.
+    """
+    first = values[0]
+    if isinstance(first, Mapping) and all(isinstance(one, Mapping) and one.keys() == first.keys() for one in values):
+        named = cast("Sequence[Mapping[object, object]]", values)
+        return {name: merged([one[name] for one in named], merge) for name in first}
+    if isinstance(first, (list, tuple)) and all(type(one) is type(first) and len(one) == len(first) for one in values):
+        kind = cast("Callable[..., object]", type(first))
+        entries = [merged(together, merge) for together in zip(*cast("Sequence[tuple[object]]", values), strict=True)]
+        return kind(*entries) if hasattr(first, "_fields") else kind(entries)
+    return merge(values)
 
 
 def _of_class(like: Mapping[object, object], entries: dict[object, object]) -> Mapping[object, object]:

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nnas_core.errors import DecisionError
+from nnas_core.errors import DecisionError, UserCodeError
 from nnas_core.mutables.base import Forward
 from nnas_core.mutables.choices import InputChoice, LayerChoice
-from nnas_core.mutables.reduction import reduce_hard, reduce_soft
+from nnas_core.mutables.naming import add_note
+from nnas_core.mutables.reduction import reduce_elements, reduce_hard, reduce_soft
 from nnas_core.space.choice import Decision
 
 __all__ = ["Plan", "as_masks", "full_mask", "hard_mask", "hard_plan", "is_zero", "soft_plan", "soft_run"]
@@ -135,7 +136,7 @@ def hard_plan(mutable: LayerChoice | InputChoice, decision: Decision, mask: Tens
     """Run the chosen candidates of ``mutable``, nothing else."""
     if isinstance(mutable, InputChoice):
         return Plan(_hard_inputs(decision, mutable.reduction), mask)
-    return Plan(_hard_layers(_chosen(mutable, decision), mutable.reduction), mask)
+    return Plan(_hard_layers(mutable, decision), mask)
 
 
 def _chosen(mutable: LayerChoice, decision: Iterable[int]) -> list[Forward]:
@@ -148,12 +149,20 @@ def _chosen(mutable: LayerChoice, decision: Iterable[int]) -> list[Forward]:
     return modules  # type: ignore[return-value]  # modules are callables, and None was refused above
 
 
-def _hard_layers(chosen: Sequence[Forward], reduction: str) -> Forward:
+def _hard_layers(mutable: LayerChoice, decision: Decision) -> Forward:
+    reduction = mutable.reduction
+    chosen = _chosen(mutable, decision)
     if len(chosen) == 1 and reduction != "none":
         return chosen[0]
+    names = [mutable.names[index] for index in decision]
+    calls = mutable.sharing.calls(dict(zip(names, chosen, strict=True)))
 
     def run(*args: object, **kwargs: object) -> Any:
-        return reduce_hard([module(*args, **kwargs) for module in chosen], reduction)
+        outputs = [call(*args, **kwargs) for call in calls]
+        if reduction != "none" and any(isinstance(output, (tuple, list, Mapping)) for output in outputs):
+            hint = "choose one of them, or use reduction 'none'"
+            raise _unmixed(mutable, names, [_shown(output) for output in outputs], hint)
+        return reduce_hard(outputs, reduction)
 
     return run
 
@@ -185,6 +194,7 @@ def soft_run(
     kept: Sequence[int],
     weights: Callable[[], Tensor],
     wrap: Callable[[int, Forward], Forward] = lambda index, candidate: candidate,
+    hint: Callable[[], str] = lambda: "let a mutator choose one of them",
 ) -> Forward:
     """Run the candidates ``kept`` of ``mutable``, and weight them.
 
@@ -193,7 +203,9 @@ def soft_run(
         kept: their indices.
         weights: called in each forward pass; ``[W]``, W > max(kept): one weight a candidate. Gradients flow into it.
         wrap: makes, of the index of a candidate and the candidate, what is called in its place.
+        hint: what to do if the outputs cannot be mixed, for the error of that forward pass (``UserCodeError``).
 
+    Outputs that are nestings of tensors, such as output and state of an LSTM, are mixed element by element.
     A candidate that is known to give zero is not run, if another one says what shape its zeros have.
     """
     reduction = mutable.reduction
@@ -209,12 +221,45 @@ def soft_run(
         flowing = [(index, module) for index, module in zip(kept, modules, strict=True) if not is_zero(module)]
         if flowing:
             kept, modules = [index for index, _ in flowing], [module for _, module in flowing]
-    modules = [wrap(index, module) for index, module in zip(kept, modules, strict=True)]
+    wrapped = {mutable.names[index]: wrap(index, module) for index, module in zip(kept, modules, strict=True)}
+    calls = mutable.sharing.calls(wrapped)
 
     def run(*args: object, **kwargs: object) -> Any:
-        return reduce_soft([module(*args, **kwargs) for module in modules], weights(), kept, reduction, count)
+        outputs: list[Any] = []
+        try:
+            outputs.extend(call(*args, **kwargs) for call in calls)
+        except Exception as error:
+            add_note(error, f"with {mutable.key}={list(wrapped)[len(outputs)]}")
+            raise
+        reduce = reduce_soft if not outputs or isinstance(outputs[0], Tensor) else reduce_elements
+        try:
+            return reduce(outputs, weights(), kept, reduction, count)
+        except (RuntimeError, ValueError, AttributeError, TypeError) as error:
+            shown = [_shown(output) for output in outputs]
+            if isinstance(error, torch.OutOfMemoryError) or (reduce is reduce_soft and len(set(shown)) < 2):
+                raise
+            raise _unmixed(mutable, list(wrapped), shown, hint()) from error
 
     return run
+
+
+def _unmixed(mutable: LayerChoice, names: Sequence[str], shown: Sequence[str], hint: str) -> UserCodeError:
+    """The error of candidates whose outputs cannot be mixed, each with what it gives."""
+    given = ", ".join(f"{name!r} gives {what}" for name, what in zip(names, shown, strict=True))
+    return UserCodeError(
+        f"the outputs of the candidates of {mutable.key!r} cannot be mixed: {given}", where=mutable.name, hint=hint
+    )
+
+
+def _shown(output: object) -> str:
+    """The shape of an output, ``[N, C]``; of a nesting, ``([N, C], [1, N, C])``."""
+    if isinstance(output, Tensor):
+        return str(list(output.shape))
+    if isinstance(output, (list, tuple)):
+        return f"({', '.join(map(_shown, output))})"
+    if isinstance(output, Mapping):
+        return f"{{{', '.join(f'{name}: {_shown(one)}' for name, one in output.items())}}}"
+    return type(output).__name__
 
 
 def is_zero(candidate: Any) -> bool:

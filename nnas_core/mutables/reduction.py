@@ -6,14 +6,15 @@ Every function here is also what an extracted model runs, so its outputs are equ
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
 from nnas_core.mutables.activation_checkpointing import is_second_run
+from nnas_core.mutables.nested import changed, merged
 
-__all__ = ["REDUCTIONS", "dot", "gate", "reduce_hard", "reduce_soft"]
+__all__ = ["REDUCTIONS", "dot", "gate", "reduce_elements", "reduce_hard", "reduce_soft"]
 
 
 def _sum(outputs: Sequence[Tensor]) -> Tensor:
@@ -87,6 +88,44 @@ def reduce_soft(outputs: Sequence[Tensor], weights: Tensor, kept: Sequence[int],
         for o, i in zip(outputs[1:], kept[1:], strict=True):
             total = torch.addcmul(total, o, weights[i].to(o.dtype))
     return total / count if reduction == "mean" else total
+
+
+def _can_be_weighted(value: object) -> TypeGuard[Tensor]:
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+
+
+def reduce_elements(outputs: Sequence[Any], weights: Tensor, kept: Sequence[int], reduction: str, count: int) -> Any:
+    """``reduce_soft`` of outputs that are nestings of tensors, element by element.
+
+    What is no tensor of floating-point numbers must be the same in all of them.
+
+    Raises:
+        ValueError: the nestings or the shapes differ.
+    """
+    if reduction == "none":
+        return [_scaled(output, weights[i]) for output, i in zip(outputs, kept, strict=True)]
+
+    def reduce(parts: Sequence[Any]) -> Any:
+        if all(_can_be_weighted(one) for one in parts):
+            if reduction != "concat" and any(one.shape != parts[0].shape for one in parts):
+                raise ValueError("the shapes differ")
+            return reduce_soft(parts, weights, kept, reduction, count)
+        if not all(_are_equal(one, parts[0]) for one in parts):
+            raise ValueError("what is no tensor of numbers differs")
+        return parts[0]
+
+    return merged(outputs, reduce)
+
+
+def _scaled(output: object, weight: Tensor) -> object:
+    return changed(output, lambda one: one * weight.to(one.dtype) if _can_be_weighted(one) else one)
+
+
+def _are_equal(one: object, other: object) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    plain = (int, float, bool, str, bytes, type(None))
+    return isinstance(one, plain) and type(one) is type(other) and one == other
 
 
 class _WeightedSum(torch.autograd.Function):
@@ -165,13 +204,17 @@ def _is_dense(tensor: Tensor) -> bool:
     return True
 
 
-def gate(output: Tensor, weight: Tensor) -> Tensor:
+def gate(output: Any, weight: Tensor) -> Any:
     """``output`` as it is, to the bit, as if it were multiplied by a ``weight`` ``[]`` that happens to be 1.
+
+    The output of a candidate may be a nesting of tensors, such as the output and the state of an LSTM.
 
     The gradient of ``weight`` is the dot product of ``output`` and its gradient, whatever the value of ``weight``.
     """
     if not weight.requires_grad:
         return output
+    if not isinstance(output, Tensor):
+        return changed(output, lambda one: gate(one, weight) if _can_be_weighted(one) else one)
     gated: Tensor = _Gate.apply(output, weight)  # type: ignore[no-untyped-call]
     return gated
 

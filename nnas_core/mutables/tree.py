@@ -73,7 +73,9 @@ def parse(model: nn.Module) -> MutableTree:
     """
     root = MutableTree()
     problems: list[str] = []
-    _visit(model, "", root, None, set(), problems)
+    seen: set[nn.Module] = set()
+    _visit(model, "", root, None, seen, problems)
+    problems += _check_attributes(model, seen)
     mutables = list(root.traverse(deduplicate=False))
     _number(mutables)
     problems += _check_tags(mutables) + _check_each(mutables) + _check_shared(mutables)
@@ -142,6 +144,37 @@ def _nearest(mutable: Mutable, homes: list[Mutable]) -> Mutable:
         return length
 
     return max(homes, key=shared_path)
+
+
+def _check_attributes(model: nn.Module, registered: set[nn.Module]) -> list[str]:
+    """Look through attributes for choices in plain collections, which torch does not find."""
+    problems: list[str] = []
+    walked: set[int] = set()
+
+    def look(value: object, path: str, advice: str) -> None:
+        if isinstance(value, nn.Module):
+            if value in registered:
+                return
+            for inner, module in value.named_modules():
+                if isinstance(module, Mutable) and not module.is_bound and module not in registered:
+                    where = f"{path}.{inner}" if inner else path
+                    problems.append(f"{where}: the {type(module).__name__} {module.key!r} is in a plain {advice}")
+        elif isinstance(value, (list, tuple, set, dict)) and id(value) not in walked:
+            walked.add(id(value))
+            is_mapping = isinstance(value, dict)
+            own = f"{type(value).__name__}, use nn.{'ModuleDict' if is_mapping else 'ModuleList'}"
+            for name, entry in value.items() if isinstance(value, dict) else enumerate(value):
+                look(entry, f"{path}[{name!r}]", own)
+
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if name not in _OF_TORCH:
+                look(value, f"{path}.{name}" if path else name, "attribute, assign it after super().__init__()")
+    return problems
+
+
+_OF_TORCH = frozenset(vars(nn.Module()))
+"""The attributes that every module has, among them its parts."""
 
 
 def _check_tags(mutables: list[Mutable]) -> list[str]:

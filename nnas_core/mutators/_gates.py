@@ -64,19 +64,17 @@ class Call:
         """The output of a candidate.
 
         Raises:
-            UserCodeError: it is no tensor, or the candidate changed its input.
+            UserCodeError: it is no tensor.
         """
         values = list(self._rest)
         for position, tensor in zip(self._tensors, tensors, strict=True):
             values[position] = tensor
         count = len(values) - len(self._names)
         named = dict(zip(self._names, values[count:], strict=True))
-        versions = [tensor._version for tensor in tensors]
-        output = self.mutable[index](*values[:count], **named)
+        candidate = self.mutable.sharing.call(self.mutable.names[index], self.mutable[index])
+        output = candidate(*values[:count], **named)
         if not isinstance(output, Tensor):
             raise self._refused(index, f"gives a {type(output).__name__}, a gate needs a tensor")
-        if versions != [tensor._version for tensor in tensors]:
-            raise self._refused(index, "changes its input in place, which other candidates take too")
         return output
 
     def rerun(self, index: int, tensors: Sequence[Tensor]) -> Tensor:
@@ -93,7 +91,7 @@ class Call:
         return UserCodeError(
             f"candidate {self.mutable.names[index]!r} of {self.mutable.key!r} {why}",
             where=self.mutable.name,
-            hint=f"change the candidate (inplace=False), or use a mutator without gates: {ungated()}",
+            hint=f"let the candidate give one tensor, or use a mutator without gates: {ungated()}",
         )
 
 

@@ -25,7 +25,7 @@ from nnas_core.mutators._mixture import Blend, Mixture, RelaxedRow
 from nnas_core.mutators._serving import mutators_that
 from nnas_core.plugins.arguments import check_range
 
-__all__ = ["RelaxedMutator"]
+__all__ = ["RelaxedMutator", "hint_for_outputs"]
 
 
 class RelaxedMutator(Mutator):
@@ -256,7 +256,7 @@ class RelaxedMutator(Mutator):
             row: of the logits.
         """
         if self.runs_all:
-            return soft_run(mutable, self.kept(row), mixture.weights_of(row))
+            return soft_run(mutable, self.kept(row), mixture.weights_of(row), hint=hint_for_outputs)
         return _selected_run(mixture, mutable, row)
 
     def kept(self, row: RelaxedRow) -> list[int]:
@@ -290,6 +290,11 @@ def _selected_run(mixture: Mixture, mutable: AnyChoice, row: RelaxedRow) -> Forw
         return reduce_hard(outputs, reduction)
 
     return run
+
+
+def hint_for_outputs() -> str:
+    """What to do about candidates whose outputs cannot be mixed."""
+    return f"let the candidates give equal shapes, or use a mutator that runs what is chosen only: {_one_at_a_time()}"
 
 
 def _one_at_a_time() -> str:

@@ -23,10 +23,11 @@ from nnas_core.mutables.untouched import own_buffers
 from nnas_core.mutators.darts import DartsMutator, DartsTrainer
 from nnas_core.plugins.arguments import check_range
 from nnas_core.training.bilevel import warmup_of
+from nnas_core.training.gradients import differentiating
+from nnas_core.training.in_place import repeated_if_changed_in_place
 from nnas_core.training.memory_format import laid_out_as, match_layouts
 from nnas_core.training.optimizers import State, clip_gradients, optimizer_state
 from nnas_core.training.task import Batch
-from nnas_core.training.trainer import differentiating
 
 __all__ = ["CdartsMutator", "CdartsTrainer"]
 
@@ -114,6 +115,7 @@ class CdartsTrainer(DartsTrainer):
 
     # ---- steps
 
+    @repeated_if_changed_in_place
     def evaluation_step(self, batch: Batch) -> None:
         """One update of the evaluation network's weights on a training batch.
 
@@ -124,9 +126,12 @@ class CdartsTrainer(DartsTrainer):
             output, target = self.task.forward_batch(self.evaluation, batch)
             loss = self.task.loss(output, target)
         self.require_finite(loss, "loss of the evaluation network")
+        if not loss.requires_grad:  # its derived path has no weights
+            return
         with differentiating():
             self._update_evaluation(torch.autograd.grad(loss, self.evaluation_weights, allow_unused=True))
 
+    @repeated_if_changed_in_place
     def architecture_step(self, batch: Batch, held_out: Batch) -> None:
         """One update of the logits and of the evaluation network's weights on held-out data.
 

@@ -19,9 +19,9 @@ from nnas_core.mutables.plans import hard_mask
 from nnas_core.mutables.untouched import own_buffers
 from nnas_core.mutators._relaxation import RelaxedMutator
 from nnas_core.training.bilevel import BilevelTrainer
+from nnas_core.training.gradients import differentiating
 from nnas_core.training.optimizers import State
 from nnas_core.training.task import Batch
-from nnas_core.training.trainer import differentiating
 from nnas_core.training.unrolling import (
     VirtualStep,
     frozen,

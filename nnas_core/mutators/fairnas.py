@@ -19,6 +19,7 @@ from nnas_core.mutables.choices import LayerChoice
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.plugins.arguments import check_range
 from nnas_core.space.choice import Choice, Decision
+from nnas_core.training.in_place import repeated_if_changed_in_place
 from nnas_core.training.task import Batch
 from nnas_core.training.trainer import Trainer
 
@@ -43,6 +44,7 @@ class FairnasTrainer(Trainer):
         """The mutator, whose rounds this loop trains."""
         return self.mutator_of(FairnasMutator)
 
+    @repeated_if_changed_in_place
     def weight_step(self, batch: Batch) -> None:
         """The gradients of a round of paths, accumulated, and one update of the weights."""
         mutator = self.searching

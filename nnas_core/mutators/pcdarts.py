@@ -182,6 +182,12 @@ class PcdartsMutator(DartsMutator):
                 ) from error
             if mixed is None:  # an architecture that takes no candidate here
                 return None
+            if not isinstance(mixed, Tensor):
+                raise UserCodeError(
+                    f"{shown} give a {type(mixed).__name__}, where part of the channels takes one tensor",
+                    where=where,
+                    hint=f"name the key in whole=[{choice.key!r}], or give k=1",
+                )
             if mixed.dim() != x.dim() or mixed.shape[1] != part:
                 raise UserCodeError(
                     f"{shown} turn {part} channels, 1/{k} of the {x.shape[1]} given, into the shape"

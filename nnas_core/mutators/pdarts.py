@@ -22,6 +22,7 @@ from nnas_core.mutables.base import Forward
 from nnas_core.mutables.choices import AnyChoice, InputChoice
 from nnas_core.mutables.plans import hard_mask, soft_run
 from nnas_core.mutators._mixture import Mixture, RelaxedRow
+from nnas_core.mutators._relaxation import hint_for_outputs
 from nnas_core.mutators._skips import SkipConnections
 from nnas_core.mutators.darts import DartsMutator, DartsTrainer
 from nnas_core.plugins.arguments import check_range
@@ -305,7 +306,7 @@ class PdartsMutator(DartsMutator):
         def wrap(index: int, candidate: Forward) -> Forward:
             return functools.partial(self._run_skip, mutable, candidate) if index in skips else candidate
 
-        return soft_run(mutable, self.kept(row), mixture.weights_of(row), wrap)
+        return soft_run(mutable, self.kept(row), mixture.weights_of(row), wrap, hint_for_outputs)
 
     def _run_skip(self, mutable: nn.Module, candidate: Forward, *args: object, **kwargs: object) -> object:
         output = candidate(*args, **kwargs)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nnas_core.mutators._gumbel import GumbelMutator
 from nnas_core.training.bilevel import BilevelTrainer
+from nnas_core.training.in_place import repeated_if_changed_in_place
 from nnas_core.training.task import Batch
 
 __all__ = ["SnasMutator", "SnasTrainer"]
@@ -25,7 +26,12 @@ class SnasTrainer(BilevelTrainer):
         """One sample, one loss, one backward pass; both optimizers make a step."""
         if getattr(self.searching, "bilevel", False):  # another mutator may be trained by this loop too
             super().train_batch(batch)
-            return
+        else:
+            self.joint_step(batch)
+
+    @repeated_if_changed_in_place
+    def joint_step(self, batch: Batch) -> None:
+        """One update of the weights and of the architecture, from one loss."""
         self.optimizer.zero_grad()
         self.architecture_optimizer.zero_grad()
         self.searching.reset()

@@ -318,7 +318,8 @@ def as_user_error(error: BaseException) -> UserCodeError | None:
     lines = ["Traceback (most recent call last):\n", *traceback.format_tb(step)]
     lines += traceback.format_exception_only(type(error), error)
     message = str(error).strip().splitlines()
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()) if note.startswith("with "))
     return UserCodeError(
-        f"{type(error).__name__}: {message[0]}" if message else type(error).__name__,
+        (f"{type(error).__name__}: {message[0]}" if message else type(error).__name__) + notes,
         where=f"{step.tb_frame.f_code.co_filename}:{step.tb_lineno}",
     ).with_traceback_of_user("".join(lines))

@@ -143,6 +143,7 @@ class Recorder(Callback):
             train=finite_only(record.train),
             valid=finite_only(record.valid),
             samples_per_second=record.samples_per_second,
+            **({"weightless_passes": self.trainer.weightless.count} if self.trainer.weightless.count else {}),
         )
 
     # ---- the end in good order

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn as nn
+from torch import Tensor
 
+from nnas_core import random_state
 from nnas_core.errors import EnvironmentFailure, UsageError, UserCodeError
 from nnas_core.mutables.base import Forward
 from nnas_core.mutables.mutator import Mutator, require_dense
-from nnas_core.mutables.nested import tensors
+from nnas_core.mutables.nested import changed, tensors
 from nnas_core.mutables.untouched import untouched
+from nnas_core.space.choice import Decision
 from nnas_core.training.data import Batches, to_device, to_float64
 from nnas_core.training.memory_format import has_images, set_memory_format
 from nnas_core.training.settings import AccelerationSettings
-from nnas_core.training.task import Task
+from nnas_core.training.task import Batch, Output, Target, Task
 
 __all__ = ["Acceleration", "CompiledNetwork", "Rehearsal", "Shapes", "require_compiler"]
 
@@ -161,6 +166,30 @@ class Rehearsal:
             return _first_line(error)
         return None
 
+    @functools.cached_property
+    def _first_batch(self) -> Batch:
+        with random_state.untouched(self._generators):
+            return next(iter(self._training[0].epoch(0)), None)
+
+    def attempt(self, decisions: Mapping[str, Decision]) -> Exception | None:
+        """Run one architecture on the first training batch, without gradients; what it raised.
+
+        Raises:
+            torch.OutOfMemoryError: that is no mistake of the model's.
+        """
+        batch = changed(self._first_batch, lambda one: one.clone() if isinstance(one, Tensor) else one)
+        if batch is None:
+            return None  # the training says so
+        try:
+            with self._without_a_trace(training=True):
+                self._mutator.decide(decisions)
+                self._forward(batch)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001  (whatever the user's model raises)
+            return error
+        return None
+
     def shapes(self) -> frozenset[Shapes]:
         """The shapes of the tensors that the model is called with."""
         seen: set[Shapes] = set()
@@ -175,18 +204,25 @@ class Rehearsal:
         return frozenset(seen)
 
     def _run(self, data: Sequence[Batches], training: bool) -> None:
+        with self._without_a_trace(training):
+            for batches in data:
+                for batch in itertools.islice(batches.epoch(0), 1):
+                    self._mutator.reset()
+                    output, target = self._forward(batch)
+                    self._task.loss(output, target)
+                    self._task.metrics(output, target)
+
+    @contextmanager
+    def _without_a_trace(self, training: bool) -> Iterator[None]:
         autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bfloat16")
         with torch.no_grad(), untouched(self.model, self._mutator, self._generators), autocast:
             self.model.train(training)
-            for batches in data:
-                for batch in itertools.islice(batches.epoch(0), 1):
-                    moved = to_device(batch, self._device)
-                    self._mutator.reset()
-                    output, target = self._task.forward_batch(
-                        self.model, to_float64(moved) if self._precision == "float64" else moved
-                    )
-                    self._task.loss(output, target)
-                    self._task.metrics(output, target)
+            yield
+
+    def _forward(self, batch: Batch) -> tuple[Output, Target]:
+        moved = to_device(batch, self._device)
+        moved = to_float64(moved) if self._precision == "float64" else moved
+        return self._task.forward_batch(self.model, moved)
 
 
 class CompiledNetwork:

@@ -15,9 +15,11 @@ from nnas_core.errors import BindingError, UsageError, UserCodeError
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.training.data import Cycle
+from nnas_core.training.gradients import differentiating
+from nnas_core.training.in_place import repeated_if_changed_in_place
 from nnas_core.training.optimizers import State
 from nnas_core.training.task import Batch, Output, Target
-from nnas_core.training.trainer import Trainer, differentiating
+from nnas_core.training.trainer import Trainer
 
 __all__ = ["BilevelTrainer", "warmup_of"]
 
@@ -84,6 +86,7 @@ class BilevelTrainer(Trainer):
         self.architecture_step(batch, self.to_device(next(self.held_out)))
         self.weight_step(batch)
 
+    @repeated_if_changed_in_place
     def architecture_step(self, batch: Batch, held_out: Batch) -> None:
         """One update of the architecture.
 

@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nnas_core.errors import NoResultError
 from nnas_core.mutables.mutator import Mutator
+from nnas_core.mutables.naming import naming
 from nnas_core.mutables.nested import tensors
 from nnas_core.space.architecture import Architecture
 from nnas_core.training.data import Batches, to_device
@@ -131,6 +132,10 @@ class InheritedWeights:
         """
         started = time.perf_counter()
         self._mutator.apply_architecture(architecture)
+        with naming(self._mutator):
+            return self._evaluated(poll, started)
+
+    def _evaluated(self, poll: Callable[[], None], started: float) -> Evaluation:
         if not (self._recalibrate and self._norms):
             metrics = self._measure(poll)
             return Evaluation(metrics, None, time.perf_counter() - started)

@@ -6,7 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,14 +18,16 @@ from nnas_core import random_state
 from nnas_core.errors import BindingError, NoResultError, UserCodeError
 from nnas_core.mutables.base import Forward
 from nnas_core.mutables.mutator import Mutator
+from nnas_core.mutables.naming import naming
 from nnas_core.training.data import Batches, batch_size_of, to_device, to_float64
+from nnas_core.training.gradients import WeightlessPasses, differentiating, optimizer_of_nothing, take_step
+from nnas_core.training.in_place import InPlaceChanges, repeated_if_changed_in_place
 from nnas_core.training.memory_format import match_layouts
 from nnas_core.training.metrics import Averages, EpochRecord, mean_metrics
 from nnas_core.training.optimizers import State, clip_gradients, optimizer_state
-from nnas_core.training.returned import unexplained
 from nnas_core.training.task import Batch, Output, Target, Task
 
-__all__ = ["Callback", "Trainer", "differentiating"]
+__all__ = ["Callback", "Trainer"]
 
 M = TypeVar("M", bound=Mutator)
 
@@ -121,10 +123,11 @@ class Trainer:
         self.batch = 0  # of that epoch, already consumed
         self.step = 0  # in all
         self.history: list[EpochRecord] = []
+        self.in_place, self.weightless = InPlaceChanges(), WeightlessPasses()
         self.build_optimizers()
         self._averages = Averages()
-        self._samples = 0
-        self._elapsed = 0.0
+        self._batch: Batch = None  # of the last loss
+        self._samples, self._elapsed = 0, 0.0
         self._epoch_start: State = {}
         # While it validates, the random states from before it: an interrupted validation is done again.
         self._before_validation: State | None = None
@@ -152,6 +155,9 @@ class Trainer:
     def build_optimizers(self) -> None:
         """Make the optimizer and the schedule of the model's weights."""
         weights = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if self.mutator is None and not list(self.model.parameters()):
+            self.optimizer, self.scheduler = optimizer_of_nothing(), None
+            return
         if not weights:
             raise UserCodeError("the model has no weights to train", where=self.task.user.reference)
         self.optimizer = self.task.build_optimizer(weights)
@@ -174,23 +180,28 @@ class Trainer:
     # ---- the loop
 
     def train(self) -> None:
-        """Train from wherever ``load_state_dict`` left off to the last epoch."""
+        """Train from wherever ``load_state_dict`` left off to the last epoch; errors carry what was decided."""
         while self.epoch < self.epochs:
-            if self.batch == 0:
-                self.start_epoch(self.epoch)
-                self._averages, self._samples, self._elapsed = Averages(), 0, 0.0
-                self._epoch_start = random_state.capture()
-                self._call("on_epoch_begin")
-            self.train_one_epoch(self.epoch)
-            self._before_validation = random_state.capture_all(self.generators)
-            valid = self.validate_one_epoch(self.epoch)
-            self._before_validation = None
-            record = EpochRecord(self.epoch + 1, self._averages.means(), valid, self._samples, self._elapsed)
-            self.history.append(record)
-            finished = self.epoch
-            self.epoch, self.batch = self.epoch + 1, 0
-            for callback in self.callbacks:
-                callback.on_epoch_end(finished)
+            with naming(self.mutator):
+                self._train_epoch()
+        self.weightless.tell(self.step)
+
+    def _train_epoch(self) -> None:
+        if self.batch == 0:
+            self.start_epoch(self.epoch)
+            self._averages, self._samples, self._elapsed = Averages(), 0, 0.0
+            self._epoch_start = random_state.capture()
+            self._call("on_epoch_begin")
+        self.train_one_epoch(self.epoch)
+        self._before_validation = random_state.capture_all(self.generators)
+        valid = self.validate_one_epoch(self.epoch)
+        self._before_validation = None
+        record = EpochRecord(self.epoch + 1, self._averages.means(), valid, self._samples, self._elapsed)
+        self.history.append(record)
+        finished = self.epoch
+        self.epoch, self.batch = self.epoch + 1, 0
+        for callback in self.callbacks:
+            callback.on_epoch_end(finished)
 
     def start_epoch(self, epoch: int) -> None:
         """Called before anything of an epoch, and not again where one is gone on with: here, nothing to do."""
@@ -243,6 +254,7 @@ class Trainer:
         """Everything that one training batch brings about: here, one step of the weights."""
         self.weight_step(batch)
 
+    @repeated_if_changed_in_place
     def weight_step(self, batch: Batch) -> None:
         """One update of the weights."""
         self.optimizer.zero_grad()
@@ -263,6 +275,7 @@ class Trainer:
 
     def loss_of(self, batch: Batch) -> tuple[Tensor, Output, Target]:
         """The loss of a batch with the architecture of now; the output and the target."""
+        self._batch = batch
         with self.autocast():
             output, target = self.task.forward_batch(self.network, batch)  # type: ignore[arg-type]
             return self.task.loss(output, target), output, target
@@ -274,13 +287,15 @@ class Trainer:
         return nullcontext()
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of ``loss`` to those of the weights.
+        """Add the gradients of ``loss`` to those of the weights; a path without weights has none, which is counted.
 
         Raises:
             NoResultError: the loss is not finite.
             UserCodeError: it cannot be differentiated.
         """
         self.require_finite(loss, "loss")  # before it reaches the weights, and with them a checkpoint
+        if not loss.requires_grad and self.weightless.counted(self, self._batch):
+            return
         with differentiating():
             torch.autograd.backward(loss)
 
@@ -301,15 +316,7 @@ class Trainer:
         """Clip the gradients, update the weights, and move the schedule on."""
         if self.clip_grad:
             clip_gradients(self.model.parameters(), self.clip_grad)
-        try:
-            self.optimizer.step()
-            if self.scheduler is not None:
-                self.scheduler.step()
-        except Exception as error:
-            failure = unexplained(error, f"a step of {type(self.optimizer).__name__}", self.task.user.reference)
-            if failure is None:
-                raise
-            raise failure from error
+        take_step(self.optimizer, self.scheduler, self.task.user.reference)
 
     def record(self, loss: Tensor, output: Output, target: Target) -> None:
         """Count a batch in the means of this epoch."""
@@ -354,6 +361,8 @@ class Trainer:
             },
             "history": [vars(record) for record in self.history],
             "random": self._before_validation or random_state.capture_all(self.generators),
+            **self.in_place.state_dict(self.model),
+            **self.weightless.state_dict(),
         }
 
     def prepare_for(self, state: Mapping[str, Any]) -> None:
@@ -374,25 +383,9 @@ class Trainer:
         self._samples, self._elapsed = state["epoch"]["samples"], state["epoch"]["elapsed"]
         self._epoch_start = state["epoch"]["start"]
         self.history = [EpochRecord(**record) for record in state["history"]]
+        self.in_place.load_state_dict(state, self.model)
+        self.weightless.load_state_dict(state)
         random_state.restore_all(state["random"], self.generators)
-
-
-@contextmanager
-def differentiating(
-    what: str = "the backward pass failed",
-    hint: str = "the loss must depend on weights that require gradients; in-place operations may break that",
-) -> Iterator[None]:
-    """Say whose fault it is when a loss of the user's cannot be differentiated.
-
-    Raises:
-        UserCodeError: ``what``, and torch's reason.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        raise UserCodeError(f"{what}: {str(error).splitlines()[0]}", hint=hint) from error
 
 
 def _with_article(kind: type) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from nnas_core.files import atomic_writer, finite_only
-from nnas_core.mutables.extraction import extract
+from nnas_core.mutables.settling import settle
 from nnas_core.runs.folder import RunFolder
 from nnas_core.runs.recording import CheckpointCadence, Recorder, StopSignal, Usage
 from nnas_core.training.evaluation import measure, require_finite
@@ -69,7 +69,7 @@ def retrain(
     architecture = setup.space.parse(settings.architecture, architecture_from)
     if settings.checkpoint is not None:
         setup.inherit(settings.checkpoint)
-    child = extract(setup.model, architecture).to(setup.device)
+    child = settle(setup.model, architecture).to(setup.device)
     recorder = Recorder(
         run,
         {

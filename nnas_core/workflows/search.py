@@ -23,6 +23,7 @@ from nnas_core.training.acceleration import Acceleration, Rehearsal
 from nnas_core.training.bilevel import BilevelTrainer
 from nnas_core.training.settings import to_options
 from nnas_core.training.trainer import Callback, Trainer
+from nnas_core.training.trying import try_candidates
 from nnas_core.workflows.derive import Derivation, derive
 from nnas_core.workflows.settings import SearchSettings
 from nnas_core.workflows.setup import Setup
@@ -111,7 +112,12 @@ def search(
     acceleration = Acceleration(**dataclasses.asdict(settings.acceleration))
     acceleration.check(mutator)
     recorder = Recorder(run, _facts(settings), mutator.space, cadence, should_stop, started)
-    trainer = _trainer(settings, setup, mutator, {"mutator": generator}, acceleration, [*callbacks, recorder], warn)
+    generators = {"mutator": generator}
+    if settings.try_candidates and not run.goes_on:
+        data, device = [setup.train_batches], setup.device
+        rehearsal = Rehearsal(mutator, setup.task, data, [], device, settings.precision, generators)
+        try_candidates(mutator.space.choices, rehearsal.attempt, settings.training.model.model)
+    trainer = _trainer(settings, setup, mutator, generators, acceleration, [*callbacks, recorder], warn)
     setup.try_data(trainer)
     _begin(settings, run, mutator, recorder, warn)
     recorder.train()

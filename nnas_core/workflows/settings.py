@@ -64,6 +64,7 @@ class SearchSettings:
         trainer: whose loop to use instead of the mutator's own: a registered mutator's name, or ``file.py:Class``.
         precision: ``"float32"``, ``"float64"``, or ``"bfloat16"`` (autocast).
         derive: draw this many final architectures and keep the best on validation data; 0: take the first.
+        try_candidates: run each candidate once on the first batch before training, and list those that fail.
     """
 
     training: CheckpointedSettings
@@ -73,6 +74,7 @@ class SearchSettings:
     precision: str = "float32"
     acceleration: AccelerationSettings = field(default_factory=AccelerationSettings)
     derive: int = 0
+    try_candidates: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

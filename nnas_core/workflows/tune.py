@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn as nn
 
 from nnas_core import random_state
 from nnas_core.errors import InputError, Interrupted, NnasError, NoResultError, UserCodeError
@@ -20,6 +21,7 @@ from nnas_core.execution.ray.engine import RaySettings
 from nnas_core.execution.work import WorkerTrials
 from nnas_core.execution.worker import EvaluateInSteps
 from nnas_core.mutables.extraction import extract
+from nnas_core.mutables.settling import settle
 from nnas_core.plugins.loading import as_user_error
 from nnas_core.runs.recording import StopSignal
 from nnas_core.runs.weights import weights_digest
@@ -230,8 +232,8 @@ class _ScratchTrial(_Trial):
         self._random = random_state.capture()
 
     def run(self, architecture: Architecture, poll: Callable[[], None], report: Callable[[float], None]) -> TrialResult:
+        child = self._alone(architecture)
         random_state.restore(self._random)
-        child = extract(self._setup.model, architecture)
         trainer = self._setup.trainer(child, self._settings.training, [_Following(poll, report)])
         try:
             trainer.train()
@@ -242,6 +244,15 @@ class _ScratchTrial(_Trial):
         parameters = sum(p.numel() for p in child.parameters() if p.requires_grad)
         seconds = sum(record.seconds for record in trainer.history)
         return TrialResult(first_metric(last.valid)[1], last.valid, {"seconds": seconds, "parameters": parameters})
+
+    def _alone(self, architecture: Architecture) -> nn.Module:
+        """The architecture in a model of its own: what closes over a model cannot be copied, so it is built anew."""
+        supernet = self._setup.model
+        model = self._setup.rebuilt({})
+        if model is supernet:  # the module of the user's is no function that builds one
+            return extract(supernet, architecture)
+        model.load_state_dict(supernet.state_dict())
+        return settle(model, architecture)
 
 
 class _Following(Callback):

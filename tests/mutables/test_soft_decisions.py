@@ -164,6 +164,9 @@ def test_a_candidate_that_changes_its_input_in_place_is_refused_or_right(x):
     model = decided(OneLayer([nn.Identity(), nn.Identity()], key="k"), {"k": weights})
     y = x.clone()
     loss = model(y).sum()
+    y.add_(1)  # in the first pass candidates have their own inputs
+    torch.testing.assert_close(torch.autograd.grad(loss, weights)[0], x.sum().expand(2))
+    loss = model(y).sum()
     y.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()

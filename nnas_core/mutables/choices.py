@@ -194,7 +194,7 @@ class LayerChoice(_Choosing):
         self._changed()
 
     def _changed(self) -> None:
-        self._sharing = Sharing()
+        self._sharing = Sharing(self)
         mutator = self._mutator
         if mutator is not None:
             mutator.candidates_changed(self)
@@ -213,7 +213,7 @@ class LayerChoice(_Choosing):
     def _let_go(self) -> None:
         super()._let_go()
         self._shortcut = None
-        self._sharing = Sharing()
+        self._sharing = Sharing(self)
 
     def take_calls(self, calls: list[Forward], slot: int) -> None:
         super().take_calls(calls, slot)

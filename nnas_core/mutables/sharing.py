@@ -1,8 +1,9 @@
 """Candidates that run on the same arguments, although some of them change their input in place.
 
 ``nn.Sequential(nn.ReLU(inplace=True), ...)`` beside ``nn.Identity()``: where both run, the second one would be given
-what the first one left. Such a candidate gets copies of its own. Which ones need them is found in the first batch, by
-the version counters of tensors; from then on all others are called as if there were nothing to find.
+what the first one left. Such a candidate gets copies of its own. Which ones need them is found before the first call
+with gradients, by a trial on copies and the version counters of tensors; all others are called as if there were nothing
+to find. So that a resumed training goes on to the bit, the first call itself is as all later ones.
 """
 
 from __future__ import annotations
@@ -11,18 +12,26 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn as nn
 from torch import Tensor
 
+from nnas_core import random_state
 from nnas_core.mutables.base import Forward
 from nnas_core.mutables.nested import changed, tensors
+from nnas_core.mutables.untouched import own_buffers
 
 __all__ = ["Sharing"]
 
 
 class Sharing:
-    """What is known of the candidates of one LayerChoice: which of them change in place what they are given."""
+    """What is known of the candidates of one LayerChoice: which of them change in place what they are given.
 
-    def __init__(self) -> None:
+    Args:
+        choice: the LayerChoice.
+    """
+
+    def __init__(self, choice: nn.Module) -> None:
+        self._choice = choice
         self._harmless: set[str] = set()
         self._in_place: set[str] = set()
 
@@ -56,19 +65,29 @@ class Sharing:
         def finding_out(*args: Any, **kwargs: Any) -> Any:
             if torch.compiler.is_compiling():  # the compiler leaves out copies that nothing changes
                 return copying(*args, **kwargs)
-            args, kwargs = changed((args, kwargs), _lazy_copy)
-            given = [one for one in tensors((args, kwargs)) if not one.is_inference()]  # those count no versions
-            versions = [one._version for one in given]
-            output = candidate(*args, **kwargs)
-            if versions != [one._version for one in given]:
-                self._in_place.add(name)
-                calls[position] = copying
-            elif torch.is_grad_enabled() and given:  # where nothing is trained, a dropout in place changes nothing
-                self._harmless.add(name)
-                calls[position] = candidate
-            return output
+            if not torch.is_grad_enabled():  # where nothing is trained, a dropout in place changes nothing
+                args, kwargs = changed((args, kwargs), _lazy_copy)
+                return candidate(*args, **kwargs)
+            changes = self._changes(candidate, args, kwargs)
+            if changes is None:
+                return copying(*args, **kwargs)
+            (self._in_place if changes else self._harmless).add(name)
+            calls[position] = copying if changes else candidate
+            return calls[position](*args, **kwargs)
 
         return finding_out
+
+    def _changes(self, candidate: Forward, args: Any, kwargs: Any) -> bool | None:
+        """Try a candidate on copies, and leave no trace: true if it changed them, None if it did not come to an end."""
+        args, kwargs = changed((args, kwargs), _copy)
+        given = list(tensors((args, kwargs)))
+        versions = [one._version for one in given]
+        with torch.no_grad(), random_state.untouched({}), own_buffers(self._choice):
+            try:
+                candidate(*args, **kwargs)
+            except RuntimeError:  # perhaps for want of gradients; else the call itself says so
+                return None
+        return versions != [one._version for one in given]
 
 
 def _with_own_input(candidate: Forward) -> Forward:

@@ -166,8 +166,8 @@ def test_a_metric_to_minimise_is_a_negative_reward() -> None:
 
 
 def test_a_reward_that_is_not_finite_ends_the_training() -> None:
-    task = task_of(train_dataset=numbers, metrics=lambda output, target: {"error": math.nan})
-    with pytest.raises(NoResultError, match=r"the reward is not finite \(nan\) at step 1, epoch 1"):
+    task = task_of(train_dataset=numbers, metrics=lambda output, target: {"error": math.inf})
+    with pytest.raises(NoResultError, match=r"the reward is not finite \(inf\) at step 1, epoch 1"):
         trainer_of(task).controller_step()
 
 

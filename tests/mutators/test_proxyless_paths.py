@@ -91,6 +91,12 @@ def test_the_final_architecture_is_the_most_probable() -> None:
 # ---- what runs, and what is kept
 
 
+def known(choice: LayerChoice, *args: Tensor) -> None:
+    """Let each candidate be tried for changes in place, which happens before its first pass with gradients."""
+    for name, candidate in zip(choice.names, choice, strict=True):
+        choice.sharing.call(name, candidate)(*args)
+
+
 @pytest.mark.parametrize(("mode", "runs"), [("full", 4), ("full_v2", 4), ("two", 2)])
 def test_candidates_run_once_and_only_where_gradients_need_them(mode: str, runs: int) -> None:
     candidates = times(1, 2, 3, 4)
@@ -104,6 +110,8 @@ def test_candidates_run_once_and_only_where_gradients_need_them(mode: str, runs:
             one.calls = 0
         return total
 
+    known(model.op, x)
+    executions()
     with torch.no_grad():
         mutator.reset()
     model(x).sum().backward()
@@ -126,6 +134,7 @@ def test_a_zero_operation_runs_only_if_it_is_chosen() -> None:
     zero = CountedZero(0)
     model = OneLayer([zero, *times(1, 2)], key="op")
     mutator = proxyless(model)
+    known(model.op, torch.ones(1))
     for logit, runs in ((-50.0, 0), (50.0, 1)):
         with torch.no_grad():
             mutator.logits[0, 0] = logit

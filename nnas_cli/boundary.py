@@ -97,7 +97,7 @@ def _classify(error: BaseException) -> tuple[NnasError, int]:
         return NnasError("interrupted"), ExitCode.INTERRUPTED
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return (
-            NnasError("out of memory", hint="lower --batch-size, or use a smaller model"),
+            NnasError("out of memory", hint="lower --batch-size, or use a smaller model or search space"),
             ExitCode.ENVIRONMENT,
         )
     if isinstance(error, RuntimeError) and re.match(r"DataLoader worker .*(killed|exited)", str(error)):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 __all__ = ["StopRequest"]
@@ -19,6 +20,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self._number: int | None = None
+        self._at_once = False
         self._before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __call__(self) -> int | None:
@@ -33,7 +35,19 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """While it is entered, also the first signal stops the work at once, by ``KeyboardInterrupt``."""
+        self._at_once = True
+        try:
+            if self._number is not None:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._at_once = False
+
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self._number is not None:
+        again = self._number is not None
+        self._number = number if self._number is None else self._number
+        if again or self._at_once:
             raise KeyboardInterrupt
-        self._number = number

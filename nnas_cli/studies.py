@@ -37,6 +37,9 @@ __all__ = [
 STORAGE = "sqlite:///nnas.db"
 """The storage of studies, if nothing else is said."""
 
+_MOST_DIGITS = 9
+"""Digits of the number of a trial."""
+
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -71,8 +74,8 @@ def of_a_trial(function: F) -> F:
     @functools.wraps(function)
     def wrapped(words: tuple[str, ...], storage: str, **values: object) -> object:
         *name, number = words
-        if len(name) > 1 or not number.isdecimal():
-            raise UsageError(f"{' '.join(words)}: no number of a trial", hint="give [STUDY] N, as in 7 or NAME 7")
+        if len(name) > 1 or not _is_number(number):
+            raise UsageError(f"{' '.join(words)[:200]}: no number of a trial", hint="give [STUDY] N, as in 7 or NAME 7")
         with opened(storage) as store:
             study = store.find(name[0] if name else None, running=True)
             return function(store=store, study=study, number=int(number), **values)
@@ -88,13 +91,20 @@ def of_trials(function: F) -> F:
         with opened(storage) as store:
             named = bool(words) and (not words[0].isdecimal() or words[0] in {one.name for one in store.studies()})
             numbers = words[named:]
-            wrong = [word for word in numbers if not word.isdecimal()]
+            wrong = [word for word in numbers if not _is_number(word)]
             if wrong:
-                raise UsageError(f"{wrong[0]!r} is no number of a trial", hint="give [STUDY] [N]..., as in NAME 3 7")
+                raise UsageError(
+                    f"{wrong[0][:200]!r} is no number of a trial", hint="give [STUDY] [N]..., as in NAME 3 7"
+                )
             study = store.find(words[0] if named else None)
             return function(store=store, study=study, numbers=tuple(map(int, numbers)), **values)
 
     return _with_words("[STUDY] [N]...", required=False)(wrapped)  # type: ignore[return-value]
+
+
+def _is_number(word: str) -> bool:
+    """Return true for what may be the number of a trial; databases count no further."""
+    return word.isdecimal() and len(word) <= _MOST_DIGITS
 
 
 def _with_words(metavar: str, *, required: bool) -> Callable[[F], F]:

@@ -241,6 +241,7 @@ def _run(study: _Study, top: int, out: Output, begun: Callable[[], None] | None)
                 wait=place.wait,
                 retry_failed=place.retry_failed,
                 should_stop=stop,
+                at_once=stop.at_once,
                 on_start=on_start,
                 on_trial=progress.ended,
                 on_retry=progress.begun_again,

@@ -14,11 +14,11 @@ from datetime import timedelta
 from nnas_core.errors import Interrupted
 from nnas_core.execution.engine import Engine, Evaluate
 from nnas_core.study.coordinator import StudyResult, as_engine, no_result, wait_for
-from nnas_core.study.limits import RunSettings
+from nnas_core.study.limits import RunSettings, interrupted
 from nnas_core.study.storage.leases import TERM
 from nnas_core.study.storage.records import StudyRecord
 from nnas_core.study.storage.store import StudyStore
-from nnas_core.study.trial_loop import TrialLoop, interrupted
+from nnas_core.study.trial_loop import TrialLoop
 from nnas_core.tuners.base import Tuner
 
 __all__ = ["SharedResult", "run_shared"]

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from nnas_core.errors import EnvironmentFailure, NnasWarning, NoResultError
 from nnas_core.execution.engine import Engine, Evaluate, InProcessEngine
 from nnas_core.study.failures import causes
-from nnas_core.study.limits import RunSettings
+from nnas_core.study.limits import RunSettings, interrupted
 from nnas_core.study.storage.exclusive import ExclusiveSession
 from nnas_core.study.storage.records import StudyRecord, TrialRecord
 from nnas_core.study.storage.store import StudyStore
-from nnas_core.study.trial_loop import REASONS, TrialLoop, interrupted
+from nnas_core.study.trial_loop import REASONS, TrialLoop
 from nnas_core.tuners.base import Tuner
 
 __all__ = ["StudyResult", "as_engine", "no_result", "run_study", "wait_for"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
 
 from nnas_core.errors import InputError
 from nnas_core.space.architecture import Architecture
@@ -43,14 +44,14 @@ def results_csv(trials: Sequence[TrialRecord], space: SearchSpace) -> str:
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    found: list[str] = []
+    found: dict[str, None] = {}
     for name in names:
         column, count = name, 1
         while column in found:
             count += 1
             column = f"{name}_{count}"
-        found.append(column)
-    return found
+        found[column] = None
+    return list(found)
 
 
 # ---- reading
@@ -78,18 +79,20 @@ def read_csv(text: str, space: SearchSpace, where: str) -> list[dict[str, object
     found: list[dict[str, object]] = []
     problems: list[str] = []
     try:
-        header = [name.strip() for name in next(reader, [])]
-        expected = _distinct(_columns(space))
-        problems += [f"line 1: there is no column {name!r}" for name in expected[1:] if name not in header]
-        for row in reader if not problems else ():
-            if not row:
-                continue
-            try:
-                if len(row) != len(header):
-                    raise _Unreadable(f"{len(row)} cells under {len(header)} columns")
-                found.append(_result(dict(zip(header, row, strict=True)), space, expected))
-            except _Unreadable as error:
-                problems.append(f"line {reader.line_num}: {error}")
+        with _cells_of_any_length(len(text)):
+            header = [name.strip() for name in next(reader, [])]
+            expected, there = _distinct(_columns(space)), frozenset(header)
+            taken = frozenset(expected)
+            problems += [f"line 1: there is no column {name!r}" for name in expected[1:] if name not in there]
+            for row in reader if not problems else ():
+                if not row:
+                    continue
+                try:
+                    if len(row) != len(header):
+                        raise _Unreadable(f"{len(row)} cells under {len(header)} columns")
+                    found.append(_result(dict(zip(header, row, strict=True)), space, expected, taken))
+                except _Unreadable as error:
+                    problems.append(f"line {reader.line_num}: {error}")
     except csv.Error as error:
         problems.append(f"line {reader.line_num}: {error}")
     if problems:
@@ -103,18 +106,29 @@ def read_csv(text: str, space: SearchSpace, where: str) -> list[dict[str, object
     return found
 
 
+@contextmanager
+def _cells_of_any_length(most: int) -> Iterator[None]:
+    """Lets a cell be as long as the text, which is in memory anyway; a choice of many candidates needs it."""
+    before = csv.field_size_limit()
+    csv.field_size_limit(max(before, most))
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
 class _Unreadable(ValueError):
     """Says what is wrong with a line."""
 
 
-def _result(cells: dict[str, str], space: SearchSpace, columns: Sequence[str]) -> dict[str, object]:
+def _result(cells: dict[str, str], space: SearchSpace, columns: Sequence[str], taken: Set[str]) -> dict[str, object]:
     decisions = {}
     for choice, column in zip(space, columns[1:-1], strict=True):
         decisions[choice.key] = _decision(choice, cells[column])
     metrics = {
-        _without_number(name, columns): _number(cell, name)
+        _without_number(name, taken): _number(cell, name)
         for name, cell in cells.items()
-        if name not in columns and cell.strip()
+        if name not in taken and cell.strip()
     }
     reward = cells[columns[-1]]
     return {
@@ -124,10 +138,10 @@ def _result(cells: dict[str, str], space: SearchSpace, columns: Sequence[str]) -
     }
 
 
-def _without_number(name: str, columns: Sequence[str]) -> str:
+def _without_number(name: str, taken: Set[str]) -> str:
     """Returns the name of a metric whose column has a number because another column is called so."""
     stem, underscore, number = name.rpartition("_")
-    return stem if underscore and number.isdecimal() and stem in columns else name
+    return stem if underscore and number.isdecimal() and stem in taken else name
 
 
 def _number(cell: str, name: str) -> float:
@@ -143,7 +157,7 @@ def _decision(choice: Choice, cell: str) -> Decision:
     names = choice.candidates if unique else [str(index) for index in range(len(choice.candidates))]
     most = len(names) if choice.n_chosen is None else choice.n_chosen
     least = 0 if choice.n_chosen is None else choice.n_chosen
-    found = [one for one in _readings(cell, names, 0) if least <= len(one) <= most]
+    found = _readings(cell, names, least, most)
     if len(found) == 1:
         return found[0]
     if not found:
@@ -151,13 +165,43 @@ def _decision(choice: Choice, cell: str) -> Decision:
     raise _Unreadable(f"{choice.key}: {cell[:80]!r} may be several decisions, as names have commas; import JSON")
 
 
-def _readings(cell: str, names: Sequence[str], first: int) -> list[Decision]:
-    """Returns the ways to read a cell as names from number ``first`` on, in their order, with commas between them."""
-    found: list[Decision] = [] if cell or first else [()]
-    for index in range(first, len(names)):
-        if cell == names[index]:
-            found.append((index,))
-        if cell.startswith(f"{names[index]},"):
-            rest = cell[len(names[index]) + 1 :]
-            found += [(index, *more) for more in _readings(rest, names, index + 1) if more]
-    return found
+_Chain = tuple["_Chain", int] | None
+"""The numbers of the names that were read, the last one first: many readings begin alike."""
+
+
+def _readings(cell: str, names: Sequence[str], least: int, most: int) -> list[Decision]:
+    """Returns the ways to read a cell as so many different names in their order, with commas between them; 2 at most.
+
+    Args:
+        cell: what is read.
+        names: those that may stand there; they may have commas themselves.
+        least, most: numbers of names.
+    """
+    numbers = {name: index for index, name in enumerate(names)}
+    lengths = sorted({name.count(",") + 1 for name in names})
+    pieces = cell.split(",")
+    # before each piece: how what is before it can be read, by the last name's number and the count of names
+    read: list[dict[tuple[int, int], list[_Chain]]] = [{} for _ in range(len(pieces) + 1)]
+    read[0][-1, 0] = [None]
+    for begin, before in enumerate(read):
+        for length in lengths if before else ():
+            end = begin + length
+            index = numbers.get(",".join(pieces[begin:end])) if end <= len(pieces) else None
+            if index is None:
+                continue
+            for (last, count), chains in before.items():
+                if last < index and count < most:
+                    there = read[end].setdefault((index, count + 1), [])
+                    there += [(chain, index) for chain in chains[: 2 - len(there)]]
+    found: list[Decision] = [()] if not cell and not least else []
+    for (_, count), chains in read[-1].items():
+        found += [_unrolled(chain) for chain in chains if count >= least]
+    return found[:2]
+
+
+def _unrolled(chain: _Chain) -> Decision:
+    found: list[int] = []
+    while chain is not None:
+        chain, index = chain
+        found.append(index)
+    return tuple(reversed(found))

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from nnas_core.assessors.base import Assessor
-from nnas_core.errors import UsageError
-from nnas_core.study.storage.records import LimitsDocument, TrialRecord
+from nnas_core.errors import Interrupted, UsageError
+from nnas_core.study.storage.records import LimitsDocument, StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
     from nnas_core.study.storage.session import StudySession
 
-__all__ = ["LimitWatch", "Limits", "RunSettings", "TrialRules"]
+__all__ = ["LimitWatch", "Limits", "RunSettings", "TrialRules", "interrupted"]
 
 _LOOK_EVERY_S = 1.0
 """How often limits that others may change are read."""
@@ -92,6 +93,8 @@ class RunSettings:
         wait: until a study is free that another process has.
         retry_failed: the trials of the study that failed are tried again; only where nobody shares it.
         should_stop: asked before every trial and several times a second; a signal's number ends the run.
+        at_once: entered where the tuner may think for long and nothing can be lost: a signal raises
+            ``KeyboardInterrupt`` there, and ``should_stop`` has its number.
         on_start: called once with the numbers of finished and of recovered trials.
         on_trial: called with each trial that ended here, after it is stored.
         on_retry: called with a trial that begins again, and with what ended the attempt before.
@@ -102,6 +105,7 @@ class RunSettings:
     wait: bool = False
     retry_failed: bool = False
     should_stop: Callable[[], int | None] = field(default_factory=lambda: _ignored)
+    at_once: Callable[[], AbstractContextManager[None]] = nullcontext
     on_start: Callable[[int, int], None] = field(default_factory=lambda: _ignored)
     on_trial: Callable[[TrialRecord], None] = field(default_factory=lambda: _ignored)
     on_retry: Callable[[TrialRecord, str], None] = field(default_factory=lambda: _ignored)
@@ -109,6 +113,15 @@ class RunSettings:
 
 def _ignored(*_told: object) -> None:
     """Stands for a callback that nobody has given."""
+
+
+def interrupted(study: StudyRecord, finished: int, signal_number: int, go_on: str) -> Interrupted:
+    """Describes the end of a run by a signal; ``go_on`` is the parameter that goes on."""
+    return Interrupted(
+        signal_number,
+        f"study {study.name!r} was interrupted; its {finished} finished trials are stored",
+        hint=f"run the command again with `{go_on}` to go on",
+    )
 
 
 class LimitWatch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from nnas_core.errors import InputError
@@ -31,7 +32,7 @@ def find_log(trial: TrialRecord, attempt: int | None = None) -> tuple[Path, int]
     attempts = range(trial.attempt, 0, -1) if attempt is None else (attempt,)
     for number in attempts:
         path = log_file(folder, trial.number, number)
-        if path.is_file():
+        if os.path.isfile(path):  # a number of any length is in its name
             return path, number
     if next(folder.glob("worker-*.log"), None) is not None:
         raise InputError(f"{name} has no log of its own", hint=f"its worker has: see {folder}/worker-*.log")

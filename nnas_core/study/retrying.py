@@ -13,7 +13,7 @@ from nnas_core.errors import InputError
 from nnas_core.study.storage.database import Database
 from nnas_core.study.storage.leases import holders, in_use
 from nnas_core.study.storage.records import StudyRecord
-from nnas_core.study.storage.tables import exclusive_leases, retries, shared_leases, trials
+from nnas_core.study.storage.tables import exclusive_leases, retries, shared_leases, studies, trials
 
 __all__ = ["retry_trials"]
 
@@ -31,7 +31,7 @@ _AGAIN: dict[str, object] = {
 
 
 def retry_trials(database: Database, study: StudyRecord, numbers: Sequence[int] = ()) -> list[int]:
-    """Lets trials wait for the next run, as if they had not been tried.
+    """Lets trials wait for the next run, as if they had not been tried; the study counts as interrupted.
 
     Args:
         database: where the study is.
@@ -72,6 +72,8 @@ def retry_trials(database: Database, study: StudyRecord, numbers: Sequence[int] 
             told = {"study_id": study.id, "number": number, "told_order": found[number].told_order}
             connection.execute(insert(retries).values(told))
             connection.execute(update(trials).where(of_study, trials.c.number == number).values(_AGAIN))
+        if chosen:  # what is left to do, a run must take up
+            connection.execute(update(studies).where(studies.c.id == study.id).values(state="interrupted"))
     return chosen
 
 

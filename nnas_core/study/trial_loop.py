@@ -14,21 +14,21 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from nnas_core.errors import EnvironmentFailure, Interrupted, NnasWarning
+from nnas_core.errors import EnvironmentFailure, NnasWarning
 from nnas_core.execution.engine import Engine, Failed, Finished, Intermediate, Job, Report
 from nnas_core.files import finite, finite_only, not_finite
 from nnas_core.space.architecture import Architecture
 from nnas_core.study.failures import FailureWatch
-from nnas_core.study.limits import LimitWatch, RunSettings
+from nnas_core.study.limits import LimitWatch, RunSettings, interrupted
 from nnas_core.study.proposals import Proposer
-from nnas_core.study.storage.records import ENDED_STATES, StudyRecord, TrialRecord, worst_value
+from nnas_core.study.storage.records import ENDED_STATES, TrialRecord, worst_value
 from nnas_core.study.storage.session import StudySession
 from nnas_core.study.storage.store import StudyStore
 from nnas_core.study.storage.trial_writer import Evaluator
 from nnas_core.study.storage.tuner_log import Event, Stored, digest_of
 from nnas_core.tuners.base import NoMoreTrials, Tuner
 
-__all__ = ["MOST_REPEATS", "REASONS", "TrialLoop", "interrupted"]
+__all__ = ["MOST_REPEATS", "REASONS", "TrialLoop"]
 
 MOST_REPEATS = 1000
 """Known architectures that a tuner may propose one after the other before the study ends."""
@@ -49,15 +49,6 @@ _FEW = 16
 
 _AGAIN_S = 1.0
 """How often a store is tried that cannot be reached."""
-
-
-def interrupted(study: StudyRecord, finished: int, signal_number: int, go_on: str) -> Interrupted:
-    """Describes the end of a run by a signal; ``go_on`` is the parameter that goes on."""
-    return Interrupted(
-        signal_number,
-        f"study {study.name!r} was interrupted; its {finished} finished trials are stored",
-        hint=f"run the command again with `{go_on}` to go on",
-    )
 
 
 @dataclass
@@ -121,7 +112,7 @@ class TrialLoop:
         self._size = made.space.size
         tuner.update_search_space(made.space.to_json())
         self._proposer = Proposer(tuner, made.tuner, made.space)
-        with self._turn():
+        with self._interruptible(), self._turn():
             pass
 
     def run(self) -> str:
@@ -153,9 +144,18 @@ class TrialLoop:
                 self._store_reported(trial)
 
     def _check_signal(self) -> None:
-        number = self._settings.should_stop()
-        if number is not None:
+        if (number := self._settings.should_stop()) is not None:
             raise interrupted(self._study, self.finished, number, self._session.go_on)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Ends at a signal, not after it: a tuner may take minutes for a proposal, or to repeat its calls."""
+        try:
+            with self._settings.at_once():
+                yield
+        except KeyboardInterrupt:
+            self._check_signal()
+            raise
 
     # ---- what others do
 
@@ -239,7 +239,8 @@ class TrialLoop:
         repeated: list[int] = []
         while True:
             try:
-                parameter_id, parameters, architecture = self._proposer.propose()
+                with self._interruptible():
+                    parameter_id, parameters, architecture = self._proposer.propose()
             except NoMoreTrials:
                 return "exhausted"
             digest = digest_of(architecture.canonical)
@@ -340,8 +341,7 @@ class TrialLoop:
                 if time.monotonic() > end:
                     raise
                 if not said:
-                    number = trial.record.number
-                    warnings.warn(f"{error}; the result of trial {number} waits", NnasWarning, stacklevel=2)
+                    warnings.warn(f"{error}; result of trial {trial.record.number} waits", NnasWarning, stacklevel=2)
                     said = True
             self._check_signal()
             time.sleep(_AGAIN_S)

@@ -152,6 +152,9 @@ class OptunaTuner(CodeTuner):
     tries: ClassVar[int]
     """Counts the known proposals that may come in a row before one is drawn at random."""
 
+    for_large_spaces: ClassVar[str] = "a tuner for spaces of any size: evolution, local-search or random"
+    """Says what serves where a space has too many parameters."""
+
     retells: ClassVar[bool]
     """A proposal that is known ends with the value that is known for it, rather than as failed."""
 
@@ -186,6 +189,7 @@ class OptunaTuner(CodeTuner):
         import optuna
 
         self._encoding = Encoding(self._codes, self.continuous)
+        self._check_size(len(self._encoding.distributions))
         self._results: dict[Code, list[float]] = {}
         self._running: dict[int, tuple[int, Code]] = {}  # by parameter_id: the number in Optuna's study
         with _quiet():
@@ -193,6 +197,19 @@ class OptunaTuner(CodeTuner):
                 storage=optuna.storages.InMemoryStorage(),
                 sampler=self._sampler(derive_seed(self.seed, "tuner", self.name, "sampler") % _SEEDS),
                 directions=[optuna.study.StudyDirection[one.upper()] for one in self._directions()],
+            )
+
+    @property
+    def _most_parameters(self) -> int | None:
+        """Holds how many the sampler can learn, where its cost grows faster than their number; None: any number."""
+        return None
+
+    def _check_size(self, parameters: int) -> None:
+        most = self._most_parameters
+        if most is not None and parameters > most:
+            raise UsageError(
+                f"tuner {self.name!r} learns at most {most} parameters, and this search space has {parameters}",
+                hint=f"take {self.for_large_spaces}",
             )
 
     def _propose(self, parameter_id: int) -> Code | None:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["CmaesTuner"]
 
 
+_MOST_IN_A_MATRIX = 2000
+"""Scores whose covariances are a matrix; its eigenvectors cost the third power."""
+
+
 class CmaesTuner(OptunaTuner):
     """Optuna's ``CmaEsSampler`` on a continuous relaxation of the space.
 
@@ -31,12 +35,13 @@ class CmaesTuner(OptunaTuner):
     Args:
         popsize: trials of a generation, at least 2; null takes 4 + 3 ln(number of scores), rounded down.
         use_separable_cma: True learns a variance a score instead of a matrix, for spaces of many hundred
-            candidates, where the matrix costs too much.
+            candidates, where the matrix costs too much; above 2,000 it is refused.
         seed: of the study.
         optimize_mode: ``"maximize"`` or ``"minimize"``.
 
     Raises:
-        UsageError: an argument is out of range, or Optuna or its package cmaes is not installed.
+        UsageError: an argument is out of range, or Optuna or its package cmaes is not installed; or the space has
+            more than 2,000 candidates, and the matrix is to be learned.
     """
 
     name = "cmaes"
@@ -44,6 +49,7 @@ class CmaesTuner(OptunaTuner):
     continuous = True
     tries = 30
     retells = True
+    for_large_spaces = f"use_separable_cma=true, or {OptunaTuner.for_large_spaces}"
 
     def __init__(
         self,
@@ -58,6 +64,10 @@ class CmaesTuner(OptunaTuner):
         check_flag("cmaes: use_separable_cma", use_separable_cma)
         self._popsize = popsize
         self._separable = use_separable_cma
+
+    @property
+    def _most_parameters(self) -> int | None:
+        return None if self._separable else _MOST_IN_A_MATRIX
 
     def _sampler(self, seed: int) -> BaseSampler:
         from optuna.samplers import CmaEsSampler

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["GpTuner"]
 
 
+_MOST_PARAMETERS = 2000
+"""A proposal looks at thousands of points: with so many numbers each, that is about a gigabyte and a minute."""
+
+
 class GpTuner(OptunaTuner):
     """Optuna's ``GPSampler``; its parameters are those of ``nnas_core.tuners._optuna.Encoding``.
 
@@ -34,7 +38,8 @@ class GpTuner(OptunaTuner):
         optimize_mode: ``"maximize"`` or ``"minimize"``.
 
     Raises:
-        UsageError: an argument is out of range, or Optuna, SciPy or greenlet is not installed.
+        UsageError: an argument is out of range, or Optuna, SciPy or greenlet is not installed; or the space has more
+            than 2,000 parameters.
     """
 
     name = "gp"
@@ -54,6 +59,10 @@ class GpTuner(OptunaTuner):
         check_flag("gp: deterministic_objective", deterministic_objective)
         self._startup = n_startup_trials
         self._deterministic = deterministic_objective
+
+    @property
+    def _most_parameters(self) -> int:
+        return _MOST_PARAMETERS
 
     def _sampler(self, seed: int) -> BaseSampler:
         from optuna.samplers import GPSampler

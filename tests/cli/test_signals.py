@@ -13,6 +13,7 @@ import pytest
 from nnas_core.runs.checkpoint import read_checkpoint
 from nnas_core.study.storage.store import StudyStore
 from tests.cli.test_search import assert_same_result, events
+from tests.cli.trial_programs import COMMAND, stored, write_files
 from tests.cli_support import MODEL, Cli, ForkServer, Process, wait_until
 
 # The model says where it is, and waits in training batch 3 until it is let go on.
@@ -70,6 +71,53 @@ def test_search_saves_and_says_how_to_resume(
     nnas.ok("search", "--resume", "run")
     nnas.ok(*SEARCH[:-1], "whole")
     assert_same_result("run", "whole")
+
+
+THINKING = """
+import signal
+from pathlib import Path
+from nnas_core.tuners.random import RandomTuner
+
+class Thinking(RandomTuner):
+    def generate_parameters(self, parameter_id, **kwargs):
+        if parameter_id == 1 and not Path("mended").exists():
+            signal.raise_signal(signal.SIGTERM)
+            raise AssertionError("it was not interrupted")
+        return super().generate_parameters(parameter_id, **kwargs)
+"""
+
+
+def test_a_tuner_that_thinks_for_long_is_interrupted_and_nothing_is_lost(nnas: Cli, tmp_path: Path) -> None:
+    write_files(tmp_path)
+    (tmp_path / "mine.py").write_text(THINKING)
+    command = ("tune", "space.json", "--trial-command", COMMAND, "--trials", 3, "--study", "s")
+    result = nnas(*command, "--tuner", "mine.py:Thinking")
+    assert (result.code, result.out) == (143, "")
+    assert result.err == (
+        "trial 0: 21 (" + result.err.partition("(")[2].partition(")")[0] + ")\n"
+        "nnas: error: study 's' was interrupted; its 1 finished trials are stored\n"
+        "hint: run the command again with --resume to go on\n"
+    )
+    assert [trial.state for trial in stored("s")] == ["succeeded"]
+    Path("mended").touch()
+    nnas.ok(*command, "--tuner", "mine.py:Thinking", "--resume")
+    assert [trial.state for trial in stored("s")] == ["succeeded"] * 3
+
+
+REPLAYED = THINKING.replace("parameter_id == 1 and", "Path('interrupt').exists() and")
+
+
+def test_a_study_that_is_interrupted_while_its_calls_are_repeated_is_as_it_was(nnas: Cli, tmp_path: Path) -> None:
+    write_files(tmp_path)
+    (tmp_path / "mine.py").write_text(REPLAYED)
+    command = ("tune", "space.json", "--trial-command", COMMAND, "--study", "s", "--tuner", "mine.py:Thinking")
+    nnas.ok(*command, "--trials", 2)
+    before = stored("s")
+    Path("interrupt").touch()
+    result = nnas(*command, "--trials", 3, "--resume")
+    assert (result.code, result.out) == (143, "")
+    assert "nnas: error: study 's' was interrupted; " in result.err
+    assert stored("s") == before
 
 
 def test_json_of_an_interruption_is_an_error_object(forks: ForkServer, waiting: Path) -> None:

@@ -86,6 +86,9 @@ def test_the_log_is_found_where_the_trial_ran_and_from_anywhere(nnas: Cli, monke
         (("x",), 2, "x: no number of a trial\nhint: give [STUDY] N, as in 7 or NAME 7\n"),
         (("a", "b", "1"), 2, "a b 1: no number of a trial\nhint: give [STUDY] N, as in 7 or NAME 7\n"),
         (("7",), 3, "nnas.db: study 'space-grid' has no trial 7\n"),
+        (("999999999",), 3, "nnas.db: study 'space-grid' has no trial 999999999\n"),
+        (("9" * 30,), 2, f"{'9' * 30}: no number of a trial\nhint: give [STUDY] N, as in 7 or NAME 7\n"),
+        (("9" * 5000,), 2, f"{'9' * 200}: no number of a trial\nhint: give [STUDY] N, as in 7 or NAME 7\n"),
         (("other", "0"), 3, "nnas.db: no study is named 'other'\nhint: there are space-grid\n"),
         (("", "0"), 2, "the name of the study is empty\nhint: give it, or leave it out\n"),
     ],
@@ -108,6 +111,9 @@ def test_a_log_that_is_not_there_is_told(nnas: Cli) -> None:
         f"nnas: error: trial 0 has no log of attempt 2 in {log.parents[1]}\n"
         "hint: it may be on the machine that ran it, or be deleted\n"
     )
+    result = nnas("study", "log", 0, "--attempt", "9" * 300)
+    assert (result.code, result.out) == (3, "")
+    assert "has no log of attempt 999" in result.err
     log.unlink()
     (log.parents[1] / "worker-0.log").touch()
     result = nnas("study", "log", 0)
@@ -210,6 +216,9 @@ def test_some_of_them_can_be_retried_by_number(nnas: Cli) -> None:
     tune(nnas, trials=3)
     assert nnas.ok("study", "retry", 1).out == "trial 1 of study 'space-grid': waiting for `nnas tune --resume`\n"
     assert nnas.ok("study", "retry", "space", "0").out.startswith("trial 0 of study")
+    result = nnas("study", "retry", "9" * 5000)
+    assert (result.code, result.out) == (2, "")
+    assert "999' is no number of a trial\n" in result.err
     result = nnas("study", "retry", "space", 0, "x")
     assert (result.code, result.err) == (
         2,

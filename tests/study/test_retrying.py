@@ -76,12 +76,16 @@ def states(store: StudyStore, study: StudyRecord) -> list[tuple[str, int]]:
 
 def test_failed_trials_run_before_new_ones_and_keep_their_numbers(store: StudyStore, study: StudyRecord) -> None:
     go_on(store, study, 5, {1, 3})
+    assert store.study("study").state == "finished"
     assert [state for state, _ in states(store, study)].count("failed") == 2
     assert store.retry(study) == [1, 3]
+    assert store.study("study").state == "interrupted"  # there is something left to do
     done, waiting = ("succeeded", 1), ("waiting", 2)
     assert states(store, study) == [done, waiting, done, waiting, done]
     go_on(store, study, 6)
     assert states(store, study) == [("succeeded", 2 if n in (1, 3) else 1) for n in range(6)]
+    assert store.retry(study) == []
+    assert store.study("study").state == "finished"
     assert all(trial.value == additive(trial.architecture) for trial in store.trials(study))
     assert store.status(study).counts["failed"] == 0
 

@@ -167,3 +167,25 @@ def test_arguments_out_of_range_are_refused(kind: type[OptunaTuner], args: dict[
 def test_imported_data_that_does_not_fit_is_refused(kind: type[OptunaTuner]) -> None:
     with pytest.raises(ArchitectureError, match="missing keys: 'any', 'none', 'one', 'only', 'two'"):
         make(kind).import_data([{"parameter": {"layer": "op0"}, "value": 1.0}])
+
+
+# ---- spaces that are too large
+
+
+def test_a_gaussian_process_has_its_limit() -> None:
+    refused = "tuner 'gp' learns at most 2000 parameters, and this search space has 2001"
+    with pytest.raises(UsageError, match=refused) as failure:
+        GpTuner().update_search_space({"in": inputs(2001, None)})
+    assert failure.value.hint == "take a tuner for spaces of any size: evolution, local-search or random"
+    GpTuner().update_search_space({"in": inputs(2000, None)})
+
+
+def test_a_matrix_of_covariances_has_its_limit() -> None:
+    refused = "tuner 'cmaes' learns at most 2000 parameters, and this search space has 2001"
+    with pytest.raises(UsageError, match=refused) as failure:
+        CmaesTuner().update_search_space({"in": inputs(2001, None)})
+    assert failure.value.hint == (
+        "take use_separable_cma=true, or a tuner for spaces of any size: evolution, local-search or random"
+    )
+    CmaesTuner().update_search_space({"in": inputs(2000, None)})
+    CmaesTuner(use_separable_cma=True).update_search_space({"in": inputs(2001, None)})

@@ -8,7 +8,7 @@ from typing import TypeVar, cast
 
 from torch import Tensor
 
-__all__ = ["changed", "merged", "tensors"]
+__all__ = ["changed", "copied", "merged", "tensors"]
 
 V = TypeVar("V")
 
@@ -35,6 +35,11 @@ def changed(value: V, change: Callable[[object], object], whole: Callable[[objec
     else:
         result = change(value)
     return cast("V", result)
+
+
+def copied(value: V) -> V:
+    """Return the same nesting with copies of its tensors, which may be changed in place."""
+    return changed(value, lambda one: one.clone() if isinstance(one, Tensor) else one)
 
 
 def merged(values: Sequence[object], merge: Callable[[Sequence[object]], object]) -> object:

@@ -83,7 +83,7 @@ class Task:
         self.metric_mode: str = getattr(user.module, "metric_mode", "max")
         if not isinstance(self.metric_mode, str) or self.metric_mode not in ("max", "min"):
             raise UserCodeError(f"metric_mode is {self.metric_mode!r}, it must be 'max' or 'min'", where=user.reference)
-        self._imports_late = False
+        self._importing: set[int] = set()  # functions with imports in their bodies, by identity
         self._functions: dict[str, Callable[..., Any]] = {}
         defined = vars(user.module)
         metric_object = defined.get("metrics")
@@ -137,11 +137,11 @@ class Task:
 
     def _run(self, function: Callable[..., Any], *arguments: object) -> Any:
         """Call what may run in every step: the module's folder is importable only once that turned out to be needed."""
-        if not self._imports_late:
+        if id(function) not in self._importing:
             try:
                 return function(*arguments)
-            except ImportError:  # an import within a function
-                self._imports_late = True
+            except ImportError:
+                self._importing.add(id(function))
         with self.user.imports():
             return function(*arguments)
 

@@ -58,13 +58,14 @@ def merged(values: Sequence[object], merge: Callable[[Sequence[object]], object]
 def _like(like: list[object] | tuple[object, ...], entries: list[object]) -> object:
     """A list or tuple of the class of ``like`` with other entries, whatever its constructor takes."""
     if isinstance(like, list):
-        another = copy.copy(like)  # with its attributes
-        another[:] = entries
-        return another
+        items = copy.copy(like)  # with its attributes
+        items[:] = entries
+        return items
+    make = cast("Callable[..., object]", type(like))
     if hasattr(like, "_fields"):
-        return type(like)(*entries)
+        return make(*entries)
     try:
-        return type(like)(entries)
+        return make(entries)
     except TypeError:
         another = tuple.__new__(type(like), entries)
         getattr(another, "__dict__", {}).update(getattr(like, "__dict__", {}))

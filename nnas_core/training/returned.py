@@ -108,9 +108,9 @@ def checked_function(value: object, name: str, arguments: Sequence[str], where: 
     """
     if value is None or isinstance(value, ModuleType):  # as after ``from sklearn import metrics``
         return None
-    is_layer = isinstance(value, type) and issubclass(value, nn.Module)  # not what a call of it gives
-    if not callable(value) or is_layer:
-        hint = f"make an object of it: {value.__name__}()" if is_layer else _definition(name, arguments)
+    layer = value.__name__ if isinstance(value, type) and issubclass(value, nn.Module) else None
+    if not callable(value) or layer is not None:  # a call of the class would make a layer
+        hint = _definition(name, arguments) if layer is None else f"make an object of it: {layer}()"
         raise UserCodeError(f"{name} is {described(value)}, it must be a function", where=where, hint=hint)
     try:
         signature = inspect.signature(value)

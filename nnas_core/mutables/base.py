@@ -22,6 +22,14 @@ __all__ = ["Forward", "Mutable", "MutableScope"]
 Forward = Callable[..., Any]
 """A forward pass, as it is called: of a candidate, of a choice, of a model."""
 
+_NEVER_FOUND = (
+    "bind the model to a mutator first; a mutable that is created in forward() is never found, create it in __init__"
+)
+_NOT_BOUND = (
+    "bind the model to a mutator first; if this is an extracted model, a function in it closes over the one that it was"
+    " extracted from: decide that in place by apply_fixed_architecture(), or let the function be a method of the module"
+)
+
 
 class Mutable(nn.Module):
     """Base of everything that a mutator knows about.
@@ -106,8 +114,7 @@ class Mutable(nn.Module):
             return BindingError(
                 f"Mutator not set for {self.key!r}",
                 where=self._path,
-                hint="bind the model to a mutator first; a mutable that is created in forward() is never found,"
-                " create it in __init__",
+                hint=_NEVER_FOUND if self._path is None else _NOT_BOUND,
             )
         return BindingError(
             f"{self.key!r} not found in decision cache: nothing is decided yet",

@@ -8,7 +8,7 @@ from typing import TypeVar, cast
 
 from torch import Tensor
 
-__all__ = ["changed", "merged", "tensors"]
+__all__ = ["changed", "copied", "merged", "tensors"]
 
 V = TypeVar("V")
 
@@ -28,13 +28,16 @@ def changed(value: V, change: Callable[[object], object], whole: Callable[[objec
     result: object
     if isinstance(value, Mapping):
         result = _of_class(value, {name: changed(entry, change, whole) for name, entry in value.items()})
-    elif isinstance(value, tuple) and hasattr(value, "_fields"):
-        result = type(value)(*(changed(entry, change, whole) for entry in value))
     elif isinstance(value, (list, tuple)):
-        result = type(value)(changed(entry, change, whole) for entry in value)
+        result = _like(value, [changed(entry, change, whole) for entry in value])
     else:
         result = change(value)
     return cast("V", result)
+
+
+def copied(value: V) -> V:
+    """Return the same nesting with copies of its tensors, which may be changed in place."""
+    return changed(value, lambda one: one.clone() if isinstance(one, Tensor) else one)
 
 
 def merged(values: Sequence[object], merge: Callable[[Sequence[object]], object]) -> object:
@@ -47,10 +50,26 @@ def merged(values: Sequence[object], merge: Callable[[Sequence[object]], object]
         named = cast("Sequence[Mapping[object, object]]", values)
         return {name: merged([one[name] for one in named], merge) for name in first}
     if isinstance(first, (list, tuple)) and all(type(one) is type(first) and len(one) == len(first) for one in values):
-        kind = cast("Callable[..., object]", type(first))
-        entries = [merged(together, merge) for together in zip(*cast("Sequence[tuple[object]]", values), strict=True)]
-        return kind(*entries) if hasattr(first, "_fields") else kind(entries)
+        together = zip(*cast("Sequence[tuple[object]]", values), strict=True)
+        return _like(first, [merged(entries, merge) for entries in together])
     return merge(values)
+
+
+def _like(like: list[object] | tuple[object, ...], entries: list[object]) -> object:
+    """A list or tuple of the class of ``like`` with other entries, whatever its constructor takes."""
+    if isinstance(like, list):
+        items = copy.copy(like)  # with its attributes
+        items[:] = entries
+        return items
+    make = cast("Callable[..., object]", type(like))
+    if hasattr(like, "_fields"):
+        return make(*entries)
+    try:
+        return make(entries)
+    except TypeError:
+        another = tuple.__new__(type(like), entries)
+        getattr(another, "__dict__", {}).update(getattr(like, "__dict__", {}))
+        return another
 
 
 def _of_class(like: Mapping[object, object], entries: dict[object, object]) -> Mapping[object, object]:

@@ -20,7 +20,7 @@ from nnas_core.mutables.naming import add_note
 from nnas_core.mutables.reduction import reduce_elements, reduce_hard, reduce_soft
 from nnas_core.space.choice import Decision
 
-__all__ = ["Plan", "as_masks", "full_mask", "hard_mask", "hard_plan", "is_zero", "soft_plan", "soft_run"]
+__all__ = ["Plan", "as_masks", "full_mask", "hard_mask", "hard_plan", "is_zero", "shapes_of", "soft_plan", "soft_run"]
 
 
 class Plan:
@@ -161,7 +161,7 @@ def _hard_layers(mutable: LayerChoice, decision: Decision) -> Forward:
         outputs = [call(*args, **kwargs) for call in calls]
         if reduction != "none" and any(isinstance(output, (tuple, list, Mapping)) for output in outputs):
             hint = "choose one of them, or use reduction 'none'"
-            raise _unmixed(mutable, names, [_shown(output) for output in outputs], hint)
+            raise _unmixed(mutable, names, [shapes_of(output) for output in outputs], hint)
         return reduce_hard(outputs, reduction)
 
     return run
@@ -235,7 +235,7 @@ def soft_run(
         try:
             return reduce(outputs, weights(), kept, reduction, count)
         except (RuntimeError, ValueError, AttributeError, TypeError) as error:
-            shown = [_shown(output) for output in outputs]
+            shown = [shapes_of(output) for output in outputs]
             if isinstance(error, torch.OutOfMemoryError) or (reduce is reduce_soft and len(set(shown)) < 2):
                 raise
             raise _unmixed(mutable, list(wrapped), shown, hint()) from error
@@ -251,14 +251,14 @@ def _unmixed(mutable: LayerChoice, names: Sequence[str], shown: Sequence[str], h
     )
 
 
-def _shown(output: object) -> str:
+def shapes_of(output: object) -> str:
     """The shape of an output, ``[N, C]``; of a nesting, ``([N, C], [1, N, C])``."""
     if isinstance(output, Tensor):
         return str(list(output.shape))
     if isinstance(output, (list, tuple)):
-        return f"({', '.join(map(_shown, output))})"
+        return f"({', '.join(map(shapes_of, output))})"
     if isinstance(output, Mapping):
-        return f"{{{', '.join(f'{name}: {_shown(one)}' for name, one in output.items())}}}"
+        return f"{{{', '.join(f'{name}: {shapes_of(one)}' for name, one in output.items())}}}"
     return type(output).__name__
 
 

@@ -16,9 +16,10 @@ from torch.autograd.function import once_differentiable
 from nnas_core import random_state
 from nnas_core.errors import UserCodeError
 from nnas_core.mutables.choices import InputChoice, LayerChoice
+from nnas_core.mutables.plans import shapes_of
 from nnas_core.mutables.reduction import dot
 from nnas_core.mutables.untouched import own_buffers
-from nnas_core.mutators._relaxation import RelaxedMutator
+from nnas_core.mutators._relaxation import RelaxedMutator, one_at_a_time
 from nnas_core.mutators._serving import mutators_that
 
 __all__ = ["Call", "gate_among", "gate_layer", "ungated"]
@@ -74,7 +75,7 @@ class Call:
         candidate = self.mutable.sharing.call(self.mutable.names[index], self.mutable[index])
         output = candidate(*values[:count], **named)
         if not isinstance(output, Tensor):
-            raise self._refused(index, f"gives a {type(output).__name__}, a gate needs a tensor")
+            raise self._refused(index, f"gives {shapes_of(output)}, a gate needs a tensor")
         return output
 
     def rerun(self, index: int, tensors: Sequence[Tensor]) -> Tensor:
@@ -91,7 +92,8 @@ class Call:
         return UserCodeError(
             f"candidate {self.mutable.names[index]!r} of {self.mutable.key!r} {why}",
             where=self.mutable.name,
-            hint=f"let the candidate give one tensor, or use a mutator without gates: {ungated()}",
+            hint=f"let the candidate give one tensor, or use another mutator: {one_at_a_time()}, or where all give"
+            " equal shapes one that mixes them, such as darts",
         )
 
 
@@ -165,7 +167,7 @@ def _dot(mutable: LayerChoice | InputChoice, output: Tensor, gradient: Tensor, d
             f"what {mutable.key!r} chooses among has unequal shapes, {list(output.shape)} and {list(gradient.shape)}:"
             " a gate needs equal ones",
             where=mutable.name,
-            hint=f"make the shapes equal, or use a mutator without gates: {ungated()}",
+            hint=f"make the shapes equal, or use a mutator that runs what is chosen only: {one_at_a_time()}",
         )
     return dot(output.to(dtype), gradient.to(dtype))
 

@@ -25,7 +25,7 @@ from nnas_core.mutators._mixture import Blend, Mixture, RelaxedRow
 from nnas_core.mutators._serving import mutators_that
 from nnas_core.plugins.arguments import check_range
 
-__all__ = ["RelaxedMutator", "hint_for_outputs"]
+__all__ = ["RelaxedMutator", "hint_for_outputs", "one_at_a_time"]
 
 
 class RelaxedMutator(Mutator):
@@ -91,7 +91,7 @@ class RelaxedMutator(Mutator):
         if not self.rows:
             raise BindingError(
                 f"{type(self).__name__} has nothing to train: the model has no LayerChoice",
-                hint=f"use a mutator that needs none, such as {_one_at_a_time()}",
+                hint=f"use a mutator that needs none, such as {one_at_a_time()}",
             )
         self.check_all()
         width = max(row.count for row in self.rows) + int(zero)
@@ -139,7 +139,7 @@ class RelaxedMutator(Mutator):
                 f"{type(self).__name__} runs all candidates of {mutable.key!r} at once, which its reduction"
                 f" {mutable.reduction!r} would turn into another shape than a chosen one has",
                 where=where,
-                hint=f"use reduction 'sum' or 'mean', or a mutator that runs what is chosen only: {_one_at_a_time()}",
+                hint=f"use reduction 'sum' or 'mean', or a mutator that runs what is chosen only: {one_at_a_time()}",
             )
 
     def _dtype(self) -> torch.dtype:
@@ -294,9 +294,9 @@ def _selected_run(mixture: Mixture, mutable: AnyChoice, row: RelaxedRow) -> Forw
 
 def hint_for_outputs() -> str:
     """What to do about candidates whose outputs cannot be mixed."""
-    return f"let the candidates give equal shapes, or use a mutator that runs what is chosen only: {_one_at_a_time()}"
+    return f"let the candidates give equal shapes, or use a mutator that runs what is chosen only: {one_at_a_time()}"
 
 
-def _one_at_a_time() -> str:
+def one_at_a_time() -> str:
     """Name the mutators that serve choices of any reduction."""
     return mutators_that(lambda mutator: mutator.serves_any_reduction)

@@ -19,6 +19,7 @@ from nnas_core import random_state
 from nnas_core.errors import UsageError, UserCodeError
 from nnas_core.mutables.choices import LayerChoice
 from nnas_core.mutables.mutator import Mutator
+from nnas_core.mutables.nested import copied
 from nnas_core.mutables.untouched import own_buffers
 from nnas_core.mutators.darts import DartsMutator, DartsTrainer
 from nnas_core.plugins.arguments import check_range
@@ -159,7 +160,7 @@ class CdartsTrainer(DartsTrainer):
         """
         cyclic = self.cyclic
         with self.autocast():
-            search, target = self.task.forward_batch(self.network, batch)  # type: ignore[arg-type]
+            search, target = self.task.forward_batch(self.network, copied(batch))  # type: ignore[arg-type]
             evaluation, _ = self.task.forward_batch(self.evaluation, batch)
             apart = self.task.loss(search, target), self.task.loss(evaluation, target)
         divergence = cyclic.divergence(_logits(search, self), _logits(evaluation, self))

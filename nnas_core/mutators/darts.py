@@ -15,6 +15,7 @@ from torch import Tensor
 from nnas_core import random_state
 from nnas_core.errors import UsageError
 from nnas_core.mutables.choices import InputChoice
+from nnas_core.mutables.nested import copied
 from nnas_core.mutables.plans import hard_mask
 from nnas_core.mutables.untouched import own_buffers
 from nnas_core.mutators._relaxation import RelaxedMutator
@@ -111,7 +112,7 @@ class DartsTrainer(BilevelTrainer):
         try:
             with torch.set_grad_enabled(twice):
                 self.searching.reset()
-            loss = self.loss_of(batch)[0]
+            loss = self.loss_of(copied(batch))[0]  # the same batch is run again
         finally:
             self.network = network
         self.require_finite(loss, "loss")
@@ -171,7 +172,7 @@ class DartsTrainer(BilevelTrainer):
             shifted = torch._foreach_add([one.detach() for one in weights], directions, alpha=signed)
             with holding(weights, shifted), frozen(self.model):
                 self.searching.reset()
-                loss = self.loss_of(batch)[0]
+                loss = self.loss_of(copied(batch))[0]  # the same batch is run again
                 self.require_finite(loss, "loss at shifted weights")
                 if not loss.requires_grad:  # it depends on weights alone
                     return [None] * len(self.architecture_parameters)

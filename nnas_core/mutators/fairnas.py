@@ -17,6 +17,7 @@ from torch import Tensor
 from nnas_core.errors import BindingError, UsageError
 from nnas_core.mutables.choices import LayerChoice
 from nnas_core.mutables.mutator import Mutator
+from nnas_core.mutables.nested import copied
 from nnas_core.plugins.arguments import check_range
 from nnas_core.space.choice import Choice, Decision
 from nnas_core.training.in_place import repeated_if_changed_in_place
@@ -51,7 +52,7 @@ class FairnasTrainer(Trainer):
         mutator.start_round()
         self.optimizer.zero_grad()
         for _ in range(mutator.paths):
-            loss, output, target = self.training_step(batch)
+            loss, output, target = self.training_step(copied(batch))  # a path may change its own
             self.backward(loss / mutator.paths if mutator.gradients == "mean" else loss)
             self.record(loss, output, target)
         self.update_weights()

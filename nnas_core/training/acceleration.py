@@ -14,13 +14,12 @@ from typing import Any
 
 import torch
 import torch.nn as nn
-from torch import Tensor
 
 from nnas_core import random_state
 from nnas_core.errors import EnvironmentFailure, UsageError, UserCodeError
 from nnas_core.mutables.base import Forward
 from nnas_core.mutables.mutator import Mutator, require_dense
-from nnas_core.mutables.nested import changed, tensors
+from nnas_core.mutables.nested import copied, tensors
 from nnas_core.mutables.untouched import untouched
 from nnas_core.space.choice import Decision
 from nnas_core.training.data import Batches, to_device, to_float64
@@ -177,7 +176,7 @@ class Rehearsal:
         Raises:
             torch.OutOfMemoryError: that is no mistake of the model's.
         """
-        batch = changed(self._first_batch, lambda one: one.clone() if isinstance(one, Tensor) else one)
+        batch = copied(self._first_batch)
         if batch is None:
             return None  # the training says so
         try:

@@ -33,7 +33,20 @@ class NoBatch:
 
 def collation(own: Callable[[list[Any]], Any] | None) -> Callable[[list[Any]], Any]:
     """What a loader makes batches with: the task's own function, or torch's."""
-    return own if own is not None else _stacked
+    return _stacked if own is None else _Own(own)
+
+
+@dataclass(frozen=True)
+class _Own:
+    """A task's function, which must return something."""
+
+    function: Callable[[list[Any]], Any]
+
+    def __call__(self, samples: list[Any]) -> Any:
+        batch = self.function(samples)
+        if batch is None:
+            return NoBatch("collate() returned None, it must return a batch", "write `return` before it")
+        return batch
 
 
 def _stacked(samples: list[Any]) -> Any:

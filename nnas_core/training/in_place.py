@@ -28,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nnas_core import random_state
 from nnas_core.errors import NnasWarning
 from nnas_core.mutables.choices import LayerChoice
-from nnas_core.mutables.nested import changed, tensors
+from nnas_core.mutables.nested import copied, tensors
 from nnas_core.training.optimizers import State
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def repeated_if_changed_in_place(step: Step) -> Step:
 
     @functools.wraps(step)
     def repeating(trainer: Trainer, *batches: object) -> None:
-        trainer.in_place.run(trainer, step.__name__, lambda: step(trainer, *batches))
+        trainer.in_place.run(trainer, step.__name__, functools.partial(step, trainer), batches)
 
     return cast("Step", repeating)
 
@@ -70,7 +70,7 @@ class InPlaceChanges:
         self._told: set[str] = set()
         self._is_watching = False
 
-    def run(self, trainer: Trainer, name: str, step: Callable[[], None]) -> None:
+    def run(self, trainer: Trainer, name: str, step: Callable[..., None], batches: Sequence[object]) -> None:
         """Make a step, and once more if torch refused its backward pass for a change in place.
 
         Args:
@@ -78,12 +78,14 @@ class InPlaceChanges:
             name: of the kind of step. If the very first one is refused, nothing of it is left; if a later one is, the
                 statistics of BatchNorm have seen its batch twice, and random numbers go on.
             step: makes it.
+            batches: that it takes. The model may change them in place too: the very first ones are kept as they were.
         """
         before = None if name in self._begun else _before(trainer)
+        as_given = copied(batches) if before is not None else batches
         self._begun.add(name)
         try:
             with self._handled() if self.copied or self.kept else nullcontext():
-                step()
+                step(*batches)
         except Exception as error:
             if self._is_watching or not _is_refusal(error):
                 raise
@@ -91,7 +93,7 @@ class InPlaceChanges:
             return
         if before is not None:
             before()
-        self._watched(trainer.model, step)
+        self._watched(trainer.model, functools.partial(step, *as_given))
 
     @contextmanager
     def _handled(self) -> Iterator[None]:
@@ -176,7 +178,7 @@ def _copying(module: nn.Module) -> Iterator[None]:
 
 
 def _copied(module: nn.Module, args: object, output: object) -> object:
-    return changed(output, lambda one: one.clone() if isinstance(one, Tensor) else one)
+    return copied(output)
 
 
 class _Saved:

@@ -44,6 +44,8 @@ def described(value: object) -> str:
         return f"the class {value.__name__}"
     name = type(value).__name__
     article = "an" if name[0] in "AEIOUaeiou" else "a"
+    if isinstance(value, int) and abs(value) > 10**20:  # Python does not even write all of them
+        return f"{article} {name} of more than 20 digits"
     if isinstance(value, (bool, int, float, str)):
         return f"{article} {name} ({str(value)[:40]!r})" if isinstance(value, str) else f"{article} {name} ({value})"
     if isinstance(value, Mapping):
@@ -106,10 +108,10 @@ def checked_function(value: object, name: str, arguments: Sequence[str], where: 
     """
     if value is None or isinstance(value, ModuleType):  # as after ``from sklearn import metrics``
         return None
-    if not callable(value):
-        raise UserCodeError(
-            f"{name} is {described(value)}, it must be a function", where=where, hint=_definition(name, arguments)
-        )
+    layer = value.__name__ if isinstance(value, type) and issubclass(value, nn.Module) else None
+    if not callable(value) or layer is not None:  # a call of the class would make a layer
+        hint = _definition(name, arguments) if layer is None else f"make an object of it: {layer}()"
+        raise UserCodeError(f"{name} is {described(value)}, it must be a function", where=where, hint=hint)
     try:
         signature = inspect.signature(value)
     except (ValueError, TypeError):  # what is written in C may have none

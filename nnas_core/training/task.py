@@ -83,6 +83,7 @@ class Task:
         self.metric_mode: str = getattr(user.module, "metric_mode", "max")
         if not isinstance(self.metric_mode, str) or self.metric_mode not in ("max", "min"):
             raise UserCodeError(f"metric_mode is {self.metric_mode!r}, it must be 'max' or 'min'", where=user.reference)
+        self._importing: set[int] = set()  # functions with imports in their bodies, by identity
         self._functions: dict[str, Callable[..., Any]] = {}
         defined = vars(user.module)
         metric_object = defined.get("metrics")
@@ -127,12 +128,22 @@ class Task:
 
     def _called(self, name: str, function: Callable[..., Any], *arguments: object) -> Any:
         try:
-            return function(*arguments)
+            return self._run(function, *arguments)
         except Exception as error:
             failure = unexplained(error, f"{name}()", self.user.reference)
             if failure is None:
                 raise
             raise failure from error
+
+    def _run(self, function: Callable[..., Any], *arguments: object) -> Any:
+        """Call what may run in every step: the module's folder is importable only once that turned out to be needed."""
+        if id(function) not in self._importing:
+            try:
+                return function(*arguments)
+            except ImportError:
+                self._importing.add(id(function))
+        with self.user.imports():
+            return function(*arguments)
 
     def forward_batch(self, model: nn.Module, batch: Batch) -> tuple[Output, Target]:
         """The output of ``model`` for a batch, and the target, as the module's ``forward_batch`` gives them.
@@ -142,7 +153,7 @@ class Task:
         """
         try:
             if self._forward_batch is None:
-                return default_forward_batch(model, batch)
+                return self._run(default_forward_batch, model, batch)  # type: ignore[no-any-return]
             pair = self._called("forward_batch", self._forward_batch, model, batch)
         except ValueError as error:
             if str(error).startswith("Expected more than 1 value per channel"):  # as torch's BatchNorm says it

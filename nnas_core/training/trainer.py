@@ -155,7 +155,7 @@ class Trainer:
     def build_optimizers(self) -> None:
         """Make the optimizer and the schedule of the model's weights."""
         weights = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        if self.mutator is None and not list(self.model.parameters()):
+        if self.mutator is None and not weights:  # none, or frozen ones: an architecture may well choose no others
             self.optimizer, self.scheduler = optimizer_of_nothing(), None
             return
         if not weights:

@@ -98,13 +98,13 @@ def retrain(
 
 
 def _tested(setup: Setup, trainer: Trainer, recorder: Recorder, weights: Path) -> RetrainReport:
-    """Measure the trained model on the test data, and write its weights."""
+    """Write the weights of the trained model, and measure it on the test data."""
     child = trainer.model
+    with atomic_writer(weights) as stream:  # first: whatever the measurement meets, the training is not lost
+        torch.save(dict(child.state_dict()), stream)
     held_out, tested_on = setup.held_out
     test = measure(child, setup.task, held_out.epoch(0), setup.device, recorder.poll)
     require_finite(test, tested_on)
-    with atomic_writer(weights) as stream:
-        torch.save(dict(child.state_dict()), stream)
     return RetrainReport(
         valid=trainer.history[-1].valid,
         test=test,

@@ -116,7 +116,7 @@ def search(
     if settings.try_candidates and not run.goes_on:
         data, device = [setup.train_batches], setup.device
         rehearsal = Rehearsal(mutator, setup.task, data, [], device, settings.precision, generators)
-        try_candidates(mutator.space.choices, rehearsal.attempt, settings.training.model.model)
+        try_candidates(mutator.space, rehearsal.attempt, settings.training.model.model)
     trainer = _trainer(settings, setup, mutator, generators, acceleration, [*callbacks, recorder], warn)
     setup.try_data(trainer)
     _begin(settings, run, mutator, recorder, warn)

@@ -50,6 +50,15 @@ def test_retrain_reports_the_test_metric_and_the_size(nnas: Cli) -> None:
     assert result.err.startswith("epoch 1/1: train loss ")
 
 
+def test_the_weights_are_there_though_the_test_data_have_no_value(nnas: Cli) -> None:
+    with open("model.py", "a") as stream:
+        stream.write("\n\ndef metrics(output, target):\n    return {'recall': output[target == 7].mean()}\n")
+    result = nnas(*RETRAIN, "--architecture", "a.json", "-o", "final")
+    assert result.code == 5
+    assert "the recall has a value in no batch of the test data" in result.err
+    assert torch.load("final/weights.pt", weights_only=True)
+
+
 def test_the_weights_are_of_a_plain_model_and_load_with_weights_only(nnas: Cli) -> None:
     nnas.ok(*RETRAIN, "--architecture", "a.json", "-o", "final")
     state = torch.load("final/weights.pt", weights_only=True)

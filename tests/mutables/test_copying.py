@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm
 
 from nnas_core import InputChoice, LayerChoice, extract
-from nnas_core.errors import UserCodeError
+from nnas_core.errors import BindingError, UserCodeError
 from tests.mutables.sample_models import OneInput, OneLayer, times
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
@@ -99,6 +99,16 @@ def test_the_first_pass_names_the_module_of_the_original_that_it_uses():
     for _ in range(2):
         with pytest.raises(UserCodeError, match=r"inner.0: the extracted model uses inner.0.(weight|bias) of"):
             child(X)
+
+
+def test_a_function_that_closes_over_a_choice_of_the_original_says_so():
+    model = Projecting()
+    model.inner = LayerChoice([nn.Linear(4, 4), nn.Identity()], key="inner")
+    child = extract(model, {"op": 0, "inner": 1})
+    with pytest.raises(BindingError, match="inner: Mutator not set for 'inner'") as caught:
+        child(X)
+    assert "closes over the one that it was extracted from" in caught.value.hint
+    assert "in forward()" not in caught.value.hint
 
 
 class Hooked(nn.Module):

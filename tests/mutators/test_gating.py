@@ -183,8 +183,9 @@ def test_a_candidate_that_gives_no_tensor_is_refused(mode: str) -> None:
 
     model = OneLayer([Times(1), Pair()], key="op")
     mutator = first_chosen(model, mode)
-    with pytest.raises(UserCodeError, match="candidate '1' of 'op' gives a tuple, a gate needs a tensor"):
+    with pytest.raises(UserCodeError, match=r"'1' of 'op' gives \(\[2\], \[2\]\), a gate needs a tensor") as caught:
         gradient_of(mutator, model(torch.ones(2)).sum())
+    assert "use another mutator: enas, fairnas, gdas, random, spos" in (caught.value.hint or "")
 
 
 def test_unequal_shapes_are_refused() -> None:

@@ -69,7 +69,28 @@ class Residual(nn.Module):
         return out
 
 
-def trainer_of(name: str, build: Any, epochs: int = 3) -> Trainer:
+class Normalizing(nn.Module):
+    """Changes the batch that it is given, in place or not."""
+
+    def __init__(self, inplace: bool) -> None:
+        super().__init__()
+        self.inplace = inplace
+        self.op = LayerChoice([nn.Linear(4, 2), nn.Sequential(nn.Linear(4, 2), nn.Tanh())], key="op")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.sub_(1.0).mul_(0.5) if self.inplace else (x - 1.0) * 0.5
+        out: Tensor = self.op(x)
+        return out
+
+
+class NormalizingResidual(Residual):
+    """Changes the batch and what the backward pass needs, or neither."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.mul_(0.5) if self.inplace else x * 0.5)
+
+
+def trainer_of(name: str, build: Any, epochs: int = 3, **options: Any) -> Trainer:
     def model_of(_: object) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
@@ -77,7 +98,7 @@ def trainer_of(name: str, build: Any, epochs: int = 3) -> Trainer:
             return model
 
     model, generator = model_of({}), torch.Generator().manual_seed(2)
-    arguments = dict(ARGUMENTS.get(name, {}))
+    arguments = {**ARGUMENTS.get(name, {}), **options}
     if name == "fbnet":
         choices = SearchSpace.from_model(model).choices.values()
         arguments["latency_table"] = {one.key: dict.fromkeys(one.candidates, 2.0) for one in choices}
@@ -152,6 +173,29 @@ def test_what_the_backward_pass_needs_may_be_changed_in_place(name: str, giver: 
     assert [lines[number - 1].strip() for number in numbered] == ["y += x  # here"]
     assert trainer.in_place.kept is (giver == "function")
     assert all("a copy is changed instead" in line for line in told if giver != "function")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("fairnas", {}),
+        ("darts", {"order": 2}),
+        ("darts", {"order": 2, "hypergradient": "finite"}),
+        ("cdarts", {"warmup_epochs": 0}),
+    ],
+)
+def test_a_batch_that_runs_several_times_is_each_time_what_it_was(name: str, options: dict[str, Any]) -> None:
+    usual, changed = (
+        weights_after(trainer_of(name, lambda one=one: Normalizing(one), 1, **options)) for one in (False, True)
+    )
+    torch.testing.assert_close(changed, usual, rtol=1e-6, atol=1e-7)
+
+
+def test_a_step_that_is_repeated_begins_with_the_batch_as_it_was() -> None:
+    usual = weights_after(trainer_of("random", lambda: NormalizingResidual(False, "module"), 1))
+    with pytest.warns(NnasWarning, match="a copy is changed instead"):
+        changed = weights_after(trainer_of("random", lambda: NormalizingResidual(True, "module"), 1))
+    torch.testing.assert_close(changed, usual, rtol=1e-6, atol=1e-7)
 
 
 def test_it_is_known_after_going_on_from_a_checkpoint() -> None:

@@ -6,10 +6,13 @@ import sys
 import uuid
 
 import pytest
+import torch
+from torch import nn
 
 from nnas_core.errors import UserCodeError
 from nnas_core.plugins.loading import load
 from nnas_core.training.model import build_model
+from nnas_core.training.task import Task
 from tests.plugins.model_files import NET, write
 
 __all__ = ["write"]
@@ -64,6 +67,33 @@ class TestProjects:
         assert load(str(root / "models" / "net.py")).module.WIDE == 3
         monkeypatch.chdir(root / "models")
         assert load("net.py").module.WIDE == 3
+
+    def test_imports_within_functions_of_a_task_and_a_model_work(self, project):
+        root = project("from .ops import conv\n")
+        functions = "\n".join(
+            f"def {name}({arguments}):\n    {statement}\n    return {result}\n"
+            for name, arguments, statement, result in (
+                ("forward_batch", "model, batch", "from .ops import conv", "conv()(batch), 0"),
+                ("loss", "output, target", "from models.ops import conv", "conv()(output[:, :2]).sum()"),
+                ("metrics", "output, target", "import ops", "{'width': ops.conv().out_features}"),
+            )
+        )
+        (root / "models" / "net.py").write_text(functions)
+        path_before, modules_before = list(sys.path), set(sys.modules)
+        task = Task(load("models/net.py"))
+        for _ in range(2):
+            output, target = task.forward_batch(nn.Identity(), torch.ones(5, 2))
+            assert output.shape == (5, 3)
+            assert task.loss(output, target).dim() == 0
+            assert task.metrics(output, target) == {"width": 3}
+        left = {one for one in set(sys.modules) - modules_before if one.partition(".")[0] in ("models", "ops")}
+        assert (left, sys.path) == (set(), path_before)
+
+    def test_an_import_within_a_function_that_fails_is_the_users_error(self, project):
+        root = project("from .ops import conv\n")
+        (root / "models" / "net.py").write_text("def loss(output, target):\n    import no_such_module_of_anybody\n")
+        with pytest.raises(ImportError, match="no_such_module_of_anybody"):
+            Task(load("models/net.py")).loss(1, 2)
 
     def test_two_projects_each_have_their_own(self, project, write):
         for number in (4, 5):

@@ -18,6 +18,10 @@ from tests.training.sample_trainings import numbers, task_of
 META, CPU = torch.device("meta"), torch.device("cpu")
 
 
+def no_batch(samples):
+    """A function whose author forgot to return."""
+
+
 class Given(Dataset[object]):
     """Samples as they are given."""
 
@@ -70,6 +74,11 @@ class TestSamplesThatMakeNoBatch:
         with pytest.raises(UserCodeError, match=message) as caught:
             next(train.epoch(0))
         assert "collate_fn" in (caught.value.hint or "")
+
+    @pytest.mark.parametrize("workers", [0, 1])
+    def test_own_collation_must_make_something(self, workers):
+        with pytest.raises(UserCodeError, match=r"task\.py: collate\(\) returned None, it must return a batch"):
+            first_batch([torch.zeros(1)], workers=workers, collate=no_batch)
 
     def test_own_collation_makes_what_it_likes(self):
         samples = [torch.zeros(1), torch.zeros(2)]

@@ -169,6 +169,21 @@ class TestNested:
         places = [moved["a"][0].device.type, moved["a"][1][0].device.type, moved["b"].x.device.type]
         assert (places, moved["a"][1][1], moved["b"].y, type(moved["b"])) == (["meta"] * 3, "text", 5, Pair)
 
+    def test_collections_of_any_class_stay_what_they_are(self):
+        class Items(list):
+            def __init__(self, one, other, name):
+                super().__init__([one, other])
+                self.name = name
+
+        class Sized(tuple):
+            def __new__(cls, one, other):
+                return super().__new__(cls, (one, other))
+
+        for batch in (Items(torch.ones(1), 2, "a"), Sized(torch.ones(1), 2)):
+            moved = to_device(batch, torch.device("meta"))
+            assert (type(moved), moved[0].device.type, moved[1]) == (type(batch), "meta", 2)
+            assert (batch[0].device.type, vars(moved)) == ("cpu", vars(batch))
+
     @pytest.mark.parametrize(
         ("target", "size"), [(torch.zeros(5, 2), 5), (torch.tensor(1.0), 1), ([1, 2, 3], 3), (7, 1)]
     )

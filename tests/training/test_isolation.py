@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from nnas_core import LayerChoice, Mutator, Trainer, extract
+from nnas_core import LayerChoice, Mutator, extract
 from nnas_core.errors import Interrupted, UserCodeError
 from nnas_core.runs.checkpoint import read_checkpoint
 from nnas_core.runs.folder import RunFolder
@@ -87,12 +87,6 @@ def test_data_without_batches_is_an_error(functions, message):
 class Nothing(Stream):
     def __iter__(self):
         return iter(())
-
-
-def test_a_model_whose_weights_are_all_frozen_is_an_error():
-    train, valid = build_batches(own(), DataSettings(batch_size=8))
-    with pytest.raises(UserCodeError, match="the model has no weights to train"):
-        Trainer(nn.Linear(4, 2).requires_grad_(False), own(), train, valid, 1)
 
 
 def test_a_schedule_that_needs_a_metric_is_refused():

@@ -33,6 +33,7 @@ class TestFunctions:
         [
             ({"loss": lambda output: 0}, r"loss\(\) takes output; it is called as loss\(output, target\)"),
             ({"loss": "mse"}, r"loss is a str \('mse'\), it must be a function"),
+            ({"loss": nn.CrossEntropyLoss}, "loss is the class CrossEntropyLoss, it must be a function"),
             ({"metrics": {}}, "metrics is an empty dict, it must be a function"),
             ({"forward_batch": lambda model: 0}, r"forward_batch\(\) takes model; it is called as"),
             ({"build_optimizer": lambda: 0}, r"build_optimizer\(\) takes nothing; it is called as"),
@@ -107,6 +108,7 @@ class TestMetrics:
             ({"a": LOGITS}, r"a tensor \[2, 2\] as 'a'"),
             ({"a": "0.5"}, r"a str \('0\.5'\) as 'a'"),
             ({"a": [1.0, 2.0]}, "a list of 2 as 'a'"),
+            ({"a": 10**5000}, "an int of more than 20 digits as 'a'"),
             (LOGITS, r"a tensor \[2, 2\]"),
             (None, "None"),
             ({}, "an empty dict"),

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from nnas_core import InputChoice, LayerChoice, Mutator, Trainer
-from nnas_core.errors import UserCodeError
+from nnas_core.errors import BindingError, UserCodeError
 from nnas_core.mutables.naming import add_note, text_of
 from nnas_core.mutators.darts import DartsMutator
 from nnas_core.plugins.loading import as_user_error
 from nnas_core.random_state import capture
 from nnas_core.space.choice import Choice
+from nnas_core.space.search_space import SearchSpace
 from nnas_core.training.acceleration import Rehearsal
 from nnas_core.training.data import build_batches
 from nnas_core.training.evaluation import InheritedWeights
@@ -50,7 +51,7 @@ def trial(mutator: Mutator) -> None:
     task = task_of(train_dataset=lambda: numbers(40))
     batches = list(build_batches(task, DataSettings(batch_size=8)))
     rehearsal = Rehearsal(mutator, task, batches[:1], [], CPU, "float32", {})
-    try_candidates(mutator.space.choices, rehearsal.attempt, "m.py")
+    try_candidates(mutator.space, rehearsal.attempt, "m.py")
 
 
 @pytest.mark.parametrize("kind", [Always, DartsMutator])
@@ -97,8 +98,19 @@ def test_a_combination_that_fails_is_named_as_one() -> None:
         return ValueError("together") if all(one == (1,) for one in decisions.values()) else None
 
     with pytest.raises(UserCodeError) as caught:
-        try_candidates(choices, attempt, "m.py")
+        try_candidates(SearchSpace(choices.values()), attempt, "m.py")
     assert caught.value.problems == ("with a=y, b=y: ValueError: together",)
+
+
+def test_each_input_is_tried_and_what_failed_says_itself_what_to_do() -> None:
+    space = SearchSpace([Choice("pick", "input_choice", ("x", "y", "z"), 1)])
+
+    def attempt(decisions: Any) -> Exception | None:
+        return BindingError("no channels", hint="give k=1") if decisions["pick"] == (2,) else None
+
+    with pytest.raises(UserCodeError) as caught:
+        try_candidates(space, attempt, "m.py")
+    assert (caught.value.problems, caught.value.hint) == (("with pick=2: no channels",), "give k=1")
 
 
 # ---- errors of a step

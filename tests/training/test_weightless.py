@@ -113,6 +113,14 @@ def test_a_model_without_weights_is_measured() -> None:
     assert again.weightless.count == 8
 
 
+def test_an_architecture_whose_weights_are_all_frozen_is_measured() -> None:
+    model = nn.Sequential(nn.Linear(4, 2)).requires_grad_(False)
+    before = model[0].weight.clone()
+    with pytest.warns(NnasWarning, match="8 passes in 8 training steps updated nothing"):
+        trainer_of(model, None).train()
+    assert torch.equal(model[0].weight, before)
+
+
 def test_a_supernet_without_weights_is_refused() -> None:
     model = nn.Sequential(LayerChoice([nn.Tanh(), nn.ReLU()], key="op"))
     with pytest.raises(UserCodeError, match="the model has no weights to train"):

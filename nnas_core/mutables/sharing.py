@@ -87,6 +87,8 @@ class Sharing:
                 candidate(*args, **kwargs)
             except RuntimeError:  # perhaps for want of gradients; else the call itself says so
                 return None
+            finally:  # weights that autocast has cast here have no gradients
+                torch.clear_autocast_cache()
         return versions != [one._version for one in given]
 
 

@@ -341,7 +341,9 @@ class TrialLoop:
                 if time.monotonic() > end:
                     raise
                 if not said:
-                    warnings.warn(f"{error}; result of trial {trial.record.number} waits", NnasWarning, stacklevel=2)
+                    warnings.warn(
+                        f"{error}; the result of trial {trial.record.number} waits", NnasWarning, stacklevel=2
+                    )
                     said = True
             self._check_signal()
             time.sleep(_AGAIN_S)

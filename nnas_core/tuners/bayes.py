@@ -243,7 +243,8 @@ class Kernel:
         """``[n, k]``: covariances of ``rows`` ``[n, M]`` with ``others`` ``[k, M]``."""
         equal = np.zeros((len(rows), len(others)), dtype=np.float32)  # whole numbers, exact up to 2^24
         for decision in np.unique(rows).tolist():
-            equal += (rows == decision).astype(np.float32) @ (others == decision).astype(np.float32).T
+            with np.errstate(invalid="ignore"):  # a flag that another library left; zeros and ones give none
+                equal += (rows == decision).astype(np.float32) @ (others == decision).astype(np.float32).T
         return self._of_equal[equal.astype(np.int64)]
 
     def log_likelihood(self, rows: _Rows, scores: _Floats) -> float:

@@ -240,7 +240,7 @@ def test_import_names_the_lines_of_a_table_that_do_not_fit(
     ("text", "problem"),
     [
         (TABLE + '"', "line 5: unexpected end of data"),
-        (TABLE + "x" * 200_000, "line 5: field larger than field limit (131072)"),
+        (TABLE + "x" * 200_000, "line 5: 1 cells under 9 columns"),
         ("id,\n", "line 1: there is no column 'id_2'"),
     ],
 )

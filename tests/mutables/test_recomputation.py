@@ -18,6 +18,7 @@ from nnas_core.mutators._relaxation import RelaxedMutator
 from nnas_core.mutators.darts import DartsMutator
 from nnas_core.mutators.gdas import GdasMutator
 from nnas_core.mutators.snas import SnasMutator
+from tests.mutables.tried_candidates import try_all
 
 
 class Drawing(nn.Module):
@@ -165,6 +166,8 @@ def test_a_candidate_runs_twice_where_there_are_gradients_and_once_where_there_a
     mutator, x = built(recompute=True)
     mutator.model.eval()
     mutator.model.again[1] = nn.Identity()
+    mutator.reset()
+    mutator.model(x)  # tries the candidates
     calls = []
     mutator.model.first[0].register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
     mutator.reset()
@@ -255,6 +258,8 @@ def test_constant_weights_end_the_second_run_where_everything_is_saved(trains_th
     mutator = DartsMutator(model, torch.Generator().manual_seed(0))
     mutator.requires_grad_(trains_the_architecture)
     mutator.recompute()
+    try_all(model, torch.ones(2))
+    model[0][1].runs = 0
     mutator.reset()
     model(torch.ones(2, requires_grad=True)).sum().backward()
     assert model[0][1].runs == (2 if trains_the_architecture else 1)

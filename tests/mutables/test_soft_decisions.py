@@ -158,18 +158,16 @@ def test_an_input_choice_weighs_its_inputs_with_gradients(x, weights):
     torch.testing.assert_close(grad, torch.stack([one.sum() for one in inputs]))
 
 
-def test_a_candidate_that_changes_its_input_in_place_is_refused_or_right(x):
+def test_an_input_that_is_changed_afterwards_is_refused(x):
     # the outputs are saved for the backward pass; autograd notices a later change, it is never silently wrong
     weights = torch.tensor([0.5, 0.5], dtype=torch.float64, requires_grad=True)
     model = decided(OneLayer([nn.Identity(), nn.Identity()], key="k"), {"k": weights})
     y = x.clone()
-    loss = model(y).sum()
-    y.add_(1)  # in the first pass candidates have their own inputs
-    torch.testing.assert_close(torch.autograd.grad(loss, weights)[0], x.sum().expand(2))
-    loss = model(y).sum()
-    y.add_(1)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
+    for _ in range(2):
+        loss = model(y).sum()
+        y.add_(1)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
 
 
 def test_weights_can_be_learned(x, weights):

@@ -10,6 +10,7 @@ from nnas_core import LayerChoice
 from nnas_core.errors import UserCodeError
 from nnas_core.mutators.proxyless import ProxylessMutator
 from tests.mutables.sample_models import OneInput, OneLayer, Times, times
+from tests.mutables.tried_candidates import try_all
 
 MODES = ["full", "full_v2", "two"]
 
@@ -109,7 +110,7 @@ def test_a_module_may_be_a_candidate_of_several_choices(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_autocast_is_that_of_the_call(mode: str) -> None:
-    seen = []
+    seen: list[torch.dtype] = []
 
     class Noting(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
@@ -124,6 +125,8 @@ def test_autocast_is_that_of_the_call(mode: str) -> None:
     found = []
     for enabled in (False, True):
         mutator = first_chosen(model, mode)
+        try_all(model, x)
+        del seen[2 * len(found) :]
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             output = model(x)
         found.append(gradient_of(mutator, output.float().square().sum()))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nnas_core import LayerChoice, Trainer
 from nnas_core.errors import NnasWarning
+from nnas_core.mutators.darts import DartsMutator
 from nnas_core.plugins import registry
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.training.data import architecture_batches, build_batches
@@ -217,3 +218,11 @@ def test_nothing_is_left_behind_in_the_model() -> None:
     assert [module for module in trainer.model.modules() if module._forward_hooks] == []
     op = trainer.model.op
     assert op._shortcut is op._calls
+
+
+def test_weights_have_gradients_in_the_first_pass_under_autocast() -> None:
+    model = nn.Sequential(LayerChoice([nn.Linear(4, 4), nn.Linear(4, 4)], key="op"))
+    DartsMutator(model, torch.Generator().manual_seed(0)).reset()
+    with torch.autocast("cpu", torch.bfloat16):
+        model(torch.ones(2, 4)).sum().backward()
+    assert all(one.grad is not None and one.grad.abs().sum() > 0 for one in model.parameters())

@@ -87,8 +87,6 @@ class Sharing:
                 candidate(*args, **kwargs)
             except RuntimeError:  # perhaps for want of gradients; else the call itself says so
                 return None
-            finally:  # weights that autocast has cast here have no gradients
-                torch.clear_autocast_cache()
         return versions != [one._version for one in given]
 
 

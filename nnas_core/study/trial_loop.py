@@ -332,7 +332,7 @@ class TrialLoop:
     def _await_store(self, trial: _RunningTrial) -> None:
         """Returns when the store can be read: what took hours to measure is not lost to a server that restarts."""
         end = time.monotonic() + self._session.patience_s
-        said = False
+        result, said = f"the result of trial {trial.record.number}", False
         while True:
             try:
                 self._catch_up()
@@ -341,9 +341,7 @@ class TrialLoop:
                 if time.monotonic() > end:
                     raise
                 if not said:
-                    warnings.warn(
-                        f"{error}; the result of trial {trial.record.number} waits", NnasWarning, stacklevel=2
-                    )
+                    warnings.warn(f"{error}; {result} waits", NnasWarning, stacklevel=2)
                     said = True
             self._check_signal()
             time.sleep(_AGAIN_S)

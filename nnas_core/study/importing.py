@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select
 
 from nnas_core import schema
 from nnas_core.errors import ArchitectureError, InputError
@@ -21,9 +21,9 @@ from nnas_core.space.architecture import Architecture
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.study.csv_results import is_csv, read_csv
 from nnas_core.study.storage.database import Database
-from nnas_core.study.storage.leases import holders, in_use
+from nnas_core.study.storage.leases import shut_out
 from nnas_core.study.storage.records import StudyRecord, worst_value
-from nnas_core.study.storage.tables import exclusive_leases, intermediates, trials
+from nnas_core.study.storage.tables import intermediates, trials
 from nnas_core.study.storage.trial_writer import timestamp
 from nnas_core.study.storage.tuner_log import digest_of, next_numbers
 
@@ -182,15 +182,7 @@ def import_results(database: Database, study: StudyRecord, results: list[GivenRe
     """
     mine = trials.c.study_id == study.id
     with database.write() as connection:
-        by = holders(database, connection, study)
-        if by.leases:
-            raise in_use(database, study, by)
-        # a process that only seems dead must not write on from the numbers that it knows
-        connection.execute(
-            update(exclusive_leases)
-            .where(exclusive_leases.c.study_id == study.id)
-            .values(token=exclusive_leases.c.token + 1)
-        )
+        shut_out(database, connection, study)
         known = set(connection.execute(select(trials.c.digest).where(mine)).scalars())
         rows, steps = _rows(study, results, known, *next_numbers(connection, study.id))
         if rows:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import insert, select, update
 
 from nnas_core.errors import InputError
 from nnas_core.study.storage.database import Database
-from nnas_core.study.storage.leases import holders, in_use
+from nnas_core.study.storage.leases import shut_out
 from nnas_core.study.storage.records import StudyRecord
-from nnas_core.study.storage.tables import exclusive_leases, retries, shared_leases, studies, trials
+from nnas_core.study.storage.tables import retries, studies, trials
 
 __all__ = ["retry_trials"]
 
@@ -47,10 +47,7 @@ def retry_trials(database: Database, study: StudyRecord, numbers: Sequence[int] 
     """
     of_study = trials.c.study_id == study.id
     with database.write() as connection:
-        by = holders(database, connection, study)
-        if by.leases:
-            raise in_use(database, study, by)
-        _shut_out(connection, study)
+        shut_out(database, connection, study)
         found = {
             row.number: row
             for row in connection.execute(select(trials.c.number, trials.c.state, trials.c.told_order).where(of_study))
@@ -75,13 +72,3 @@ def retry_trials(database: Database, study: StudyRecord, numbers: Sequence[int] 
         if chosen:  # what is left to do, a run must take up
             connection.execute(update(studies).where(studies.c.id == study.id).values(state="interrupted"))
     return chosen
-
-
-def _shut_out(connection: Connection, study: StudyRecord) -> None:
-    """Sees to it that a process that only seems dead does not write on from what it knows."""
-    connection.execute(
-        update(exclusive_leases)
-        .where(exclusive_leases.c.study_id == study.id)
-        .values(token=exclusive_leases.c.token + 1)
-    )
-    connection.execute(delete(shared_leases).where(shared_leases.c.study_id == study.id))

@@ -220,9 +220,23 @@ def test_nothing_is_left_behind_in_the_model() -> None:
     assert op._shortcut is op._calls
 
 
-def test_weights_have_gradients_in_the_first_pass_under_autocast() -> None:
-    model = nn.Sequential(LayerChoice([nn.Linear(4, 4), nn.Linear(4, 4)], key="op"))
-    DartsMutator(model, torch.Generator().manual_seed(0)).reset()
-    with torch.autocast("cpu", torch.bfloat16):
-        model(torch.ones(2, 4)).sum().backward()
-    assert all(one.grad is not None and one.grad.abs().sum() > 0 for one in model.parameters())
+class Slope(nn.Module):
+    """Multiplies by twice its input, as the derivative of a square, which no pass without gradients can give."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        (slope,) = torch.autograd.grad(x.square().sum(), x, create_graph=True)
+        return x * slope
+
+
+def test_a_candidate_that_needs_gradients_itself_cannot_be_tried_and_is_right_all_the_same() -> None:
+    model = nn.Sequential(LayerChoice([Slope(), nn.Identity()], key="op"))
+    mutator = DartsMutator(model, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        mutator.logits.zero_()
+    for _ in range(2):
+        mutator.reset()
+        weight = mutator.probabilities()[0, 0].item()
+        x = torch.full((), 3.0, requires_grad=True)
+        model(x).backward()
+        assert x.grad is not None
+        assert x.grad.item() == pytest.approx(weight * (4 * 3.0 + 1))

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, select, update
 
 from nnas_core.errors import EnvironmentFailure
 from nnas_core.study.storage.database import Database
@@ -36,6 +36,7 @@ __all__ = [
     "new_lease",
     "now",
     "release",
+    "shut_out",
 ]
 
 TERM = timedelta(minutes=1)
@@ -262,6 +263,23 @@ def in_use(database: Database, study: StudyRecord, by: Holders, instead: str | N
         where=database.where,
         hint=f"wait until it has ended, or {instead}",
     )
+
+
+def shut_out(database: Database, connection: Connection, study: StudyRecord) -> None:
+    """Sees to it that nobody writes on from what is known of a study: one that only seems dead must not either.
+
+    Raises:
+        EnvironmentFailure: somebody works on the study.
+    """
+    by = holders(database, connection, study)
+    if by.leases:
+        raise in_use(database, study, by)
+    connection.execute(
+        update(exclusive_leases)
+        .where(exclusive_leases.c.study_id == study.id)
+        .values(token=exclusive_leases.c.token + 1)
+    )
+    connection.execute(delete(shared_leases).where(shared_leases.c.study_id == study.id))
 
 
 def gone(database: Database, study: StudyRecord) -> EnvironmentFailure:

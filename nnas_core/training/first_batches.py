@@ -22,7 +22,7 @@ from nnas_core.errors import NnasWarning, UserCodeError
 from nnas_core.mutables.base import Mutable
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.mutables.nested import changed
-from nnas_core.mutables.untouched import untouched
+from nnas_core.mutables.untouched import same_modes, untouched
 from nnas_core.training.data import Batches
 from nnas_core.training.task import Batch, OneSample, Task
 
@@ -51,8 +51,7 @@ def initialize_lazy_layers(model: nn.Module, task: Task, batches: Batches) -> No
         return
     with random_state.untouched({}):
         batch = _first(batches, "training", task)
-    modes = [(module, module.training) for module in model.modules()]
-    with torch.no_grad(), _bound(model, None) as mutator:
+    with torch.no_grad(), same_modes(model), _bound(model, None) as mutator:
         model.eval()  # no statistics, no dropout
         for architecture in mutator.space.covering() if mutator is not None else [None]:
             if mutator is not None and architecture is not None:
@@ -60,8 +59,6 @@ def initialize_lazy_layers(model: nn.Module, task: Task, batches: Batches) -> No
             task.forward_batch(model, batch)
             if not has_lazy_layers(model):
                 break
-    for module, training in modes:
-        module.training = training
     waiting = [name for name, one in model.named_modules() if any(map(is_lazy, _own_tensors(one)))]
     if waiting:
         raise UserCodeError(

@@ -14,7 +14,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from nnas_core.errors import NnasWarning, UserCodeError
 from nnas_core.mutables.untouched import untouched
 from nnas_core.training.optimizers import State
-from nnas_core.training.returned import unexplained
+from nnas_core.training.returned import explaining
 from nnas_core.training.task import Batch
 
 if TYPE_CHECKING:
@@ -54,15 +54,10 @@ def take_step(
     Raises:
         UserCodeError: one of the two fails in a way that says nothing to its user.
     """
-    try:
+    with explaining(f"a step of {type(optimizer).__name__}", where):
         optimizer.step()
         if scheduler is not None:
             scheduler.step()
-    except Exception as error:
-        failure = unexplained(error, f"a step of {type(optimizer).__name__}", where)
-        if failure is None:
-            raise
-        raise failure from error
 
 
 class WeightlessPasses:

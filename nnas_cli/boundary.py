@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nnas_cli.spelling import with_options
+from nnas_cli.environment import variable_of
+from nnas_cli.spelling import spell
 from nnas_core.errors import EnvironmentFailure, ExitCode, Interrupted, NnasError, UserCodeError
 
 if TYPE_CHECKING:
@@ -49,18 +50,11 @@ def _invoke(group: click.Group, arguments: list[str], style: dict[str, bool]) ->
             try:
                 result = group.invoke(context)
             except NnasError as error:
-                _spell(error, group.get_command(context, context.invoked_subcommand or ""))
+                spell(error, group.get_command(context, context.invoked_subcommand or ""))
                 raise
     except click.exceptions.Exit as end:  # --help, --version
         return end.exit_code
     return int(result) if isinstance(result, int) else int(ExitCode.DONE)
-
-
-def _spell(error: NnasError, command: click.Command | None) -> None:
-    """Write the options of the command that failed where the library named parameters."""
-    error.message = with_options(error.message, command)
-    error.hint = None if error.hint is None else with_options(error.hint, command)
-    error.problems = tuple(with_options(problem, command) for problem in error.problems)
 
 
 def _report(error: BaseException, as_json: bool, debug: bool) -> int:
@@ -133,6 +127,9 @@ def _usage(error: click.ClickException) -> NnasError:
     message = error.format_message().rstrip(".")
     message = message[:1].lower() + message[1:]
     context = getattr(error, "ctx", None)
+    if isinstance(error, click.BadParameter) and error.param is not None and context is not None:
+        variable = variable_of(context, error.param.name or "")
+        message = message if variable is None else f"{variable}: {error.message.rstrip('.')}"
     command = context.command_path if context is not None else "nnas"
     return NnasError(message, hint=f"see `{command} --help`")
 
@@ -141,6 +138,7 @@ def _write(failure: NnasError, code: int, as_json: bool, trace: str) -> None:
     user_trace = failure.user_traceback if isinstance(failure, UserCodeError) else ""
     if as_json:
         from nnas_core.files import dump_json
+        from nnas_core.schema import tagged
 
         document: dict[str, object] = {
             "code": int(code),
@@ -152,7 +150,7 @@ def _write(failure: NnasError, code: int, as_json: bool, trace: str) -> None:
         }
         if trace or user_trace:
             document["traceback"] = trace or user_trace
-        sys.stderr.write(dump_json({"error": document}))
+        sys.stderr.write(dump_json(tagged("error", {"error": document})))
         return
     from nnas_cli.output import printable
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from nnas_cli.environment import refuse_unknown
 from nnas_core.errors import InputError
 from nnas_core.files import parse_json, read_bytes
 
@@ -25,6 +26,7 @@ _GIVEN = f"{__name__}.given"
 
 def load(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
     """Callback of ``--config``: make the file's options the defaults of the command."""
+    refuse_unknown(ctx)
     if value is not None:
         table, where = _read(value), value
     else:

@@ -12,8 +12,8 @@ from click.core import ParameterSource
 from nnas_cli import config
 from nnas_cli.output import Output
 from nnas_cli.parameter_types import ASSIGNMENT
-from nnas_cli.spelling import options_of
-from nnas_core.errors import UsageError
+from nnas_cli.spelling import options_of, spell
+from nnas_core.errors import NnasError, UsageError
 from nnas_core.training.settings import (
     DataSettings,
     OptimizerSettings,
@@ -250,25 +250,29 @@ def common_without_seed(function: F) -> F:
 def _common(function: F, *more: Callable[[F], F]) -> F:
     @functools.wraps(function)
     def wrapped(
-        json_output: bool, quiet: int, verbose: int, color: str, no_progress: bool, debug: bool, **options: object
+        json: bool, quiet: int, verbose: int, color: str, no_progress: bool, debug: bool, **options: object
     ) -> object:
         style = click.get_current_context().find_object(dict)
         if style is not None:
-            style.update(json=json_output, debug=debug)
+            style.update(json=json, debug=debug)
         with Output(
-            as_json=json_output,
+            as_json=json,
             verbosity=1 + verbose - quiet,
             color=color,
             progress=not no_progress,
             debug=debug,
         ) as out:
-            return function(out=out, **options)
+            try:
+                return function(out=out, **options)
+            except NnasError as error:
+                ctx = click.get_current_context()
+                spell(error, ctx.command, ctx)
+                raise
 
     return decorated(
         wrapped,
         click.option(
             "--json",
-            "json_output",
             is_flag=True,
             envvar="NNAS_JSON",
             help="One JSON document on standard output.",

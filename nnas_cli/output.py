@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -72,9 +72,17 @@ class Output:
             rest = rest[self._stdout.buffer.write(rest) or 0 :]
         self._stdout.flush()
 
-    def answer_json(self, document: object) -> None:
-        """Write a document to standard output."""
-        self.answer(dump_json(document))
+    def report(self, kind: str, document: Mapping[str, object], path: str = "-") -> None:
+        """Write a report as JSON, to standard output or to a file.
+
+        Args:
+            kind: the name of its schema; the report gets the tag ``format`` of it.
+            document: the report.
+            path: ``-`` is standard output.
+        """
+        from nnas_core.schema import tagged  # late: texts need none
+
+        self.write(path, dump_json(tagged(kind, document)))
 
     def write(self, path: str, content: str) -> None:
         """Write to a file, atomically, or to standard output for ``-``."""

@@ -40,7 +40,12 @@ def what_a_trial_is(function: F) -> F:
         function,
         click.option("--checkpoint", metavar="FILE", help="Trials inherit the weights of this supernet."),
         click.option(
-            "--train-epochs", "epochs", type=click.IntRange(1), help="Train each trial from scratch for so long."
+            "--train-epochs",
+            "epochs",
+            type=click.IntRange(1),
+            envvar="NNAS_TUNE_TRAIN_EPOCHS",
+            allow_from_autoenv=False,
+            help="Train each trial from scratch for so long.",
         ),
         click.option(
             "--trial-command",

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib.resources
 import json
 from typing import TYPE_CHECKING, Any
 
-from nnas_core.errors import InputError
+from nnas_core.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import ValidationError
 
-__all__ = ["check", "kinds", "load", "problems"]
+__all__ = ["check", "check_kind", "kind_of", "kinds", "load", "problems", "tagged"]
 
 
 def kinds() -> tuple[str, ...]:
@@ -28,6 +31,36 @@ def load(kind: str) -> dict[str, Any]:
     text = importlib.resources.files("nnas_core.schemas").joinpath(f"{kind}.json").read_text(encoding="utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema
+
+
+def check_kind(kind: str) -> None:
+    """Refuses what is no name of a schema.
+
+    Raises:
+        UsageError: with the nearest name, or all.
+    """
+    if kind in kinds():
+        return
+    near = difflib.get_close_matches(kind, kinds(), n=1)
+    raise UsageError(
+        f"no kind is named {kind!r}", hint=f"did you mean {near[0]!r}?" if near else f"there are {', '.join(kinds())}"
+    )
+
+
+def tagged(kind: str, document: Mapping[str, object]) -> dict[str, object]:
+    """Returns ``document`` with the tag of its kind, as in ``"format": "nnas.search-report/1"``."""
+    return {"format": _tag(kind), **document}
+
+
+def kind_of(document: Mapping[str, object]) -> str | None:
+    """Returns the kind that the tag ``format`` of a document names; None without one, or if no kind has it."""
+    tag = document.get("format")
+    return None if tag is None else next((kind for kind in kinds() if _tag(kind) == tag), None)
+
+
+def _tag(kind: str) -> str | None:
+    found: str | None = load(kind).get("properties", {}).get("format", {}).get("const")
+    return found
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import click
 from nnas_cli import options
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
-from nnas_core.files import check_writable, dump_json, finite_only, read_json, source_name
+from nnas_core.files import check_writable, finite_only, read_json, source_name
 from nnas_core.training.settings import SetupSettings
 from nnas_core.workflows.settings import EvaluateSettings
 
@@ -59,7 +59,7 @@ def command(
     seed_globals(settings.setup.seed)
     report = evaluate(settings, document, source_name(architecture))
     if out.as_json or output != "-":
-        out.write(output, dump_json(_document(report, settings)))
+        out.report("evaluate-report", _document(report, settings), output)
         return
     _show(report, out)
 

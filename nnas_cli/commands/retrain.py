@@ -65,7 +65,7 @@ def command(
     if report.tested_on != "test":
         out.warn("the module has no test_dataset(), so the metric below is of the validation data")
     if out.as_json:
-        out.answer_json(_document(report, settings, run))
+        out.report("retrain-report", _document(report, settings, run))
         return
     _show(report, out)
 

@@ -108,7 +108,7 @@ def command(
         run = place.started(default_run(settings.training.model.model, settings.mutator))
     report = _search(settings, run, out)
     if out.as_json:
-        out.answer_json(_document(report, settings, run))
+        out.report("search-report", _document(report, settings, run))
         return
     _show(report, run, out)
     model = settings.training.model.model

@@ -313,7 +313,7 @@ def _report(study: _Study, outcome: _Outcome, output: str, out: Output) -> None:
         return
     if output != "-":
         out.write(output, masks)
-    out.answer_json(_document(study, result, outcome))
+    out.report("tune-report", _document(study, result, outcome))
 
 
 def _document(study: _Study, result: StudyResult, outcome: _Outcome) -> dict[str, object]:
@@ -336,7 +336,8 @@ def _document(study: _Study, result: StudyResult, outcome: _Outcome) -> dict[str
 def _tell(out: Output, study: str, storage: str, process: int, log: Path) -> None:
     """Say where a study goes on, how to follow and how to stop it."""
     if out.as_json:
-        out.answer_json({"study": study, "storage": storage, "process": process, "log": str(log)})
+        document = {"study": study, "storage": storage, "process": process, "log": str(log)}
+        out.report("tune-detach-report", document)
         return
     at = "" if storage == studies.STORAGE else f" --storage {shlex.quote(storage)}"
     out.note(f"study {study!r} runs in the background, process {process}; its output goes to {log}")
@@ -351,7 +352,8 @@ def _leave(out: Output, joined: SharedResult, reason: str, document: dict[str, o
     out.note(f"{ended} of {joined.study.name} ended here; {reason}")
     out.note(f"{others} on, and the last one has the best architecture")
     if out.as_json:
-        out.answer_json({**document, "reason": joined.reason, "evaluated": joined.evaluated, "others": joined.others})
+        ended_here = {"reason": joined.reason, "evaluated": joined.evaluated, "others": joined.others}
+        out.report("tune-join-report", {**document, **ended_here})
 
 
 def _trial_document(trial: TrialRecord) -> dict[str, object]:

@@ -105,15 +105,15 @@ _KEPT = frozenset({*sys.stdlib_module_names, "nnas_core", "nnas_cli"})
 
 def _shadowed(folder: Path) -> dict[str, ModuleType]:
     """The loaded modules of whose top-level name ``folder`` holds a module or package too."""
-    loaded = list(sys.modules.items())
+    # by the folder, not by the modules: of those there are thousands, and this runs around calls of the user's code
     try:
-        there = set(os.listdir(folder))
+        there = {name.removesuffix(".py") for name in os.listdir(folder)}
     except OSError:
         return {}
-    tops = {name.partition(".")[0] for name, _ in loaded}
-    # one look at the folder: there are thousands of modules, and this runs around every call of the user's code
-    shadowed = {top for top in tops if (top in there or f"{top}.py" in there) and _shadows(folder, top)}
-    return {name: module for name, module in loaded if name.partition(".")[0] in shadowed}
+    shadowed = {top for top in there if top in sys.modules and _shadows(folder, top)}
+    if not shadowed:
+        return {}
+    return {name: module for name, module in list(sys.modules.items()) if name.partition(".")[0] in shadowed}
 
 
 def _shadows(folder: Path, top: str) -> bool:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nnas_core import schema
-from nnas_core.errors import InputError, NnasError, UsageError
+from nnas_core.errors import InputError, NnasError
 from nnas_core.files import parse_json, read_bytes
-from nnas_core.space.architecture import DOCUMENT_FORMAT, Architecture
-from nnas_core.space.latency_table import LATENCY_FORMAT, latency_problems
+from nnas_core.space.architecture import Architecture
+from nnas_core.space.latency_table import latency_problems
 from nnas_core.space.search_space import SearchSpace
 
 __all__ = ["FileCheck", "validate_file"]
@@ -50,8 +50,8 @@ def validate_file(file: str, space: SearchSpace | None = None, kind: str | None 
     Raises:
         UsageError: no such kind.
     """
-    if kind is not None and kind not in schema.kinds():
-        raise UsageError(f"no kind is named {kind!r}", hint=f"there are {', '.join(schema.kinds())}")
+    if kind is not None:
+        schema.check_kind(kind)
     found = "unknown"
     try:
         content = read_bytes(file)
@@ -81,12 +81,8 @@ def _recognise(document: object) -> str:
         return "results" if "parameter" in document[0] else "unknown"
     if not isinstance(document, Mapping):
         return "unknown"
-    if document.get("format") == DOCUMENT_FORMAT:
-        return "architecture-document"
-    if document.get("format") == LATENCY_FORMAT:
-        return "latency-table"
-    if set(document) == {"error"}:
-        return "error"
+    if isinstance(document.get("format"), str):
+        return schema.kind_of(document) or "unknown"
     values = [value for value in document.values() if isinstance(value, Mapping)]
     if values and len(values) == len(document):
         if any("_type" in value for value in values):
@@ -100,7 +96,9 @@ def _recognise(document: object) -> str:
 
 def _problems(kind: str, document: Any, space: SearchSpace | None) -> list[str]:
     if kind == "unknown":
-        return ["$: no kind of file that nnas writes"]
+        tag = document.get("format") if isinstance(document, Mapping) else None
+        is_ours = isinstance(tag, str) and tag.startswith("nnas.")
+        return [f"$.format: no kind of file is tagged {tag!r}" if is_ours else "$: no kind of file that nnas writes"]
     if kind == "architecture" and space is not None:
         return _misfits(document, space)  # names and indices have no schema without their space
     found = schema.problems(kind, document)

@@ -193,7 +193,8 @@ def test_import_leaves_out_what_is_known_and_what_has_no_value(nnas: Cli, store:
     assert (result.code, result.err) == (0, "")
     assert result.out == "imported 1 trials into study 'empty'; left out 1 known, 1 without a value\n"
     assert [trial.value for trial in store.trials(store.study("empty"))] == [1.0]
-    assert imported(nnas, entries, "--json").json == {"study": "empty", "imported": 0, "known": 2, "without_value": 1}
+    counts = {"study": "empty", "imported": 0, "known": 2, "without_value": 1}
+    assert imported(nnas, entries, "--json").json == {"format": "nnas.study-import-report/1", **counts}
 
 
 @pytest.mark.parametrize(

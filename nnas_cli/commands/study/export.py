@@ -22,7 +22,6 @@ __all__ = ["command"]
 @studies.of_a_study()
 @click.option(
     "--format",
-    "form",
     type=click.Choice(["json", "csv"]),
     default="json",
     show_default=True,
@@ -38,7 +37,7 @@ __all__ = ["command"]
 def command(
     store: StudyStore,
     study: StudyRecord,
-    form: str,
+    format: str,
     best: int | None,
     as_architecture: bool,
     optuna: str | None,
@@ -58,11 +57,11 @@ def command(
       nnas study export --optuna sqlite:///optuna.db
     """
     if optuna is not None:
-        options.refuse_idle(("form", "best", "as_architecture", "output"), "--optuna")
+        options.refuse_idle(("format", "best", "as_architecture", "output"), "--optuna")
         _to_optuna(store, study, optuna, out)
         return
     if as_architecture:
-        options.refuse_idle(("form",), "--as-architecture")
+        options.refuse_idle(("format",), "--as-architecture")
         best = best or 1
     trials = store.trials(study, state="succeeded") if best is None else store.top(study, best)
     if not trials:
@@ -74,7 +73,7 @@ def command(
     from nnas_core.study.csv_results import results_csv
     from nnas_core.study.exporting import results_json
 
-    if form == "csv":
+    if format == "csv":
         out.write(output, results_csv(trials, study.settings.space))
     else:
         out.write(output, dump_json(results_json(trials, store.intermediates(study))))
@@ -89,6 +88,6 @@ def _to_optuna(store: StudyStore, study: StudyRecord, url: str, out: Output) -> 
     storage = click.get_current_context().params["storage"]
     written = write_optuna_study(url, study, trials, store.intermediates(study), storage=storage)
     if out.as_json:
-        out.answer_json({"study": study.name, "trials": written})
+        out.report("study-optuna-report", {"study": study.name, "trials": written})
     else:
         out.note(f"wrote {written} trials of study {study.name!r} for Optuna")

@@ -43,4 +43,4 @@ def command(store: StudyStore, study: StudyRecord, file: str, output: str, seed:
     parts = [f"{done.known} known"] if done.known else []
     parts += [f"{without} without a value"] if without else []
     text += f"; left out {', '.join(parts)}" if parts else ""
-    studies.answer(out, output, document, text + "\n")
+    studies.answer(out, output, "study-import-report", document, text + "\n")

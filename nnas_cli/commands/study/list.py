@@ -24,12 +24,10 @@ def command(storage: str, output: str, out: Output) -> None:
       nnas study list
       nnas study list --storage sqlite:///runs/nnas.db --json
     """
-    from nnas_core.files import dump_json
-
     with studies.opened(storage) as store:
         found = [store.status(study) for study in store.studies()]
     if out.as_json or output != "-":
-        out.write(output, dump_json({"studies": [status.to_json() for status in found]}))
+        out.report("study-list-report", {"studies": [status.to_json() for status in found]}, output)
         return
     if not found:
         out.note("there are no studies yet")

@@ -32,7 +32,7 @@ def command(store: StudyStore, study: StudyRecord, number: int, attempt: int | N
       nnas study log 7
       nnas study log model-bayes 7 --attempt 1
     """
-    from nnas_core.files import dump_json, read_bytes
+    from nnas_core.files import read_bytes
     from nnas_core.study.logs import find_log
 
     path, found = find_log(store.trial(study, number), attempt)
@@ -40,4 +40,7 @@ def command(store: StudyStore, study: StudyRecord, number: int, attempt: int | N
     document = {"study": study.name, "trial": number, "attempt": found, "file": str(path), "text": text}
     if output == "-" and sys.stdout.isatty():  # whatever a program printed, it does not move or colour this terminal
         text = "".join(f"{printable(line)}\n" for line in text.splitlines())
-    out.write(output, dump_json(document) if out.as_json else text)
+    if out.as_json:
+        out.report("study-log-report", document, output)
+    else:
+        out.write(output, text)

@@ -60,7 +60,7 @@ def command(
     status, trials = store.status(study), _newest(store, study)
     if out.as_json or output != "-":
         document = {**status.to_json(), "trials": [trial.to_json() for trial in trials]}
-        studies.answer(out, output, document, "")
+        out.report("study-top-report", document, output)
         return
     out.answer(_line(status) + "\n")
     if trials:

@@ -30,7 +30,6 @@ __all__ = ["command"]
 @click.option("--tail", type=click.IntRange(1), metavar="N", help="Only the N trials with the worst values.")
 @click.option(
     "--state",
-    "states",
     type=click.Choice(["waiting", "running", "succeeded", "failed", "stopped"]),
     multiple=True,
     help="Only trials in this state. Repeatable.",
@@ -43,7 +42,7 @@ def command(
     sort: str,
     head: int | None,
     tail: int | None,
-    states: tuple[str, ...],
+    state: tuple[str, ...],
     output: str,
     out: Output,
 ) -> None:
@@ -61,7 +60,7 @@ def command(
     if head is not None and tail is not None:
         raise UsageError("--head and --tail cannot be given together")
     explicit = click.get_current_context().get_parameter_source("sort") is not click.core.ParameterSource.DEFAULT
-    found = [trial for trial in store.trials(study) if not states or trial.state in states]
+    found = [trial for trial in store.trials(study) if not state or trial.state in state]
     cut = head is not None or tail is not None
     if cut and not explicit:
         sort = "value"
@@ -72,11 +71,11 @@ def command(
         found = found[:head] if head is not None else found[-(tail or 0) :]
     document = {"study": study.name, "trials": [trial.to_json() for trial in found]}
     if out.as_json or output != "-":
-        studies.answer(out, output, document, "")
+        out.report("study-trials-report", document, output)
     elif found:
         out.table(*studies.trial_rows(found), answer=True)
     else:
-        out.note(f"study {study.name!r} has no such trials" if states or cut else f"study {study.name!r} has no trials")
+        out.note(f"study {study.name!r} has no such trials" if state or cut else f"study {study.name!r} has no trials")
 
 
 def _place(trial: TrialRecord, sort: str, best: int) -> tuple[float, ...]:

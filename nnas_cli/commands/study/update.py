@@ -64,5 +64,5 @@ def command(
     else:
         text = f"study {study.name!r}: {studies.limits_in_words(status)}\n"
     document = {"study": study.name, "state": status.study.state, "limits": limits}
-    studies.answer(out, output, document, text)
+    studies.answer(out, output, "study-update-report", document, text)
     return ExitCode.DONE if limits is not None else ExitCode.CHECK_FAILED

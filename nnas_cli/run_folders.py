@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from nnas_cli import options
+from nnas_cli.parameter_types import CADENCE
 from nnas_core.errors import Interrupted, UsageError
 from nnas_core.training.settings import from_options
 from nnas_core.workflows.settings import CheckpointedSettings
@@ -62,6 +63,7 @@ def trains_in_a_run_folder(output_help: str) -> Callable[[F], F]:
             options.training,
             click.option(
                 "--checkpoint-every",
+                type=CADENCE,
                 metavar="N",
                 help="Also after N steps, or N seconds (30s) or minutes (5m).  [default: each epoch]",
             ),

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import insert, select
 
-from nnas_core import schema
+from nnas_core import json_text, schema
 from nnas_core.errors import ArchitectureError, InputError
 from nnas_core.files import finite, finite_only, parse_json
 from nnas_core.space.architecture import Architecture
@@ -28,8 +28,6 @@ from nnas_core.study.storage.trial_writer import timestamp
 from nnas_core.study.storage.tuner_log import digest_of, next_numbers
 
 __all__ = ["GivenResult", "ImportResult", "import_results", "read_file", "read_results"]
-
-_MOST_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
@@ -111,12 +109,10 @@ def read_results(document: Any, space: SearchSpace, where: str) -> tuple[list[Gi
         except _Unreadable as error:
             problems.append(f"$[{place}].{error}")
     if problems:
-        more = len(problems) - _MOST_PROBLEMS
-        shown = problems[:_MOST_PROBLEMS] + ([f"and {more} more problems"] if more > 0 else [])
         raise InputError(
             "not results of this study's search space",
             where=where,
-            problems=shown,
+            problems=problems,
             hint="nothing was imported; the JSON document of `nnas study show` has the search space",
         )
     return found, without
@@ -160,8 +156,8 @@ def _decoded(value: object, name: str) -> object:
             break
         text = value
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            value = json_text.parsed(text)
+        except (json.JSONDecodeError, json_text.NotOurs) as error:
             raise _Unreadable(f"{name}: the text {text[:80]!r} is not JSON") from error
     return value
 

@@ -172,7 +172,12 @@ def _value(parameter: click.Parameter, value: object, ctx: click.Context, name: 
         parameter.type_cast_value(ctx, value)
     except click.BadParameter as error:
         raise InputError(f"{name}: {error.message.rstrip('.')}", where=where) from error
-    except (TypeError, ValueError, OverflowError) as error:  # a list or a table where a text or a number is expected
+    except (
+        AttributeError,
+        TypeError,
+        ValueError,
+        OverflowError,
+    ) as error:  # a list or a table where a text or a number is expected
         raise InputError(f"{name}: {_shown(value)} is no value for it", where=where) from error
     return value
 

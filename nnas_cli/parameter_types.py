@@ -21,6 +21,7 @@ from nnas_core.training.settings import cadence, check_device
 __all__ = [
     "ASSIGNMENT",
     "CADENCE",
+    "COMMAND_LINE",
     "DEVICE",
     "DURATION",
     "FILE",
@@ -85,17 +86,26 @@ def _shown(value: object) -> str:
 
 
 class _Text(click.types.StringParamType):
-    """A text that can be part of a path, a database and a JSON document."""
+    """A text that can be part of a path, a database and a JSON document.
+
+    Args:
+        most: characters that it can have.
+    """
+
+    def __init__(self, most: int = 4096) -> None:
+        self._most = most
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
         text: str = super().convert(value, param, ctx)
-        reason = _reason_against(text)
+        reason = _reason_against(text, self._most)
         if reason is not None:
-            self.fail(f"{shortened(text, 200)!r} {reason}", param, ctx)
+            self.fail(f"{shortened(text, 80)!r} {reason}", param, ctx)
         return text
 
 
 TEXT = _Text()
+
+COMMAND_LINE = _Text(100_000)
 
 
 class _File(click.types.StringParamType):
@@ -103,16 +113,18 @@ class _File(click.types.StringParamType):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
         text: str = super().convert(value, param, ctx)
-        reason = _reason_against(text)
+        reason = _reason_against(text, 4096)
         if reason is not None:
-            raise InputError(f"the name {reason}", where=shortened(text, 200), hint="give the file another name")
+            raise InputError(f"the name {reason}", where=shortened(text, 80), hint="give the file another name")
         return text
 
 
 FILE = _File()
 
 
-def _reason_against(text: str) -> str | None:
+def _reason_against(text: str, most: int) -> str | None:
+    if len(text) > most:
+        return f"is too long, the most is {most} characters"
     if "\0" in text:
         return "has a zero byte in it"
     try:
@@ -143,10 +155,10 @@ class _Assignment(click.ParamType[tuple[str, object]]):
             key, equals, text = str(value).partition("=")
             key = key if equals else ""
         if not key.isidentifier():
-            self.fail(f"{_shown(value)!r} is not KEY=VALUE", param, ctx)
-        reason = _reason_against(text)
+            self.fail(f"{_shown(key or value)!r} is not KEY=VALUE", param, ctx)
+        reason = _reason_against(text, 1_000_000)
         if reason is not None:
-            self.fail(f"{key}: {shortened(text, 200)!r} {reason}", param, ctx)
+            self.fail(f"{key}: {shortened(text, 80)!r} {reason}", param, ctx)
         try:
             return key, json_text.literal(text)
         except InputError as error:

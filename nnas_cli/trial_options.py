@@ -11,7 +11,7 @@ import click
 
 from nnas_cli import options
 from nnas_cli.default_places import study_folder
-from nnas_cli.parameter_types import DURATION, GPUS, MOST_PROCESSES, Count, OrNone
+from nnas_cli.parameter_types import COMMAND_LINE, DURATION, GPUS, MOST_PROCESSES, Count, OrNone
 from nnas_core.errors import UsageError
 from nnas_core.training.settings import RECALIBRATE, ModelReference, OptimizerSettings, option_names
 from nnas_core.workflows.settings import AlgorithmSettings, CommandSettings
@@ -49,6 +49,7 @@ def what_a_trial_is(function: F) -> F:
         ),
         click.option(
             "--trial-command",
+            type=COMMAND_LINE,
             metavar="CMD",
             help="Each trial is a process of this program (no shell); parameters and result are files.",
         ),

@@ -82,7 +82,7 @@ def listed(problems: Sequence[str], *, and_more: bool = False) -> list[str]:
     if len(problems) <= _MOST_LINES and not and_more:
         return [shortened(problem) for problem in problems]
     shown = problems[: _MOST_LINES - 1]
-    left = len(problems) - len(shown)
+    left = max(len(problems) - len(shown), 1)
     return [*map(shortened, shown), f"... and {'at least ' if and_more else ''}{left} more"]
 
 

@@ -52,6 +52,7 @@ _REASONS = {
     errno.EISDIR: ("it is a directory", "give the name of a file"),
     errno.ENOTDIR: ("a part of the path is not a directory", "check the path"),
     errno.ENOENT: ("no such directory", "create the directory first"),
+    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one"),
     errno.EEXIST: ("a file of that name is in the way", "choose another name"),
 }
 

@@ -208,9 +208,6 @@ _DEEPEST = 100
 _TEXT_A_BYTE = 100
 """Characters of texts that may come from a byte: names stand there once, and may be used by many."""
 
-_LONGEST_NUMBER = 4096
-"""Bits; one of more may be too long to be shown."""
-
 
 def _check_content(content: dict[object, object], where: str) -> None:
     """Refuse what is no tensor or plain data, and what is too much to walk through for the bytes that it is read from.
@@ -234,8 +231,6 @@ def _check_content(content: dict[object, object], where: str) -> None:
             _require_dense(value, where, place)
         elif isinstance(value, (str, bytes)):
             text -= len(value)
-        elif isinstance(value, int) and value.bit_length() > _LONGEST_NUMBER:
-            raise InputError(f"is damaged: {_named(place, 'it')} is too long a number", where=where)
         elif type(value) not in _PLAIN:
             what = type(value).__name__
             raise InputError(f"holds more than tensors and plain data: {_named(place, 'it')} is a {what}", where=where)

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import insert, select
 
-from nnas_core import json_text, schema
+from nnas_core import schema
 from nnas_core.errors import ArchitectureError, InputError
 from nnas_core.files import finite, finite_only, parse_json
 from nnas_core.space.architecture import Architecture
@@ -156,8 +156,8 @@ def _decoded(value: object, name: str) -> object:
             break
         text = value
         try:
-            value = json_text.parsed(text)
-        except (json.JSONDecodeError, json_text.NotOurs) as error:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
             raise _Unreadable(f"{name}: the text {text[:80]!r} is not JSON") from error
     return value
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import click
@@ -20,7 +20,7 @@ from nnas_core.errors import InputError, shortened
 from nnas_core.files import parse_json, read_bytes
 from nnas_core.json_text import nested_too_deeply
 
-__all__ = ["load", "names_given"]
+__all__ = ["check_values", "load", "names_given"]
 
 _GIVEN = f"{__name__}.given"
 
@@ -137,6 +137,23 @@ def _options_below(group: click.Group, ctx: click.Context) -> set[str]:
         elif command is not None:
             found |= set(_parameters(command))
     return found
+
+
+def check_values(options: Mapping[str, object], ctx: click.Context, where: str) -> None:
+    """Refuse values that the command's parameters do not take.
+
+    Args:
+        options: by name; those of no parameter are left alone.
+        ctx: of the command.
+        where: the file, for the error.
+
+    Raises:
+        InputError: naming the first.
+    """
+    parameters = _parameters(ctx.command)
+    for name, value in options.items():
+        if name in parameters and value is not None:
+            _value(parameters[name], value, ctx, name, where)
 
 
 def _parameters(command: click.Command) -> dict[str, click.Parameter]:

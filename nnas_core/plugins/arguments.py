@@ -62,7 +62,7 @@ def construct(
         if not checked or as_user_error(error) is not None:
             raise  # no argument of the user's is to blame, or their own class is
         raise UsageError(
-            f"the {what} cannot be made with {_assignments(checked)}: {error or type(error).__name__}",
+            f"the {what} cannot be made with {_assignments(checked)}: {str(error) or type(error).__name__}",
             hint=f"give other values of `{what.split(' ')[0]}_arg`",
         ) from error
 

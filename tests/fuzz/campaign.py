@@ -91,11 +91,11 @@ class Campaign:
 def _problem(result: Result, arguments: list[str]) -> str | None:
     """Returns what is wrong with the answer to an attack."""
     if result.code not in _SPECIFIED:
-        return f"exit code {result.code}: {result.err[-1500:]}"
+        return f"exit code {result.code}: {_end(result)}"
     if "Traceback" in result.err and result.code != 4 and "--debug" not in arguments:
-        return f"a traceback with exit code {result.code}: {result.err[-1500:]}"
+        return f"a traceback with exit code {result.code}: {_end(result)}"
     if result.code == 6 and "out of memory" in result.err:
-        return f"memory: {result.err[-1500:]}"
+        return f"memory: {_end(result)}"
     if result.code > 1:
         if result.out:
             return f"an answer beside exit code {result.code}: {result.out[:200]}"
@@ -108,6 +108,12 @@ def _problem(result: Result, arguments: list[str]) -> str | None:
     if len(result.err) > _LONGEST_REPORT:
         return f"{len(result.err)} characters of errors"
     return None
+
+
+def _end(result: Result) -> str:
+    """The last lines of a report: the place of the exception, and what it says."""
+    text = json.loads(result.err)["error"].get("traceback", "") if result.err.startswith("{") else result.err
+    return " | ".join(line.strip() for line in text.splitlines()[-8:])[:900]
 
 
 @contextmanager

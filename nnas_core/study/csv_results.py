@@ -37,8 +37,12 @@ def results_csv(trials: Sequence[TrialRecord], space: SearchSpace) -> str:
     """
     metrics = sorted({name for trial in trials for name in trial.metrics})
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(_defused, _distinct([*_columns(space), *metrics])))
+    columns = _distinct([*_columns(space), *metrics])
+    # where lines end in \n, csv takes \r for a letter that needs no quotes
+    returns = any("\r" in name for name in (*columns, *(name for choice in space for name in choice.candidates)))
+    quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+    writer = csv.writer(text, lineterminator="\n", quoting=quoting)
+    writer.writerow(map(_defused, columns))
     for trial in trials:
         names = trial.architecture.names().values()
         chosen = [",".join(map(str, one)) if isinstance(one, list) else one for one in names]

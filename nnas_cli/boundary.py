@@ -13,7 +13,7 @@ import click
 
 from nnas_cli.environment import variable_of
 from nnas_cli.spelling import spell
-from nnas_core.errors import EnvironmentFailure, ExitCode, Interrupted, NnasError, UserCodeError
+from nnas_core.errors import EnvironmentFailure, ExitCode, Interrupted, NnasError, UserCodeError, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -152,10 +152,10 @@ def _write(failure: NnasError, code: int, as_json: bool, trace: str) -> None:
             document["traceback"] = trace or user_trace
         sys.stderr.write(dump_json(tagged("error", {"error": document})))
         return
-    from nnas_cli.output import printable
+    from nnas_cli.output import printable, shown
 
-    where = f"{failure.where}: " if failure.where else ""
+    where = f"{shortened(failure.where)}: " if failure.where else ""
     lines = [f"nnas: error: {where}{failure.message}", *(f"  {problem}" for problem in failure.problems)]
     if failure.hint:
-        lines.append(f"hint: {failure.hint}")
-    sys.stderr.write((trace or user_trace) + "".join(f"{printable(line)}\n" for line in lines))
+        lines.append(f"hint: {shortened(failure.hint)}")
+    sys.stderr.write(shown(trace or user_trace) + "".join(f"{printable(line)}\n" for line in lines))

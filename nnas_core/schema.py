@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib.resources
+import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
-from nnas_core.errors import InputError, UsageError
+from nnas_core.errors import InputError, UsageError, listed, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,9 +71,18 @@ def _validator(kind: str) -> Draft202012Validator:
     return Draft202012Validator(load(kind))
 
 
+_MOST_ERRORS = 1000
+"""Errors that are looked at; whoever made as many will not read the others."""
+
+
 def problems(kind: str, document: object) -> list[str]:
-    """Lists what is wrong with ``document``, one line a problem with its JSON path, sorted; empty if valid."""
-    return sorted({_line(_most_useful(error)) for error in _validator(kind).iter_errors(document)})
+    """Lists what is wrong with ``document``, one line a problem with its JSON path, sorted; empty if valid.
+
+    Of many problems it lists the first, and says how many more there are.
+    """
+    errors = _validator(kind).iter_errors(document)
+    found = sorted({_line(_most_useful(error)) for error in itertools.islice(errors, _MOST_ERRORS)})
+    return listed(found, and_more=next(errors, None) is not None)
 
 
 def check(kind: str, document: object, where: str) -> None:
@@ -95,5 +105,4 @@ def _most_useful(error: ValidationError) -> ValidationError:
 
 
 def _line(error: ValidationError) -> str:
-    message = error.message if len(error.message) <= 200 else error.message[:197] + "..."
-    return f"{error.json_path}: {message}"
+    return f"{shortened(error.json_path, 200)}: {shortened(error.message, 200)}"

@@ -7,6 +7,7 @@ import click
 from nnas_cli import options
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
+from nnas_cli.parameter_types import FILE
 from nnas_core.errors import InputError, UsageError
 from nnas_core.files import dump_json, read_json, source_name
 
@@ -14,7 +15,7 @@ __all__ = ["command"]
 
 
 @click.command("export")
-@click.argument("checkpoint", metavar="CHECKPOINT")
+@click.argument("checkpoint", type=FILE, metavar="CHECKPOINT")
 @click.option(
     "--format",
     type=click.Choice(["masks", "names", "indices", "parameters", "document"]),

@@ -16,7 +16,7 @@ from nnas_cli.default_places import default_study, study_folder
 from nnas_cli.detaching import detach as go_on_in_background
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
-from nnas_cli.parameter_types import DURATION
+from nnas_cli.parameter_types import DURATION, FILE, Count
 from nnas_cli.trial_options import Running, TrialKind, how_trials_run, space_of, what_a_trial_is
 from nnas_core.errors import UsageError
 from nnas_core.files import check_writable, dump_json
@@ -97,13 +97,11 @@ class _Outcome:
 
 
 @click.command("tune")
-@click.argument("model", metavar="MODEL", required=False)
+@click.argument("model", type=FILE, metavar="MODEL", required=False)
 @options.of_field("--tuner", AlgorithmSettings, None, "See `nnas list tuners`, or file.py:Class.", metavar="NAME")
 @options.arguments_of("tuner")
 @what_a_trial_is
-@click.option(
-    "--trials", type=click.IntRange(1), help=f"Finished trials that the study shall have.  [default: {_TRIALS}]"
-)
+@click.option("--trials", type=Count(1), help=f"Finished trials that the study shall have.  [default: {_TRIALS}]")
 @click.option("--duration", type=DURATION, metavar="TIME", help="Begin no trial after 90s, 30m, 2h.")
 @how_trials_run
 @click.option("--study", metavar="NAME", help="Name of the study.  [default: MODEL-TUNER]")
@@ -113,7 +111,7 @@ class _Outcome:
 @click.option("--wait", is_flag=True, help="With --resume or --join: wait while another process has the study.")
 @click.option("--retry-failed", is_flag=True, help="With --resume: try the trials again that failed.")
 @click.option("--detach", is_flag=True, help="Go on in the background; says how to follow and to stop it.")
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Trials in the final table.")
+@click.option("--top", type=Count(1), default=5, show_default=True, help="Trials in the final table.")
 @options.training
 @options.with_output("File for the best architecture; - is standard output.")
 @options.loads_model

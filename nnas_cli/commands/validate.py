@@ -6,13 +6,14 @@ import click
 
 from nnas_cli import options
 from nnas_cli.output import Output
+from nnas_cli.parameter_types import FILE
 from nnas_core.errors import ExitCode, UsageError
 
 __all__ = ["command"]
 
 
 @click.command("validate")
-@click.argument("files", metavar="FILE...", nargs=-1)
+@click.argument("files", type=FILE, metavar="FILE...", nargs=-1)
 @click.option("--space", metavar="FILE", help="Search space that architectures, parameters and latencies must fit.")
 @click.option("--kind", metavar="KIND", help="Check as this kind instead of recognising it.")
 @click.option("--print-schema", metavar="KIND", help="Print the JSON Schema of a kind; nothing is checked.")

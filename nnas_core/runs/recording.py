@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from nnas_core.space.architecture import Architecture
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.training.device import peak_memory_mb
 from nnas_core.training.optimizers import longer_schedule
+from nnas_core.training.settings import cadence
 from nnas_core.training.trainer import Callback, Trainer
 
 __all__ = ["CheckpointCadence", "Recorder", "StopSignal", "Usage"]
@@ -35,20 +35,14 @@ class CheckpointCadence:
     """Says when to write a checkpoint besides the end of each epoch.
 
     Args:
-        text: steps (``"500"``), seconds (``"30s"``), minutes (``"5m"``), or None for epochs only.
+        text: as ``cadence`` reads it, or None for epochs only.
 
     Raises:
         UsageError: something else.
     """
 
     def __init__(self, text: str | None) -> None:
-        match = re.fullmatch(r"(\d+)([smh]?)", text) if text else None
-        if text and (match is None or int(match[1]) == 0):
-            raise UsageError(
-                f"`checkpoint_every` {text!r} is no cadence", hint="give steps (500) or time (30s, 5m, 1h)"
-            )
-        self._steps = int(match[1]) if match and not match[2] else None
-        self._seconds = int(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match and match[2] else None
+        self._steps, self._seconds = (None, None) if text is None else cadence(text)
         self._last = time.monotonic()
 
     def is_due(self, step: int) -> bool:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from nnas_core import schema
-from nnas_core.errors import InputError, NnasError
+from nnas_core.errors import InputError, NnasError, listed
 from nnas_core.files import parse_json, read_bytes
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.latency_table import latency_problems
 from nnas_core.space.search_space import SearchSpace
 
 __all__ = ["FileCheck", "validate_file"]
+
+_MOST_PROBLEMS = 1000
+"""In the lines of a file; nobody reads on, and the lines may be millions."""
 
 _ZIP = b"PK\x03\x04"
 
@@ -27,12 +29,15 @@ class FileCheck:
     Attributes:
         file: its path.
         kind: the name of a schema, ``checkpoint``, ``events``, or ``unknown``.
-        problems: one line each; empty: valid.
+        problems: one line each, of many the first; empty: valid.
     """
 
     file: str
     kind: str
     problems: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "problems", listed(self.problems))
 
     def to_json(self) -> dict[str, object]:
         """As an entry of the report."""
@@ -135,12 +140,14 @@ def _line_problems(kind: str, content: bytes, space: SearchSpace | None) -> list
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except ValueError:
+            record = parse_json(line, "")
+        except InputError as error:
             if number != len(lines):  # a torn last line is what a crash leaves
-                problems.append(f"line {number}: not JSON")
+                problems.append(f"line {number}: {error.message}")
             continue
         problems += [f"line {number}: {problem}" for problem in _problems(kind, record, space)]
+        if len(problems) >= _MOST_PROBLEMS:
+            return listed(problems, and_more=True)
     return problems
 
 

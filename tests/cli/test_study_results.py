@@ -259,13 +259,13 @@ def test_import_refuses_what_does_not_fit_and_stores_nothing(
     assert store.trials(store.study("empty")) == []
 
 
-def test_import_lists_at_most_20_problems(nnas: Cli, store: StudyStore) -> None:
-    result = imported(nnas, [{"parameter": FIRST, "value": "x"}] * 25)
+def test_import_lists_at_most_50_problems(nnas: Cli, store: StudyStore) -> None:
+    result = imported(nnas, [{"parameter": FIRST, "value": "x"}] * 75)
     lines = result.err.splitlines()
     assert lines[0] == "nnas: error: standard input: not results of this study's search space"
-    assert len(lines) == 1 + 20 + 1 + 1
+    assert len(lines) == 1 + 50 + 1
     assert lines[-2:] == [
-        "  and 5 more problems",
+        "  ... and 26 more",
         "hint: nothing was imported; the JSON document of `nnas study show` has the search space",
     ]
 

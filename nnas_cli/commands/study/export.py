@@ -8,6 +8,7 @@ import click
 
 from nnas_cli import options, studies
 from nnas_cli.output import Output
+from nnas_cli.parameter_types import Count
 from nnas_core.errors import NoResultError
 from nnas_core.files import dump_json
 
@@ -27,7 +28,7 @@ __all__ = ["command"]
     show_default=True,
     help="Of the results, as those of nnictl.",
 )
-@click.option("--best", type=click.IntRange(1), metavar="N", help="Only the N best trials, the best first.")
+@click.option("--best", type=Count(1), metavar="N", help="Only the N best trials, the best first.")
 @click.option(
     "--as-architecture", is_flag=True, help="The best architecture alone, or a list of the --best N, as masks."
 )

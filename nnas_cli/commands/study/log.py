@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from nnas_cli import options, studies
-from nnas_cli.output import Output, printable
+from nnas_cli.output import Output
+from nnas_cli.parameter_types import Count
 
 if TYPE_CHECKING:
     from nnas_core.study.storage.records import StudyRecord
@@ -19,7 +19,7 @@ __all__ = ["command"]
 
 @click.command("log")
 @studies.of_a_trial
-@click.option("--attempt", type=click.IntRange(1), metavar="N", help="Which attempt at it.  [default: the last]")
+@click.option("--attempt", type=Count(1), metavar="N", help="Which attempt at it.  [default: the last]")
 @options.with_output("File to write; - is standard output.")
 @options.common_without_seed
 def command(store: StudyStore, study: StudyRecord, number: int, attempt: int | None, output: str, out: Output) -> None:
@@ -38,8 +38,6 @@ def command(store: StudyStore, study: StudyRecord, number: int, attempt: int | N
     path, found = find_log(store.trial(study, number), attempt)
     text = read_bytes(path).decode("utf-8", "replace")
     document = {"study": study.name, "trial": number, "attempt": found, "file": str(path), "text": text}
-    if output == "-" and sys.stdout.isatty():  # whatever a program printed, it does not move or colour this terminal
-        text = "".join(f"{printable(line)}\n" for line in text.splitlines())
     if out.as_json:
         out.report("study-log-report", document, output)
     else:

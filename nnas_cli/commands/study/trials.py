@@ -8,6 +8,7 @@ import click
 
 from nnas_cli import options, studies
 from nnas_cli.output import Output
+from nnas_cli.parameter_types import Count
 from nnas_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ __all__ = ["command"]
     show_default=True,
     help="Order; value: the best first, seconds: the longest first.",
 )
-@click.option("--head", type=click.IntRange(1), metavar="N", help="Only the N trials with the best values.")
-@click.option("--tail", type=click.IntRange(1), metavar="N", help="Only the N trials with the worst values.")
+@click.option("--head", type=Count(1), metavar="N", help="Only the N trials with the best values.")
+@click.option("--tail", type=Count(1), metavar="N", help="Only the N trials with the worst values.")
 @click.option(
     "--state",
     type=click.Choice(["waiting", "running", "succeeded", "failed", "stopped"]),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 import traceback
 from typing import TYPE_CHECKING
@@ -100,7 +99,7 @@ def _classify(error: BaseException) -> tuple[NnasError, int]:
             NnasError("out of memory", hint="lower --batch-size, or use a smaller model or search space"),
             ExitCode.ENVIRONMENT,
         )
-    if isinstance(error, RuntimeError) and re.match(r"DataLoader worker .*(killed|exited)", str(error)):
+    if _loader_died(error):
         failure = EnvironmentFailure(
             f"a loader process died: {str(error).splitlines()[0]}",
             hint="it may have run out of memory; use fewer --workers",
@@ -127,6 +126,14 @@ def _classify(error: BaseException) -> tuple[NnasError, int]:
         ),
         ExitCode.BUG,
     )
+
+
+def _loader_died(error: BaseException) -> bool:
+    if not isinstance(error, RuntimeError):
+        return False
+    from nnas_core.training.loader_processes import loader_died  # late: it needs torch
+
+    return loader_died(error)
 
 
 def _usage(error: click.ClickException) -> NnasError:

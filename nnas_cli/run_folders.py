@@ -118,5 +118,6 @@ def command_of_run(command: str, run: RunFolder) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        error.hint = f"nnas {command} --resume {run.path}"
+        if run.has_begun:
+            error.hint = f"nnas {command} --resume {run.path}"
         raise

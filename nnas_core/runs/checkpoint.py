@@ -6,7 +6,8 @@ import errno
 import pickle
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -14,11 +15,21 @@ import torch
 from torch import Tensor
 
 from nnas_core import schema
-from nnas_core.errors import InputError
+from nnas_core.errors import InputError, NnasError
 from nnas_core.files import atomic_writer, environment_failure
+from nnas_core.runs.digests import Digests
 from nnas_core.training.settings import Split
 
-__all__ = ["FORMAT", "Checkpoint", "CheckpointHeader", "Progress", "RunFacts", "read_checkpoint", "write_checkpoint"]
+__all__ = [
+    "FORMAT",
+    "Checkpoint",
+    "CheckpointHeader",
+    "Progress",
+    "RunFacts",
+    "read_checkpoint",
+    "taking_state",
+    "write_checkpoint",
+]
 
 FORMAT = "nnas.checkpoint/1"
 
@@ -34,13 +45,16 @@ class RunFacts(_Facts, total=False):
 
     Attributes:
         model_arg: the arguments of the model; absent: none.
-        mutator: of a search.
+        mutator, mutator_arg: of a search; the arguments are absent where an older nnas wrote it.
         split: decides which samples a search holds out.
+        digests: of code and data as they were when this process began; absent where an older nnas wrote it.
     """
 
     model_arg: dict[str, object]
     mutator: str
+    mutator_arg: dict[str, object]
     split: Split
+    digests: Digests
 
 
 class Progress(TypedDict):
@@ -97,13 +111,16 @@ _DAMAGED = (
 )
 
 
-def write_checkpoint(path: str | Path, header: Mapping[str, object], parts: Mapping[str, object]) -> None:
+def write_checkpoint(
+    path: str | Path, header: Mapping[str, object], parts: Mapping[str, object], keep: Path | None = None
+) -> None:
     """Write a checkpoint beside ``path`` and rename it: the path always holds a complete one.
 
     Args:
         path: where.
         header: plain data of the schema ``checkpoint-header``, without its format.
         parts: name -> nested dictionaries, lists and tuples of tensors and plain data.
+        keep: gets the one that ``path`` held before.
 
     Raises:
         TypeError: something in it could not be read again safely.
@@ -111,7 +128,7 @@ def write_checkpoint(path: str | Path, header: Mapping[str, object], parts: Mapp
     """
     content = {"header": {"format": FORMAT, **header}, **parts}
     _require_plain(content, "checkpoint")
-    with atomic_writer(path) as stream:
+    with atomic_writer(path, keep) as stream:
         torch.save(content, stream)
 
 
@@ -213,3 +230,19 @@ def _require_dense(value: object, where: str, path: str) -> None:
     elif isinstance(value, (list, tuple)):
         for index, entry in enumerate(value):
             _require_dense(entry, where, f"{path}[{index}]")
+
+
+@contextmanager
+def taking_state(where: str) -> Iterator[None]:
+    """Inside, a state that is not what a trainer wrote is the file's fault: its checksums say nothing of that."""
+    try:
+        yield
+    except NnasError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise InputError(
+            f"its state cannot be taken: {type(error).__name__}: {reason[:200]}",
+            where=where,
+            hint="take a checkpoint that this run wrote",
+        ) from error

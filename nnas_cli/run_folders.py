@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from nnas_cli import options
+from nnas_cli.config import refuse_unknown
+from nnas_core import schema
 from nnas_core.errors import Interrupted, UsageError
-from nnas_core.training.settings import from_options
+from nnas_core.training.settings import from_options, option_names
 from nnas_core.workflows.settings import CheckpointedSettings
 
 if TYPE_CHECKING:
@@ -105,7 +107,11 @@ def resumed(command: str, kind: type[_D], folder: str, **read: object) -> tuple[
         moved["epochs"] = asked.pop("epochs")
     run = RunFolder.resume(folder, command, asked)
     with run.closed_on_error():
-        return run, from_options(kind, {**run.configuration(command), **moved}, str(run.path / "config.json"))
+        where = str(run.path / "config.json")
+        before = run.configuration(command)
+        refuse_unknown(before, set(option_names(kind)), (), f"{where}: [{command}]")
+        schema.check("config", {command: before}, where)
+        return run, from_options(kind, {**before, **moved}, where)
 
 
 def _is_more(epochs: object, before: object) -> bool:

@@ -9,6 +9,7 @@ import json
 import math
 import numbers
 import os
+import shutil
 import stat
 import sys
 import tempfile
@@ -118,7 +119,7 @@ def atomic_writer(path: str | Path, keep: Path | None = None) -> Iterator[Binary
 
 
 def _keep(target: Path, name: Path) -> None:
-    """Gives a file that is about to be replaced a second name; where there are no hard links, its only one."""
+    """Gives a file that is about to be replaced a second name, or where there are no hard links, a copy."""
     second = name.with_name(f".{name.name}.link.tmp")
     try:
         second.unlink(missing_ok=True)
@@ -128,7 +129,8 @@ def _keep(target: Path, name: Path) -> None:
     except FileNotFoundError:  # the first of all
         return
     except OSError:
-        os.replace(target, name)
+        shutil.copyfile(target, second)
+        os.replace(second, name)
 
 
 def check_writable(path: str | Path) -> None:

@@ -108,12 +108,15 @@ class RunFolder:
             )
         prepare_folder(path)
         run._acquire()
-        if not run.checkpoint.exists() and not run.previous_checkpoint.exists():
+        if not run.checkpoint.exists():
             run.close()
+            before = run.previous_checkpoint
             raise InputError(
-                f"has no {run.checkpoint.name} to go on from, and no {run.previous_checkpoint.name}",
-                where=str(path),
-                hint="put one of them back, or start over with `force`",
+                "there is no such file, the run cannot go on",
+                where=str(run.checkpoint),
+                hint=f"rename {before}, which is the checkpoint before it"
+                if before.exists()
+                else "put it back, or start over with `force`",
             )
         run._resumed = run.has_begun = True
         return run
@@ -135,29 +138,31 @@ class RunFolder:
         """Returns true if the run began before, and there is a checkpoint to go on from."""
         return self._resumed
 
-    @property
-    def first_checkpoint(self) -> Path:
-        """The file to write the first checkpoint to, before ``begin``."""
-        return self.path / f"{self.checkpoint.name}.first"
+    @contextlib.contextmanager
+    def beginning(self, configuration: Mapping[str, object]) -> Iterator[Path]:
+        """Let a new run take the place of an older one; from then on it can be resumed.
 
-    def begin(self, configuration: Mapping[str, object]) -> None:
-        """Let a new run, whose first checkpoint is written, take the place of an older one: it can be resumed then.
-
-        Everything that can fail has been done when the first file of the older run goes.
+        The block writes the first checkpoint to the path that it gets. Only when that is done, and all else that can
+        fail, the first file of the older run goes.
 
         Raises:
             EnvironmentFailure: the folder cannot be written; the older run is untouched.
         """
         content = dump_json(configuration).encode()
-        with atomic_writer(self.path / "config.json") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-            self._made = False
-            for name in _FILES:
-                (self.path / name).unlink(missing_ok=True)
-            os.replace(self.first_checkpoint, self.checkpoint)
-        self.has_begun = True
+        first = self.path / _FIRST
+        try:
+            yield first
+            with atomic_writer(self.path / "config.json") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+                self._made = False
+                for name in _FILES:
+                    (self.path / name).unlink(missing_ok=True)
+                os.replace(first, self.checkpoint)
+            self.has_begun = True
+        finally:
+            first.unlink(missing_ok=True)
 
     def configuration(self, command: str) -> dict[str, object]:
         """The options that the run was started with."""
@@ -227,7 +232,6 @@ class RunFolder:
         if self._lock is not None:
             if self._made:
                 with contextlib.suppress(OSError):  # somebody put a file into it: it stays
-                    self.first_checkpoint.unlink(missing_ok=True)
                     (self.path / _LOCK).unlink()
                     self.path.rmdir()
             self._lock.close()
@@ -250,6 +254,7 @@ class RunFolder:
 
 
 _LOCK = ".lock"
+_FIRST = "checkpoint.pt.first"
 _FILES = (
     "config.json",
     "checkpoint.pt",
@@ -263,9 +268,7 @@ _FILES = (
 
 def _is_leftover(name: str) -> bool:
     """The lock, or what a process that was killed while it wrote left."""
-    return name in (_LOCK, "checkpoint.pt.first") or (
-        name.endswith(".tmp") and name.startswith(tuple(f".{file}." for file in _FILES))
-    )
+    return name in (_LOCK, _FIRST) or (name.endswith(".tmp") and name.startswith(tuple(f".{file}." for file in _FILES)))
 
 
 def _holder(lock: TextIO) -> str:

@@ -300,8 +300,8 @@ class Recorder(Callback):
             for line in self.restore():
                 warn(line)
         else:
-            self._write_checkpoint(self._run.first_checkpoint)
-            self._run.begin(configuration)
+            with self._run.beginning(configuration) as first:
+                self._write_checkpoint(first)
         for name, document in documents.items():
             if not (self._run.path / name).exists():
                 self._run.write(name, document)
@@ -315,7 +315,7 @@ class Recorder(Callback):
             self._run.log("resumed", step=self.trainer.step)
 
     def restore(self) -> list[str]:
-        """Load the newest checkpoint into the trainer, or the one before it if that is damaged or missing.
+        """Load the newest checkpoint into the trainer, or the one before it if that is damaged.
 
         Returns:
             Lines that say what is otherwise than before, and may change the result.

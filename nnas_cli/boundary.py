@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nnas_cli.signals import at_once
 from nnas_cli.spelling import with_options
 from nnas_core.errors import EnvironmentFailure, ExitCode, Interrupted, NnasError, UserCodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["run"]
 
@@ -25,11 +26,25 @@ def run(group: click.Group, arguments: Sequence[str]) -> int:
     # what the command line says counts also where it cannot be parsed; a command adds what its configuration says
     style = {"json": "--json" in arguments, "debug": "--debug" in arguments}
     try:
-        code = _invoke(group, list(arguments), style)
-        sys.stdout.flush()
+        with _stopped_at_once():
+            code = _invoke(group, list(arguments), style)
+            sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001  (the boundary: nothing may pass it)
         return int(_report(error, style["json"], style["debug"]))
     return code
+
+
+@contextlib.contextmanager
+def _stopped_at_once() -> Iterator[None]:
+    """A signal ends the block; a ``KeyboardInterrupt`` without one is an error of the code that raised it."""
+    with at_once() as signal_number:
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            number = signal_number()
+            if number is not None:
+                raise Interrupted(number, "interrupted") from error
+            raise
 
 
 def _open_closed_streams() -> None:
@@ -92,7 +107,7 @@ def _classify(error: BaseException) -> tuple[NnasError, int]:
         return error, error.exit_code
     if isinstance(error, click.ClickException):
         return _usage(error), ExitCode.USAGE
-    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+    if isinstance(error, click.Abort):
         return NnasError("interrupted"), ExitCode.INTERRUPTED
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return (
@@ -110,6 +125,8 @@ def _classify(error: BaseException) -> tuple[NnasError, int]:
     user = loading.as_user_error(error)
     if user is not None:
         return user, user.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return NnasError("interrupted"), ExitCode.INTERRUPTED
     if isinstance(error, OSError):
         from nnas_core.files import environment_failure
 

@@ -105,7 +105,7 @@ _KEPT = frozenset({*sys.stdlib_module_names, "nnas_core", "nnas_cli"})
 
 def _shadowed(folder: Path) -> dict[str, ModuleType]:
     """The loaded modules of whose top-level name ``folder`` holds a module or package too."""
-    loaded = list(sys.modules.items())
+    loaded = list(sys.modules.copy().items())  # a finalizer may import meanwhile
     try:
         there = set(os.listdir(folder))
     except OSError:

@@ -19,7 +19,7 @@ from nnas_core.mutables.nested import changed
 from nnas_core.plugins.loading import as_user_error, ends_early
 from nnas_core.random_state import torch_generator
 from nnas_core.training.collation import NoBatch, collation
-from nnas_core.training.loader_processes import begun
+from nnas_core.training.loader_processes import begun, end_processes
 from nnas_core.training.order import EpochOrder, SampledOrder
 from nnas_core.training.returned import checked_dataset, checked_loaders, checked_sampler, explaining
 from nnas_core.training.settings import DataSettings
@@ -92,9 +92,9 @@ class Batches:
         """
         # Loader processes draw their own random numbers, batch after batch, so they must load what is skipped.
         loads_all = self._order is None or self._loader.num_workers > 0
-        if self._order is not None:
-            self._order.start(number, 0 if loads_all else skip)
         with self._explaining():
+            if self._order is not None:
+                self._order.start(number, 0 if loads_all else skip)
             batches = begun(self._loader)
         return itertools.islice(self._loaded(batches), skip if loads_all else 0, None)
 
@@ -105,8 +105,12 @@ class Batches:
                     batch = next(batches)
                 except StopIteration as end:
                     if ends_early(end):
+                        end_processes(batches)
                         raise self._ended_early(end) from end
                     return
+                except BaseException:
+                    end_processes(batches)
+                    raise
             if isinstance(batch, NoBatch):
                 raise batch.error(self._where)
             yield batch

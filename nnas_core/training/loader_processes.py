@@ -1,7 +1,7 @@
 """Loader processes live as long as the process that they load for, and say what the user's code in them did.
 
 A signal to a whole process group or job, as batch systems send it, is for the process that trains, which saves and ends
-them. So they take no SIGINT, SIGTERM and SIGHUP. SIGKILL ends them, and so does the end of their parent, even by -9.
+them. So they pass over SIGINT, SIGTERM and SIGHUP, and end with their parent, even if that is killed.
 """
 
 from __future__ import annotations
@@ -17,17 +17,21 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from torch.utils.data import DataLoader, _DatasetKind
 
 from nnas_core.plugins.loading import ends_early
 
-__all__ = ["begun", "loader_died"]
+__all__ = ["begun", "end_processes", "loader_died"]
 
 V = TypeVar("V")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_END = signal.SIGQUIT
+"""Ends a loader process, without an error. Where a whole group gets it, it ends the process that trains too."""
+
+_PATIENCE_S = 5.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -48,6 +52,13 @@ def begun(loader: Iterable[V]) -> Iterator[V]:
         return iter(loader)
 
 
+def end_processes(batches: Iterator[object]) -> None:
+    """End the processes of an iterator that has failed; those of one that the collector finds wait for seconds."""
+    end = getattr(batches, "_shutdown_workers", None)
+    if end is not None:
+        end()
+
+
 def loader_died(error: BaseException) -> bool:
     """Return true for what torch raises when a loader process ended without a word."""
     return isinstance(error, RuntimeError) and re.match(r"DataLoader worker .*(killed|exited)", str(error)) is not None
@@ -65,7 +76,9 @@ def _masked() -> Iterator[None]:
 
 class _LoaderPopen(multiprocessing.popen_fork.Popen):
     def terminate(self) -> None:
-        self.kill()
+        self._send_signal(_END)  # type: ignore[attr-defined]
+        if self.wait(_PATIENCE_S) is None:
+            self.kill()
 
 
 class _LoaderProcess(multiprocessing.context.ForkProcess):
@@ -93,13 +106,19 @@ class _Beginning:
     def __call__(self, number: int) -> None:
         for one in _SIGNALS:
             signal.signal(one, _pass_over)  # a handler: what is ignored would be so in programs that the user starts
+        signal.signal(_END, _end)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         if self.parent is not None and sys.platform == "linux":
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != self.parent:
                 os._exit(1)
-        create: Callable[..., object] = _DatasetKind.create_fetcher
-        _DatasetKind.create_fetcher = staticmethod(lambda *given: _Fetcher(create(*given)))  # type: ignore[method-assign]
+        create: Callable[..., _Fetcher] = _DatasetKind.create_fetcher
+
+        def created(*given: object) -> _SayingFetcher:
+            with _saying():
+                return _SayingFetcher(create(*given))
+
+        _DatasetKind.create_fetcher = staticmethod(created)  # type: ignore[method-assign]
         if self.own is not None:
             self.own(number)
 
@@ -108,23 +127,36 @@ def _pass_over(number: int, frame: object) -> None:
     """A signal is for the process that trains."""
 
 
-@dataclass(frozen=True)
-class _Fetcher:
-    """Loads as ``fetcher`` does; what would end the process in silence becomes an error, which torch hands on."""
+def _end(number: int, frame: object) -> None:
+    os._exit(0)
 
-    fetcher: object
+
+class _Fetcher(Protocol):
+    def fetch(self, index: object) -> object: ...
+
+
+@dataclass(frozen=True)
+class _SayingFetcher:
+    """Loads as ``fetcher`` does, and says what ends the process."""
+
+    fetcher: _Fetcher
 
     def fetch(self, index: object) -> object:
-        try:
-            return self.fetcher.fetch(index)  # type: ignore[attr-defined]
-        except StopIteration as error:
-            if not ends_early(error):
-                raise
-            raise _as_error(error) from error
-        except Exception:
+        with _saying():
+            return self.fetcher.fetch(index)
+
+
+@contextmanager
+def _saying() -> Iterator[None]:
+    """Inside, what would end the process or its data in silence becomes an error, which torch hands on."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, StopIteration) or not ends_early(error):
             raise
-        except BaseException as error:
-            raise _as_error(error) from error
+        raise _as_error(error) from error
+    except BaseException as error:
+        raise _as_error(error) from error
 
 
 def _as_error(error: BaseException) -> RuntimeError:

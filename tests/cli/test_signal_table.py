@@ -114,7 +114,7 @@ def test_a_study_keeps_its_trials_and_goes_on(forks: ForkServer, nnas: Cli, fold
     assert values(name) == values("whole")
 
 
-def test_a_study_with_worker_processes_too(forks: ForkServer, folder: Path) -> None:
+def test_a_study_with_worker_processes_too(forks: ForkServer, nnas: Cli, folder: Path) -> None:
     process = forks.start(folder, *TUNE, "--concurrency", 2, "--workers", 1)
     wait_until(lambda: "trial " in process.err, process, timeout_s=90)
     process.signal(signal.SIGTERM, group=True)
@@ -166,8 +166,6 @@ def test_a_loader_process_that_dies_of_the_signal_does_not_hide_it(forks: ForkSe
     victim = loaders(process)[0]
     process.signal(signal.SIGSTOP)
     process.signal(signal.SIGTERM)
-    import os
-
     os.kill(victim, signal.SIGKILL)
     process.signal(signal.SIGCONT)
     result = process.wait()

@@ -132,9 +132,11 @@ def _classify(error: BaseException) -> tuple[NnasError, int]:
 
         if error.filename is not None:
             failure = environment_failure(error, error.filename, "go on")
-        else:
+        elif _writes_output(error):
             _forget_stdout()
             failure = environment_failure(error, "standard output")
+        else:
+            failure = EnvironmentFailure(f"the system refused: {error.strerror or error}")
         return failure, failure.exit_code
     return (
         NnasError(
@@ -151,6 +153,12 @@ def _loader_died(error: BaseException) -> bool:
     from nnas_core.training.loader_processes import loader_died  # late: it needs torch
 
     return loader_died(error)
+
+
+def _writes_output(error: BaseException) -> bool:
+    """Returns true if the error came out of a write to a stream, and not out of loader processes or a library."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and frames[-1].f_globals.get("__name__", "").partition(".")[0] in ("click", "nnas_cli", "rich")
 
 
 def _usage(error: click.ClickException) -> NnasError:

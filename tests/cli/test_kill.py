@@ -21,11 +21,11 @@ from tests.cli_support import Cli, ForkServer
 pytestmark = [pytest.mark.kill, pytest.mark.slow]
 
 KILLS = 30
-EPOCHS = 20
+EPOCHS = 14
 TABLE = {
     "format": "nnas.latency-table/1",
     "unit": "us",
-    "latencies": {"op": {"linear": 2.0, "skip": 0.0, "deep": 4.0}, "act": {"relu": 1.0, "tanh": 2.0}},
+    "latencies": {"op": {"linear": 20.0, "skip": 10.0, "deep": 40.0}, "act": {"relu": 1.0, "tanh": 2.0}},
 }
 OPTIONS = {
     "enas": ("--mutator-arg", "mutator_steps=2"),
@@ -57,9 +57,16 @@ def epochs_logged(run: str) -> list[object]:
     ]
 
 
-def state(run: str) -> list[torch.Tensor]:
-    """What the mutator has learned."""
-    return list(read_checkpoint(f"{run}/checkpoint.pt")["state"]["mutator"].values())
+def learned(run: str) -> str:
+    """All that the mutator has learned, to the bit."""
+    return str(plain(read_checkpoint(f"{run}/checkpoint.pt")["state"]["mutator"]))
+
+
+def plain(value: object) -> object:
+    """Tensors as lists, whatever they are in."""
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    return {name: plain(one) for name, one in value.items()} if isinstance(value, dict) else value
 
 
 @pytest.mark.parametrize("mutator", sorted(entries("mutators")))
@@ -79,7 +86,7 @@ def test_a_search_killed_30_times_is_the_search_that_was_never_killed(
         process = forks.start(tmp_path, *command)
         while modified(checkpoint) == before and not process.ended():  # it has made a step
             time.sleep(0.001)
-        time.sleep(moment.uniform(0, 0.03))
+        time.sleep(moment.uniform(0, 0.015))
         process.signal(signal.SIGKILL)
         if process.wait().code != -signal.SIGKILL:
             break
@@ -91,7 +98,7 @@ def test_a_search_killed_30_times_is_the_search_that_was_never_killed(
     assert steps == sorted(steps)
     nnas.ok("search", "--resume", "run")
     assert_same_result("run", "whole")
-    assert all(map(torch.equal, state("run"), state("whole")))
+    assert learned("run") == learned("whole")
     assert epochs_logged("run") == epochs_logged("whole")
     assert not list((tmp_path / "run").glob(".*.tmp"))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 import traceback
 from typing import TYPE_CHECKING
@@ -12,11 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from nnas_cli.environment import variable_of
+from nnas_cli.signals import at_once
 from nnas_cli.spelling import spell
 from nnas_core.errors import EnvironmentFailure, ExitCode, Interrupted, NnasError, UserCodeError, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["run"]
 
@@ -27,11 +27,25 @@ def run(group: click.Group, arguments: Sequence[str]) -> int:
     # what the command line says counts also where it cannot be parsed; a command adds what its configuration says
     style = {"json": "--json" in arguments, "debug": "--debug" in arguments}
     try:
-        code = _invoke(group, list(arguments), style)
-        sys.stdout.flush()
+        with _stopped_at_once():
+            code = _invoke(group, list(arguments), style)
+            sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001  (the boundary: nothing may pass it)
         return int(_report(error, style["json"], style["debug"]))
     return code
+
+
+@contextlib.contextmanager
+def _stopped_at_once() -> Iterator[None]:
+    """A signal ends the block; a ``KeyboardInterrupt`` without one is an error of the code that raised it."""
+    with at_once() as signal_number:
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            number = signal_number()
+            if number is not None:
+                raise Interrupted(number, "interrupted") from error
+            raise
 
 
 def _open_closed_streams() -> None:
@@ -87,14 +101,14 @@ def _classify(error: BaseException) -> tuple[NnasError, int]:
         return error, error.exit_code
     if isinstance(error, click.ClickException):
         return _usage(error), ExitCode.USAGE
-    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+    if isinstance(error, click.Abort):
         return NnasError("interrupted"), ExitCode.INTERRUPTED
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return (
             NnasError("out of memory", hint="lower --batch-size, or use a smaller model or search space"),
             ExitCode.ENVIRONMENT,
         )
-    if isinstance(error, RuntimeError) and re.match(r"DataLoader worker .*(killed|exited)", str(error)):
+    if _loader_died(error):
         failure = EnvironmentFailure(
             f"a loader process died: {str(error).splitlines()[0]}",
             hint="it may have run out of memory; use fewer --workers",
@@ -105,14 +119,18 @@ def _classify(error: BaseException) -> tuple[NnasError, int]:
     user = loading.as_user_error(error)
     if user is not None:
         return user, user.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return NnasError("interrupted"), ExitCode.INTERRUPTED
     if isinstance(error, OSError):
         from nnas_core.files import environment_failure
 
         if error.filename is not None:
             failure = environment_failure(error, error.filename, "go on")
-        else:
+        elif _writes_output(error):
             _forget_stdout()
             failure = environment_failure(error, "standard output")
+        else:
+            failure = EnvironmentFailure(f"the system refused: {error.strerror or error}")
         return failure, failure.exit_code
     return (
         NnasError(
@@ -121,6 +139,20 @@ def _classify(error: BaseException) -> tuple[NnasError, int]:
         ),
         ExitCode.BUG,
     )
+
+
+def _loader_died(error: BaseException) -> bool:
+    if not isinstance(error, RuntimeError):
+        return False
+    from nnas_core.training.loader_processes import loader_died  # late: it needs torch
+
+    return loader_died(error)
+
+
+def _writes_output(error: BaseException) -> bool:
+    """Returns true if the error came out of a write to a stream, and not out of loader processes or a library."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and frames[-1].f_globals.get("__name__", "").partition(".")[0] in ("click", "nnas_cli", "rich")
 
 
 def _usage(error: click.ClickException) -> NnasError:

@@ -15,19 +15,19 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from nnas_cli.environment import refuse_unknown
+from nnas_cli.environment import refuse_unknown_variables
 from nnas_core.errors import InputError, shortened
 from nnas_core.files import parse_json, read_bytes
 from nnas_core.json_text import nested_too_deeply
 
-__all__ = ["check_values", "load", "names_given"]
+__all__ = ["check_values", "load", "names_given", "refuse_unknown"]
 
 _GIVEN = f"{__name__}.given"
 
 
 def load(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
     """Callback of ``--config``: make the file's options the defaults of the command."""
-    refuse_unknown(ctx)
+    refuse_unknown_variables(ctx)
     if value is not None:
         table, where = _read(value), value
     else:
@@ -95,7 +95,7 @@ def _for_command(table: dict[str, object], ctx: click.Context, where: str) -> di
     parameters = _parameters(ctx.command)
     shared = {_name(key): value for key, value in table.items() if key not in commands}
     if isinstance(root, click.Group) and not shared.keys() <= parameters.keys():  # those of another command?
-        _refuse_unknown(shared, {*parameters, *_options_below(root, ctx)}, commands, where)
+        refuse_unknown(shared, {*parameters, *_options_below(root, ctx)}, commands, where)
     own = _own(table, ctx, where)
     found = {}
     for options, place in [(shared, where), *own]:
@@ -119,10 +119,10 @@ def _own(table: dict[str, object], ctx: click.Context, where: str) -> list[tuple
         if isinstance(group, click.Group) and depth < len(path) - 1:
             verbs = group.list_commands(ctx)
             options = {_name(key): value for key, value in table.items() if key not in verbs}
-            _refuse_unknown(options, _options_below(group, ctx), verbs, place)
+            refuse_unknown(options, _options_below(group, ctx), verbs, place)
         else:
             options = {_name(key): value for key, value in table.items()}
-            _refuse_unknown(options, set(_parameters(ctx.command)), (), place)
+            refuse_unknown(options, set(_parameters(ctx.command)), (), place)
         found.append((options, place))
     return found
 
@@ -170,7 +170,18 @@ def _name(key: str) -> str:
     return key.replace("-", "_")
 
 
-def _refuse_unknown(options: dict[str, object], known: set[str], commands: Iterable[str], where: str) -> None:
+def refuse_unknown(options: Mapping[str, object], known: set[str], commands: Iterable[str], where: str) -> None:
+    """Refuse options that there are not.
+
+    Args:
+        options: by name.
+        known: names that there are.
+        commands: of which tables might have been meant.
+        where: the file and the table, for the error.
+
+    Raises:
+        InputError: naming the first, with the nearest name that there is.
+    """
     unknown = sorted(set(options) - known)
     if unknown:
         near = difflib.get_close_matches(unknown[0], [*sorted(known), *commands], n=1)

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from nnas_core.errors import UsageError
 
-__all__ = ["refuse_unknown", "variable_of", "variables"]
+__all__ = ["refuse_unknown_variables", "variable_of", "variables"]
 
 _OTHERS = frozenset(
     {
@@ -42,7 +42,7 @@ def variables(ctx: click.Context) -> dict[str, str]:
     return {name: os.environ[name] for name in names if name is not None}
 
 
-def refuse_unknown(ctx: click.Context) -> None:
+def refuse_unknown_variables(ctx: click.Context) -> None:
     """Refuse variables that look like options of the command at hand and are none.
 
     Those of other commands are theirs to check. A variable that begins with ``NNAS_`` and resembles none of ours may be

@@ -14,7 +14,7 @@ from nnas_cli import config, options
 from nnas_cli.parameter_types import CADENCE
 from nnas_core import schema
 from nnas_core.errors import Interrupted, UsageError
-from nnas_core.training.settings import from_options
+from nnas_core.training.settings import from_options, option_names
 from nnas_core.workflows.settings import CheckpointedSettings
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ def resumed(command: str, kind: type[_D], folder: str, **read: object) -> tuple[
     with run.closed_on_error():
         where = str(run.path / "config.json")
         before = run.configuration(command)
+        config.refuse_unknown(before, set(option_names(kind)), (), f"{where}: [{command}]")
         schema.check("config", {command: before}, where)
         config.check_values(before, click.get_current_context(), where)
         return run, from_options(kind, {**before, **moved}, where)
@@ -125,5 +126,6 @@ def command_of_run(command: str, run: RunFolder) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        error.hint = f"nnas {command} --resume {run.path}"
+        if run.has_begun:
+            error.hint = f"nnas {command} --resume {run.path}"
         raise

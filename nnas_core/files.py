@@ -10,6 +10,7 @@ import math
 import numbers
 import os
 import re
+import shutil
 import stat
 import sys
 import tempfile
@@ -68,11 +69,15 @@ def environment_failure(error: OSError, path: str | Path, action: str = "write")
 
 
 @contextlib.contextmanager
-def atomic_writer(path: str | Path) -> Iterator[BinaryIO]:
+def atomic_writer(path: str | Path, keep: Path | None = None) -> Iterator[BinaryIO]:
     """Opens a temporary file beside ``path`` that replaces it only if the block succeeds.
 
     The data is fsynced before the rename and the folder after it: after a kill or a power cut the path
     holds the old content or the new one. The mode of an existing file is kept.
+
+    Args:
+        path: the file.
+        keep: a name in the same folder for the file that is replaced; None: it is gone.
 
     Raises:
         EnvironmentFailure: the file cannot be written; what was there before is untouched.
@@ -103,6 +108,8 @@ def atomic_writer(path: str | Path) -> Iterator[BinaryIO]:
                 raise
             stream.flush()
             os.fsync(stream.fileno())
+        if keep is not None:
+            _keep(target, keep)
         os.replace(temporary, target)
         temporary = None
         sync_folder(target.parent)
@@ -112,6 +119,21 @@ def atomic_writer(path: str | Path) -> Iterator[BinaryIO]:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def _keep(target: Path, name: Path) -> None:
+    """Gives a file that is about to be replaced a second name, or where there are no hard links, a copy."""
+    second = name.with_name(f".{name.name}.link.tmp")
+    try:
+        second.unlink(missing_ok=True)
+        os.link(target, second)
+        os.replace(second, name)
+        second.unlink(missing_ok=True)  # a rename between two names of one file leaves both
+    except FileNotFoundError:  # the first of all
+        return
+    except OSError:
+        shutil.copyfile(target, second)
+        os.replace(second, name)
 
 
 def check_writable(path: str | Path) -> None:

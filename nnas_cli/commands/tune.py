@@ -224,7 +224,8 @@ def _run(study: _Study, top: int, out: Output, begun: Callable[[], None] | None)
     place, limits = study.place, study.limits
     run = _workflow(study)
     timeout_s = _TURNS_S if place.join else 60.0
-    with StopRequest() as stop, StudyStore.open(place.storage, busy_timeout_s=timeout_s, go_on=place.go_on) as store:
+    stopping = StopRequest(f"run the command again with `{place.go_on}` to go on")
+    with stopping as stop, StudyStore.open(place.storage, busy_timeout_s=timeout_s, go_on=place.go_on) as store:
         progress = StudyProgress(out, study.name, limits.trials, study.shown)
 
         def on_start(finished: int, recovered: int) -> None:

@@ -7,7 +7,8 @@ import json
 import pickle
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -15,11 +16,21 @@ import torch
 from torch import Tensor
 
 from nnas_core import schema
-from nnas_core.errors import InputError
+from nnas_core.errors import InputError, NnasError
 from nnas_core.files import atomic_writer, environment_failure, parse_json
+from nnas_core.runs.digests import Digests
 from nnas_core.training.settings import Split
 
-__all__ = ["FORMAT", "Checkpoint", "CheckpointHeader", "Progress", "RunFacts", "read_checkpoint", "write_checkpoint"]
+__all__ = [
+    "FORMAT",
+    "Checkpoint",
+    "CheckpointHeader",
+    "Progress",
+    "RunFacts",
+    "read_checkpoint",
+    "taking_state",
+    "write_checkpoint",
+]
 
 FORMAT = "nnas.checkpoint/1"
 
@@ -35,13 +46,16 @@ class RunFacts(_Facts, total=False):
 
     Attributes:
         model_arg: the arguments of the model; absent: none.
-        mutator: of a search.
+        mutator, mutator_arg: of a search; the arguments are absent where an older nnas wrote it.
         split: decides which samples a search holds out.
+        digests: of code and data as they were when this process began; absent where an older nnas wrote it.
     """
 
     model_arg: dict[str, object]
     mutator: str
+    mutator_arg: dict[str, object]
     split: Split
+    digests: Digests
 
 
 class Progress(TypedDict):
@@ -98,13 +112,16 @@ _DAMAGED = (
 )
 
 
-def write_checkpoint(path: str | Path, header: Mapping[str, object], parts: Mapping[str, object]) -> None:
+def write_checkpoint(
+    path: str | Path, header: Mapping[str, object], parts: Mapping[str, object], keep: Path | None = None
+) -> None:
     """Write a checkpoint beside ``path`` and rename it: the path always holds a complete one.
 
     Args:
         path: where.
         header: plain data of the schema ``checkpoint-header``, without its format.
         parts: name -> nested dictionaries, lists and tuples of tensors and plain data.
+        keep: gets the one that ``path`` held before.
 
     Raises:
         TypeError: something in it could not be read again safely.
@@ -112,7 +129,7 @@ def write_checkpoint(path: str | Path, header: Mapping[str, object], parts: Mapp
     """
     content = {"header": {"format": FORMAT, **header}, **parts}
     _require_plain(content, "checkpoint")
-    with atomic_writer(path) as stream:
+    with atomic_writer(path, keep) as stream:
         torch.save(content, stream)
 
 
@@ -275,3 +292,19 @@ def _plain_header(header: dict[str, object], where: str) -> dict[str, object]:
         raise InputError(f"is damaged: its header is no JSON ({error})", where=where) from error
     plain: dict[str, object] = parse_json(text.encode(), f"{where}: header")
     return plain
+
+
+@contextmanager
+def taking_state(where: str) -> Iterator[None]:
+    """Inside, a state that is not what a trainer wrote is the file's fault: its checksums say nothing of that."""
+    try:
+        yield
+    except NnasError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise InputError(
+            f"its state cannot be taken: {type(error).__name__}: {reason[:200]}",
+            where=where,
+            hint="take a checkpoint that this run wrote",
+        ) from error

@@ -110,12 +110,12 @@ class RunFolder:
         run._acquire()
         if not run.checkpoint.exists():
             run.close()
-            before = run.previous_checkpoint
+            previous = run.previous_checkpoint
             raise InputError(
                 "there is no such file, the run cannot go on",
                 where=str(run.checkpoint),
-                hint=f"rename {before}, which is the checkpoint before it"
-                if before.exists()
+                hint=f"rename {previous}, which is the checkpoint before it"
+                if previous.exists()
                 else "put it back, or start over with `force`",
             )
         run._resumed = run.has_begun = True

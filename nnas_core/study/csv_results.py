@@ -40,8 +40,7 @@ def results_csv(trials: Sequence[TrialRecord], space: SearchSpace) -> str:
     columns = _distinct([*_columns(space), *metrics])
     # where lines end in \n, csv takes \r for a letter that needs no quotes
     returns = any("\r" in name for name in (*columns, *(name for choice in space for name in choice.candidates)))
-    quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
-    writer = csv.writer(text, lineterminator="\n", quoting=quoting)
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL)
     writer.writerow(map(_defused, columns))
     for trial in trials:
         names = trial.architecture.names().values()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -104,13 +104,34 @@ def of_field(
 
 
 def loads_model(function: F) -> F:
-    """Options of commands that run the user's model."""
+    """Options of commands that run the user's model.
+
+    What can be seen to be wrong in names and files is refused before torch is imported, which takes seconds.
+    """
+
+    @functools.wraps(function)
+    def checked(**values: object) -> object:
+        _check_ahead(click.get_current_context().params)
+        return function(**values)
+
     return decorated(
-        function,
+        checked,
         model_arg,
         click.option("--task", metavar="FILE", help="Python file with datasets, loss and metrics, if not MODEL's."),
         of_field("--device", SetupSettings, DEVICE, "auto, cpu, cuda or cuda:N."),
-    )
+    )  # type: ignore[return-value]  # the same command with more options
+
+
+def _check_ahead(given: Mapping[str, Any]) -> None:
+    from nnas_core.plugins import loading, registry
+
+    for group in ("mutator", "tuner", "assessor"):
+        if given.get(group) is not None:
+            registry.check_ahead(f"{group}s", given[group], given[f"{group}_arg"])
+    if given.get("trial_command") is None:
+        for reference in (given.get("model"), given.get("task")):
+            if reference is not None and not reference.endswith(".json"):  # `nnas tune` says more of a search space
+                loading.check_source(loading.split_reference(reference)[0])
 
 
 def arguments_of(kind: str, help_text: str = "", *short: str) -> Callable[[F], F]:

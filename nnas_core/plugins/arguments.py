@@ -7,13 +7,13 @@ import inspect
 import json
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal, TypeVar, Union
 
 from nnas_core.errors import NnasError, UsageError, shortened
 from nnas_core.plugins.loading import as_user_error
 
-__all__ = ["check_arguments", "check_count", "check_flag", "check_range", "construct", "sign_of"]
+__all__ = ["check_arguments", "check_count", "check_flag", "check_range", "construct", "refuse_unknown", "sign_of"]
 
 _T = TypeVar("_T")
 
@@ -93,8 +93,9 @@ def check_arguments(
         if name in provided and name in _SOURCES:
             raise UsageError(f"{what}: {name} is not an argument, it comes from {_SOURCES[name]}")
     parameters = _parameters(cls, provided, leading)
-    takes = f"it takes {', '.join(parameters)}" if parameters else "it takes none"
-    _refuse_unknown(cls, given, parameters, what, takes)
+    takes = _takes(parameters)
+    if not any(one.kind is one.VAR_KEYWORD for one in inspect.signature(cls).parameters.values()):
+        refuse_unknown(given, parameters, what)
     missing = [name for name, one in parameters.items() if one.default is one.empty and name not in given]
     if missing:
         kind = what.split(" ")[0]
@@ -144,17 +145,29 @@ def _parameters(cls: type[object], provided: Sequence[str], leading: int) -> dic
     return {one.name: one for one in named if one.name not in provided}
 
 
-def _refuse_unknown(
-    cls: type[object], given: Mapping[str, object], parameters: Mapping[str, object], what: str, takes: str
-) -> None:
-    unknown = [name for name in given if name not in parameters]
-    if not unknown or any(one.kind is one.VAR_KEYWORD for one in inspect.signature(cls).parameters.values()):
+def refuse_unknown(given: Iterable[str], known: Collection[str], what: str) -> None:
+    """Refuse arguments that an algorithm does not take.
+
+    Args:
+        given: their names.
+        known: the names that it takes.
+        what: the algorithm: ``"mutator 'darts'"``.
+
+    Raises:
+        UsageError: with the nearest name, and all.
+    """
+    unknown = [name for name in given if name not in known]
+    if not unknown:
         return
-    near = difflib.get_close_matches(unknown[0], parameters, n=1)
+    near = difflib.get_close_matches(unknown[0], known, n=1)
     raise UsageError(
         f"the {what} takes no argument {unknown[0]!r}",
-        hint=(f"did you mean {near[0]!r}? " if near else "") + takes,
+        hint=(f"did you mean {near[0]!r}? " if near else "") + _takes(known),
     )
+
+
+def _takes(known: Collection[str]) -> str:
+    return f"it takes {', '.join(known)}" if known else "it takes none"
 
 
 def check_range(name: str, value: float, interval: str) -> None:
@@ -253,11 +266,4 @@ def _described(annotation: object) -> str:
         return f"a list, each {_described(arguments[0])}"
     if origin in (dict, Mapping):
         return f"an object, each value {_described(arguments[1])}"
-    names: dict[object, str] = {
-        float: "a number",
-        int: "a whole number",
-        bool: "true or false",
-        str: "a text",
-        type(None): "null",
-    }
-    return names.get(annotation, str(annotation))
+    return _NAMES.get(annotation, str(annotation))

@@ -24,7 +24,16 @@ from types import CodeType, ModuleType, TracebackType
 
 from nnas_core.errors import InputError, UsageError, UserCodeError
 
-__all__ = ["UserModule", "as_user_error", "digests", "ends_early", "load", "load_class", "split_reference"]
+__all__ = [
+    "UserModule",
+    "as_user_error",
+    "check_source",
+    "digests",
+    "ends_early",
+    "load",
+    "load_class",
+    "split_reference",
+]
 
 
 @dataclass
@@ -150,8 +159,7 @@ def load(source: str) -> UserModule:
         InputError: no such file, a directory, or no Python file.
         UserCodeError: it does not compile. What it raises while it runs passes through; see ``as_user_error``.
     """
-    is_file = source.endswith(".py") or "/" in source or Path(source).exists()
-    file = Path(source) if is_file else _file_of_module(source)
+    file = Path(source) if _is_file(source) else _file_of_module(source)
     identity = source if file is None else str(file.resolve())
     if identity not in _loaded:
         _loaded[identity] = _load_installed(source) if file is None else _load_file(source, file)
@@ -167,7 +175,21 @@ def _file_of_module(source: str) -> Path | None:
     return next(found, None)
 
 
-def _load_file(source: str, file: Path) -> UserModule:
+def check_source(source: str) -> None:
+    """Refuse what is no Python file, before anything is imported; of a module's name nothing is known yet.
+
+    Raises:
+        InputError: no such file, a directory, or no Python file.
+    """
+    if _is_file(source):
+        _python_file(source, Path(source))
+
+
+def _is_file(source: str) -> bool:
+    return source.endswith(".py") or "/" in source or Path(source).exists()
+
+
+def _python_file(source: str, file: Path) -> Path:
     path = file.resolve()
     if path.is_dir():
         raise InputError("is a directory, a Python file is needed", where=source)
@@ -175,6 +197,11 @@ def _load_file(source: str, file: Path) -> UserModule:
         raise InputError("no such file", where=source, hint="give the path of a Python file, or package.module")
     if path.suffix != ".py":
         raise InputError("is no Python file (its name must end in .py)", where=source)
+    return path
+
+
+def _load_file(source: str, file: Path) -> UserModule:
+    path = _python_file(source, file)
     name = f"nnas_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     package, root = _package_of(path, source)
     loader = SourceFileLoader(name, str(path))

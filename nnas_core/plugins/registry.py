@@ -13,18 +13,19 @@ import difflib
 import functools
 import importlib
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict, TypeVar
 
 from nnas_core.errors import UsageError, UserCodeError
 from nnas_core.files import read_bytes, read_json
+from nnas_core.plugins.arguments import refuse_unknown
 from nnas_core.plugins.folders import own_classes
-from nnas_core.plugins.loading import load_class
+from nnas_core.plugins.loading import check_source, load_class, split_reference
 from nnas_core.plugins.signatures import Option, options_of
 
-__all__ = ["Entry", "Ranking", "entries", "find", "find_subclass", "measured"]
+__all__ = ["Entry", "Ranking", "check_ahead", "check_name", "entries", "find", "find_subclass", "measured"]
 
 _T = TypeVar("_T")
 
@@ -128,6 +129,26 @@ def entries(group: str) -> dict[str, Entry]:
     return dict(sorted(found.items()))
 
 
+def check_ahead(group: str, name: str, arguments: Iterable[str]) -> None:
+    """Refuse a name and arguments that can be seen to be wrong before anything is imported.
+
+    Args:
+        group: as in ``entries``.
+        name: as ``find`` takes it.
+        arguments: the names of arguments; of the user's own classes nothing is known yet.
+
+    Raises:
+        UsageError: no such name, or no such argument.
+        InputError: there is no such file.
+    """
+    check_name(group, name)
+    entry = entries(group).get(name)
+    options = None if entry is None else entry.options()
+    if options is not None:
+        given = [one for one in arguments if one not in _FILLED[group]]
+        refuse_unknown(given, [option.name for option in options], f"{group.removesuffix('s')} {name!r}")
+
+
 def _from_package(point: importlib.metadata.EntryPoint, group: str) -> Entry:
     """Describes an algorithm of an installed package, as far as its files are where it says."""
     distribution = point.dist
@@ -197,11 +218,24 @@ def find(group: str, name: str) -> type[object]:
         UsageError: no such name (the nearest one is suggested).
         InputError, UserCodeError: the user's file cannot be loaded.
     """
+    check_name(group, name)
+    known = entries(group)
+    return known[name].load() if name in known else load_class(name)
+
+
+def check_name(group: str, name: str) -> None:
+    """Refuse what ``find`` would not find, before anything is imported.
+
+    Raises:
+        UsageError: no such name (the nearest one is suggested).
+        InputError: there is no such file.
+    """
     known = entries(group)
     if name in known:
-        return known[name].load()
+        return
     if ":" in name:
-        return load_class(name)
+        check_source(split_reference(name)[0])
+        return
     if name.endswith(".py"):
         classes = _classes(read_bytes(name), name)
         there = f"; there {'is' if len(classes) == 1 else 'are'} {', '.join(classes)}" if classes else ""

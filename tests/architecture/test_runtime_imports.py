@@ -71,7 +71,7 @@ class Probe:
             text=True,
         )
 
-    def loaded(self, folder: Path, kind: str, *arguments: str) -> set[str]:
+    def loaded(self, folder: Path, kind: str, *arguments: str, code: int = 0) -> set[str]:
         """The names of the modules after a command or an import, those that the process has from the start too."""
         (folder / "space.json").write_text(json.dumps(SPACE))
         assert self._process.stdin is not None
@@ -79,7 +79,7 @@ class Probe:
         request = {"folder": str(folder), "kind": kind, "arguments": arguments}
         print(json.dumps(request), file=self._process.stdin, flush=True)
         answer = json.loads(self._process.stdout.readline())
-        assert answer == {"code": 0}, (folder / "stderr").read_text()
+        assert answer == {"code": code}, (folder / "stderr").read_text()
         return set(json.loads((folder / "loaded.json").read_text()))
 
     def close(self) -> None:
@@ -116,6 +116,28 @@ def probe() -> Iterator[Probe]:
 )
 def test_torch_is_not_loaded_by(probe: Probe, kind: str, arguments: list[str], tmp_path: Path) -> None:
     assert "torch" not in probe.loaded(tmp_path, kind, *arguments)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "search model.py",
+        "search model.py --mutator nothing",
+        "search model.py --mutator darts --mutator-arg nothing=1",
+        "search model.py --mutator random --learning-rate nan",
+        "search model.py --mutator random --device toaster",
+        "search model.py --mutator random --what",
+        "tune model.py",
+        "tune model.py --train-epochs 1 --tuner nothing",
+        "tune model.py --train-epochs 1 --assessor nothing",
+        "retrain model.py",
+        "evaluate model.py",
+        "ss-gen",
+    ],
+)
+def test_torch_is_not_loaded_to_refuse(probe: Probe, line: str, tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("")
+    assert "torch" not in probe.loaded(tmp_path, "command", *line.split(), code=2)
 
 
 def test_torch_is_seen_where_it_is_loaded(probe: Probe, tmp_path: Path) -> None:

@@ -78,9 +78,10 @@ def command(
 ) -> None:
     """Train a supernet one-shot and find an architecture.
 
-    The run folder gets checkpoint.pt, events.jsonl, config.json, search_space.json and architecture.json. After Ctrl-C
-    or a crash, --resume goes on from the newest checkpoint, to the bit on the same machine. With --derive it also takes
-    another architecture from a finished run, and with more --epochs it trains that on.
+    The run folder gets checkpoint.pt and the one before it, events.jsonl, config.json, search_space.json and
+    architecture.json. After Ctrl-C or a crash, --resume goes on from the newest checkpoint, to the bit on the same
+    machine. With --derive it also takes another architecture from a finished run, and with more --epochs it trains
+    that on.
 
     \b
     Examples:

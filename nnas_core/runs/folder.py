@@ -23,8 +23,6 @@ from typing import TextIO
 from nnas_core.errors import EnvironmentFailure, InputError, UsageError
 from nnas_core.files import (
     append_json_line,
-    atomic_writer,
-    dump_json,
     environment_failure,
     prepare_folder,
     read_json,
@@ -91,9 +89,18 @@ class RunFolder:
             EnvironmentFailure: another process works in it.
         """
         run = cls(Path(path))
-        if not (run.path / "config.json").is_file():
+        if not any((run.path / name).is_file() for name in ("config.json", _CONFIGURED)):
             raise InputError(f"holds no run of `nnas {command}`", where=str(path), hint="check the path")
-        before = run.configuration(command)
+        prepare_folder(path)
+        run._acquire()
+        with run.closed_on_error():
+            run._refuse_other(command, options)
+        run._resumed = run.has_begun = True
+        return run
+
+    def _refuse_other(self, command: str, options: Mapping[str, object]) -> None:
+        """Refuse to go on with another command or other options, or without a checkpoint."""
+        before = self.configuration(command)
         different = [
             f"{name}: {before[name]!r} before, {value!r} now"
             for name, value in sorted(options.items())
@@ -102,24 +109,16 @@ class RunFolder:
         if different:
             raise InputError(
                 "the run was started with other options",
-                where=str(path),
+                where=str(self.path),
                 problems=different,
                 hint="leave them out to resume, or start a new run",
             )
-        prepare_folder(path)
-        run._acquire()
-        if not run.checkpoint.exists():
-            run.close()
-            previous = run.previous_checkpoint
-            raise InputError(
-                "there is no such file, the run cannot go on",
-                where=str(run.checkpoint),
-                hint=f"rename {previous}, which is the checkpoint before it"
-                if previous.exists()
-                else "put it back, or start over with `force`",
-            )
-        run._resumed = run.has_begun = True
-        return run
+        if not self.checkpoint.exists():
+            previous = self.previous_checkpoint
+            hint = "put it back, or start over with `force`"
+            if previous.exists():
+                hint = f"rename {previous}, which is the checkpoint before it"
+            raise InputError("there is no such file, the run cannot go on", where=str(self.checkpoint), hint=hint)
 
     @classmethod
     def epochs_of(cls, path: str | Path, command: str) -> object:
@@ -148,21 +147,27 @@ class RunFolder:
         Raises:
             EnvironmentFailure: the folder cannot be written; the older run is untouched.
         """
-        content = dump_json(configuration).encode()
-        first = self.path / _FIRST
+        first, configured = self.path / _FIRST, self.path / _CONFIGURED
         try:
             yield first
-            with atomic_writer(self.path / "config.json") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-                self._made = False
-                for name in _FILES:
-                    (self.path / name).unlink(missing_ok=True)
-                os.replace(first, self.checkpoint)
+            write_json(configured, configuration)
+            self._made = False
+            self._take_place()
             self.has_begun = True
         finally:
-            first.unlink(missing_ok=True)
+            for path in (first, configured):
+                path.unlink(missing_ok=True)
+
+    def _take_place(self) -> None:
+        """Let the files of the run that begins replace those of an older one; after a kill it is gone on with."""
+        first = self.path / _FIRST
+        (self.path / "config.json").unlink(missing_ok=True)
+        if first.exists():
+            for name in _FILES:
+                (self.path / name).unlink(missing_ok=True)
+            os.replace(first, self.checkpoint)
+        os.replace(self.path / _CONFIGURED, self.path / "config.json")
+        sync_folder(self.path)
 
     def configuration(self, command: str) -> dict[str, object]:
         """The options that the run was started with."""
@@ -223,6 +228,8 @@ class RunFolder:
         lock.write(json.dumps({"pid": os.getpid(), "since": started}))
         lock.flush()
         self._lock = lock
+        if (self.path / _CONFIGURED).exists() and not (self.path / "config.json").exists():
+            self._take_place()
         for entry in list(self.path.iterdir()):
             if entry.name != _LOCK and _is_leftover(entry.name):
                 entry.unlink(missing_ok=True)
@@ -254,7 +261,7 @@ class RunFolder:
 
 
 _LOCK = ".lock"
-_FIRST = "checkpoint.pt.first"
+_FIRST, _CONFIGURED = "checkpoint.pt.first", "config.json.first"
 _FILES = (
     "config.json",
     "checkpoint.pt",
@@ -268,7 +275,9 @@ _FILES = (
 
 def _is_leftover(name: str) -> bool:
     """The lock, or what a process that was killed while it wrote left."""
-    return name in (_LOCK, _FIRST) or (name.endswith(".tmp") and name.startswith(tuple(f".{file}." for file in _FILES)))
+    return name in (_LOCK, _FIRST, _CONFIGURED) or (
+        name.endswith(".tmp") and name.startswith(tuple(f".{file}." for file in _FILES))
+    )
 
 
 def _holder(lock: TextIO) -> str:

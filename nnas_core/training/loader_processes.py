@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Protocol, TypeVar
 
 from torch.utils.data import DataLoader, _DatasetKind
@@ -111,11 +112,11 @@ class _Beginning:
         if self.parent is not None and sys.platform == "linux":
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != self.parent:
-                os._exit(1)
+                os.kill(os.getpid(), signal.SIGKILL)
         create: Callable[..., _Fetcher] = _DatasetKind.create_fetcher
 
         def created(*given: object) -> _SayingFetcher:
-            with _saying():
+            with _Saying():
                 return _SayingFetcher(create(*given))
 
         _DatasetKind.create_fetcher = staticmethod(created)  # type: ignore[method-assign]
@@ -127,8 +128,12 @@ def _pass_over(number: int, frame: object) -> None:
     """A signal is for the process that trains."""
 
 
+class _Ended(KeyboardInterrupt):
+    """Ends a loader process as torch lets a KeyboardInterrupt end it."""
+
+
 def _end(number: int, frame: object) -> None:
-    os._exit(0)
+    raise _Ended
 
 
 class _Fetcher(Protocol):
@@ -142,22 +147,19 @@ class _SayingFetcher:
     fetcher: _Fetcher
 
     def fetch(self, index: object) -> object:
-        with _saying():
+        with _Saying():
             return self.fetcher.fetch(index)
 
 
-@contextmanager
-def _saying() -> Iterator[None]:
+class _Saying:
     """Inside, what would end the process or its data in silence becomes an error, which torch hands on."""
-    try:
-        yield
-    except Exception as error:
-        if not isinstance(error, StopIteration) or not ends_early(error):
-            raise
-        raise _as_error(error) from error
-    except BaseException as error:
-        raise _as_error(error) from error
 
+    def __enter__(self) -> None: ...
 
-def _as_error(error: BaseException) -> RuntimeError:
-    return RuntimeError(f"the data set raised {type(error).__name__}{f'({error})' if str(error) else ''}")
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        if error is None or isinstance(error, _Ended):
+            return
+        if isinstance(error, Exception) and not (isinstance(error, StopIteration) and ends_early(error)):
+            return
+        said = f"({error})" if str(error) else ""
+        raise RuntimeError(f"the data set raised {type(error).__name__}{said}") from error

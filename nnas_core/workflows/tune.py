@@ -177,7 +177,7 @@ class _Trial:
             return self.run(architecture, poll, report)
         except NnasError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit, GeneratorExit) as error:  # the last two are the user's: nobody here raises them
             if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
                 raise UserCodeError("out of memory", hint="lower `batch_size`") from error
             failure = as_user_error(error)

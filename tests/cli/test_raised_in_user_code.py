@@ -121,3 +121,12 @@ def test_exit_code_4_and_the_line(nnas: Cli, tmp_path: Path, place: str, error: 
     assert kind in last[0]
     assert last[0].startswith(f"nnas: error: {tmp_path}/model.py:")
     assert "    raise ERROR\n" in result.err
+
+
+@pytest.mark.parametrize("error", ["StopIteration()", "GeneratorExit()", "SystemExit(3)"])
+def test_in_a_trial_it_ends_that_trial(nnas: Cli, tmp_path: Path, error: str) -> None:
+    text = model("forward", error).replace('raises("forward")', 'raises("forward", isinstance(self.op, nn.Identity))')
+    (tmp_path / "model.py").write_text(text)
+    command = ("tune", "model.py", "--train-epochs", 1, "--batch-size", 16, "--tuner", "grid", "--trials", 18)
+    result = nnas.ok(*command, "-o", "best.json", "--json").json
+    assert (result["finished"], result["failed"]) == (18, 6)  # those with the skip connection

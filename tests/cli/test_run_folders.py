@@ -92,6 +92,26 @@ def test_a_run_that_begins_replaces_all_of_the_other(nnas: Cli, small_run: Path)
     assert [event["event"] for event in events("run")] == ["started", "epoch", "epoch", "finished"]
 
 
+@pytest.mark.parametrize("gone", [0, 1, 3, 7])
+def test_a_kill_while_one_run_takes_the_place_of_another_leaves_one_of_them(
+    nnas: Cli, small_run: Path, gone: int
+) -> None:
+    nnas.ok(*SEARCH, "--seed", 1, "-o", "new")
+    shutil.copy("new/checkpoint.pt", "run/checkpoint.pt.first")
+    shutil.copy("new/config.json", "run/config.json.first")
+    replaced = ["config.json", "checkpoint.pt", PREVIOUS, "events.jsonl", "search_space.json", "architecture.json"]
+    for name in replaced[:gone]:
+        Path("run", name).unlink()
+    if gone == 7:
+        Path("run/checkpoint.pt.first").replace("run/checkpoint.pt")
+    nnas.ok("search", "--resume", "run")
+    if gone:
+        assert_same_result("run", "new")
+        assert Path("run/config.json").read_bytes() == Path("new/config.json").read_bytes()
+    assert read_checkpoint("run/checkpoint.pt")["header"]["seed"] == (1 if gone else 0)
+    assert not list(Path("run").glob("*.first"))
+
+
 # ---- the checkpoint before
 
 

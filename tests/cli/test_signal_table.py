@@ -7,7 +7,6 @@ state is saved, it says how to go on, and no process is left.
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import random
 import shutil
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from nnas_core.files import read_json_lines
 from nnas_core.runs.checkpoint import read_checkpoint
 from nnas_core.study.storage.store import StudyStore
 from tests.cli_support import MODEL, Cli, ForkServer, Process, wait_until
@@ -48,13 +48,13 @@ def wait_a_moment(moment: random.Random, seconds: float) -> None:
 
 def last_event(run: Path) -> dict[str, object]:
     """The last line of its events."""
-    event: dict[str, object] = json.loads((run / "events.jsonl").read_text().splitlines()[-1])
-    return event
+    return read_json_lines(run / "events.jsonl")[-1]
 
 
 def goes(run: Path) -> bool:
     """Whether the run has begun, or goes on."""
-    return (run / "events.jsonl").exists() and last_event(run)["event"] in ("started", "resumed", "epoch")
+    events = read_json_lines(run / "events.jsonl") if (run / "events.jsonl").exists() else []
+    return bool(events) and events[-1]["event"] in ("started", "resumed", "epoch")
 
 
 @pytest.mark.parametrize("command", RUNS)

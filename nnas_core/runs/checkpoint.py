@@ -220,7 +220,7 @@ def _check_archive(where: str) -> None:
 
 
 _DEEPEST = 100
-"""Levels of lists and dictionaries, as in ``json_text``: what reads and compares a state may call itself for each."""
+"""Levels of lists and dictionaries, as in ``_json_text``: what reads and compares a state may call itself for each."""
 
 _TEXT_A_BYTE = 100
 """Characters of texts that may come from a byte: names stand there once, and may be used by many."""

@@ -13,7 +13,8 @@ import click
 from nnas_cli.environment import variable_of
 from nnas_cli.signals import at_once
 from nnas_cli.spelling import spell
-from nnas_core.errors import EnvironmentFailure, ExitCode, Interrupted, NnasError, UserCodeError, shortened
+from nnas_core._listing import shortened
+from nnas_core.errors import EnvironmentFailure, ExitCode, Interrupted, NnasError, UserCodeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

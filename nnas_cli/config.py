@@ -16,9 +16,10 @@ import click
 from click.core import ParameterSource
 
 from nnas_cli.environment import refuse_unknown_variables
-from nnas_core.errors import InputError, shortened
+from nnas_core._json_text import nested_too_deeply
+from nnas_core._listing import shortened
+from nnas_core.errors import InputError
 from nnas_core.files import parse_json, read_bytes
-from nnas_core.json_text import nested_too_deeply
 
 __all__ = ["check_values", "load", "names_given", "refuse_unknown"]
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from nnas_cli.spelling import with_options
-from nnas_core.errors import NnasWarning, shortened
+from nnas_core._listing import shortened
+from nnas_core.errors import NnasWarning
 from nnas_core.files import atomic_writer, dump_json
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from typing import cast
 
 import click
 
-from nnas_core import json_text
-from nnas_core.errors import InputError, UsageError, shortened
+from nnas_core._json_text import literal
+from nnas_core._listing import shortened
+from nnas_core.errors import InputError, UsageError
 from nnas_core.training.settings import cadence, check_device
 
 __all__ = [
@@ -160,7 +161,7 @@ class _Assignment(click.ParamType[tuple[str, object]]):
         if reason is not None:
             self.fail(f"{key}: {shortened(text, 80)!r} {reason}", param, ctx)
         try:
-            return key, json_text.literal(text)
+            return key, literal(text)
         except InputError as error:
             self.fail(f"{key}: {error.message}", param, ctx)
 

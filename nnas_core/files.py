@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from nnas_core import json_text
+from nnas_core._json_text import NotOurs, parsed
 from nnas_core.errors import EnvironmentFailure, InputError
 
 __all__ = [
@@ -294,14 +294,14 @@ def parse_json(content: bytes, where: str) -> Any:
             that are not finite or of thousands of digits, half a character, more than 100 levels.
     """
     try:
-        return json_text.parsed(content.decode("utf-8-sig"))
+        return parsed(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InputError(f"not UTF-8 text (byte {error.start})", where=where) from error
     except json.JSONDecodeError as error:
         place = f"{where}:{error.lineno}:{error.colno}"
         what = "is empty, JSON is needed" if not content.strip() else f"not JSON: {error.msg.lower()}"
         raise InputError(what, where=place) from error
-    except json_text.NotOurs as error:
+    except NotOurs as error:
         raise InputError(str(error), where=where) from error
 
 

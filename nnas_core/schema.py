@@ -9,7 +9,8 @@ import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
-from nnas_core.errors import InputError, UsageError, listed, shortened
+from nnas_core._listing import listed, shortened
+from nnas_core.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from nnas_core.errors import InputError, listed, shortened
+from nnas_core._json_text import literal, nested_too_deeply
+from nnas_core._listing import listed, shortened
+from nnas_core.errors import InputError
 from nnas_core.files import dump_json, parse_json
-from nnas_core.json_text import literal, nested_too_deeply
 
 
 @pytest.mark.parametrize(

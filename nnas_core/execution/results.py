@@ -9,9 +9,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from nnas_core._json_text import nested_too_deeply
 from nnas_core.execution.engine import TrialFailed, TrialResult
 from nnas_core.files import finite, finite_only, not_finite
-from nnas_core.json_text import nested_too_deeply
 
 __all__ = ["LONGEST_RESULT", "Reported", "read_result"]
 

@@ -10,7 +10,8 @@ import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal, TypeVar, Union
 
-from nnas_core.errors import NnasError, UsageError, shortened
+from nnas_core._listing import shortened
+from nnas_core.errors import NnasError, UsageError
 from nnas_core.plugins.loading import as_user_error
 
 __all__ = ["check_arguments", "check_count", "check_flag", "check_range", "construct", "refuse_unknown", "sign_of"]

@@ -186,8 +186,6 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         )
     content["header"] = _plain_header(header, where)
     schema.check("checkpoint-header", content["header"], where)
-    if not isinstance(content.get("state"), dict):
-        raise InputError("is damaged: it has no state", where=where)
     return cast("Checkpoint", content)
 
 
@@ -220,7 +218,7 @@ def _check_archive(where: str) -> None:
 
 
 _DEEPEST = 100
-"""Levels of lists and dictionaries, as in ``json_text``: what reads and compares a state may call itself for each."""
+"""Levels of lists and dictionaries, as in ``_json_text``: what reads and compares a state may call itself for each."""
 
 _TEXT_A_BYTE = 100
 """Characters of texts that may come from a byte: names stand there once, and may be used by many."""
@@ -255,6 +253,9 @@ def _check_content(content: dict[object, object], where: str) -> None:
             raise InputError(f"is damaged: texts at {_named(place, 'its top')} are many times in it", where=where)
 
 
+_MOST_SHOWN = 8
+"""Keys of a place that a message has."""
+
 _Place = tuple["_Place | None", object]
 """The place of an entry: that of what it is in, and its key there."""
 
@@ -264,7 +265,8 @@ def _named(place: _Place | None, top: str) -> str:
     while place is not None:
         place, key = place
         parts.insert(0, f"[{key}]" if isinstance(key, int) else f".{key}")
-    return "".join(parts).removeprefix(".") or top
+    more = "..." if len(parts) > _MOST_SHOWN else ""
+    return "".join(parts[:_MOST_SHOWN]).removeprefix(".") + more or top
 
 
 def _bytes_of_structure(where: str) -> int:

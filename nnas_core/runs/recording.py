@@ -33,6 +33,7 @@ from nnas_core.space.search_space import SearchSpace
 from nnas_core.training.device import peak_memory_mb
 from nnas_core.training.loader_processes import loader_died
 from nnas_core.training.optimizers import longer_schedule
+from nnas_core.training.state_form import check_state
 from nnas_core.training.trainer import Callback, Trainer
 
 __all__ = ["Recorder", "StopSignal", "Usage"]
@@ -324,17 +325,18 @@ class Recorder(Callback):
             InputError: both are damaged, or it is of another run or model.
         """
         content, path, lines = self._read()
-        header, state = content["header"], content["state"]
-        where = str(path)
+        header, where = content["header"], str(path)
         check_run(header, self._facts, where)
         if self._space is not None:
             check_space(header, self._space, where)
         before = header["progress"]["epochs"]
         self._refuse_other_stages(before)
         with taking_state(where):
+            state = content["state"]
             self.trainer.prepare_for(state)
             self._look_at(self.trainer.model)
             check_weights(self.trainer.model, state["model"], where)
+            check_state(state, self.trainer.state_dict(), header["progress"])
             self.trainer.load_state_dict(state)
             if before != self.trainer.epochs and self.trainer.scheduler is not None:
                 self.trainer.scheduler = longer_schedule(self.trainer.optimizer, self._schedule, state["scheduler"])

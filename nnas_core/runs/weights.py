@@ -11,7 +11,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from nnas_core.errors import InputError
-from nnas_core.runs.checkpoint import CheckpointHeader, RunFacts, read_checkpoint
+from nnas_core.runs.checkpoint import CheckpointHeader, RunFacts, read_checkpoint, taking_state
 from nnas_core.runs.digests import candidates_of, check_candidates
 from nnas_core.space.search_space import SearchSpace
 
@@ -90,12 +90,14 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -
         InputError: with the first differences of names and shapes.
     """
     own = model.state_dict()
+    if not isinstance(weights, Mapping):
+        raise InputError("is damaged: it has no weights", where=where)
     problems = [f"{name}: missing in the checkpoint" for name in own if name not in weights]
     problems += [f"{name}: not in the model" for name in weights if name not in own]
     problems += [
-        f"{name}: shape {list(weights[name].shape)} in the checkpoint, {list(tensor.shape)} in the model"
-        for name, tensor in own.items()
-        if name in weights and weights[name].shape != tensor.shape
+        f"{name}: {_described(weights[name])} in the checkpoint, {_described(entry)} in the model"
+        for name, entry in own.items()
+        if name in weights and _described(weights[name]) != _described(entry)
     ]
     if problems:
         more = [f"and {len(problems) - 3} more"] if len(problems) > 3 else []
@@ -105,6 +107,11 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -
             problems=problems[:3] + more,
             hint="give the `model_arg` that the checkpoint was made with",
         )
+
+
+def _described(entry: object) -> str:
+    """The shape of weights; extra state of a module may be of any kind."""
+    return f"shape {list(entry.shape)}" if isinstance(entry, Tensor) else "no tensor"
 
 
 def load_weights(model: nn.Module, path: str | Path, space: SearchSpace) -> CheckpointHeader:
@@ -119,8 +126,9 @@ def load_weights(model: nn.Module, path: str | Path, space: SearchSpace) -> Chec
     content = read_checkpoint(path)
     check_space(content["header"], space, str(path))
     check_candidates(content["header"].get("digests", {}).get("candidates"), candidates_of(model), str(path))
-    check_weights(model, content["state"]["model"], str(path))
-    model.load_state_dict(content["state"]["model"])
+    with taking_state(str(path)):
+        check_weights(model, content["state"]["model"], str(path))
+        model.load_state_dict(content["state"]["model"])
     return content["header"]
 
 

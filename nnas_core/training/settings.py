@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
-from nnas_core.errors import InputError, UsageError, shortened
+from nnas_core._listing import shortened
+from nnas_core.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

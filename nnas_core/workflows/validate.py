@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nnas_core import schema
-from nnas_core.errors import InputError, NnasError, listed
+from nnas_core._listing import listed
+from nnas_core.errors import InputError, NnasError
 from nnas_core.files import parse_json, read_bytes
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.latency_table import latency_problems

@@ -269,7 +269,7 @@ class TestDamage:
         loop = []
         loop.append(loop)
         torch.save({"header": {"format": FORMAT, **HEADER}, "state": loop}, tmp_path / "c.pt")
-        refused(tmp_path / "c.pt", "is damaged: something in it contains itself")
+        refused(tmp_path / "c.pt", "is damaged: .* is nested too deeply")
 
     def test_an_archive_that_claims_more_than_it_holds(self, tmp_path):
         with zipfile.ZipFile(tmp_path / "c.pt", "w") as archive:

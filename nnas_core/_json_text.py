@@ -10,7 +10,8 @@ import math
 import re
 from typing import Any, NoReturn
 
-from nnas_core.errors import InputError, shortened
+from nnas_core._listing import shortened
+from nnas_core.errors import InputError
 
 __all__ = ["NotOurs", "literal", "nested_too_deeply", "parsed"]
 

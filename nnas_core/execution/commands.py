@@ -199,6 +199,8 @@ class CommandEngine(Engine):
                 self._selector.unregister(key.fd)
         for number, trial in list(self._trials.items()):
             reports += self._intermediates(trial)
+            if trial.ended_as is not None and trial.process.end is None:
+                trial.process.look()  # which ends by force what does not heed its supervisor
             if trial.process.end is not None:
                 del self._trials[number]
                 if trial.gpu is not None:

@@ -21,11 +21,11 @@ from nnas_core.space.architecture import Architecture
 from nnas_core.study.failures import FailureWatch
 from nnas_core.study.limits import LimitWatch, RunSettings, interrupted
 from nnas_core.study.proposals import Proposer
-from nnas_core.study.storage.records import ENDED_STATES, TrialRecord, worst_value
+from nnas_core.study.storage.records import ENDED_STATES, TrialRecord, digest_of, worst_value
 from nnas_core.study.storage.session import StudySession
 from nnas_core.study.storage.store import StudyStore
 from nnas_core.study.storage.trial_writer import Evaluator
-from nnas_core.study.storage.tuner_log import Event, Stored, digest_of
+from nnas_core.study.storage.tuner_log import Event, Stored
 from nnas_core.tuners.base import NoMoreTrials, Tuner
 
 __all__ = ["MOST_REPEATS", "REASONS", "TrialLoop"]

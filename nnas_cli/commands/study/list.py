@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from nnas_cli import options, studies
 from nnas_cli.output import Output
+from nnas_core.errors import InputError
+
+if TYPE_CHECKING:
+    from nnas_core.study.administration import StudyStatus
+    from nnas_core.study.storage.records import StudyRecord
+    from nnas_core.study.storage.rows import Damage
+    from nnas_core.study.storage.store import StudyStore
 
 __all__ = ["command"]
 
@@ -26,14 +36,28 @@ def command(storage: str, output: str, out: Output) -> None:
     """
     from nnas_core.files import dump_json
 
-    with studies.opened(storage) as store:
-        found = [store.status(study) for study in store.studies()]
-    if out.as_json or output != "-":
-        out.write(output, dump_json({"studies": [status.to_json() for status in found]}))
-        return
-    if not found:
-        out.note("there are no studies yet")
-        return
+    with studies.opened(storage) as store, studies.the_rest(store, out) as damage:
+        found = [status for study in store.studies(damage) if (status := _status(store, study, damage)) is not None]
+        if out.as_json or output != "-":
+            out.write(output, dump_json({"studies": [status.to_json() for status in found]}))
+        elif found:
+            out.table(*_table(found), answer=True)
+        elif not damage:
+            out.note("there are no studies yet")
+
+
+def _status(store: StudyStore, study: StudyRecord, damage: Damage | None) -> StudyStatus | None:
+    """How far a study is; None where its lease cannot be read."""
+    try:
+        return store.status(study, damage)
+    except InputError as error:
+        if damage is None:
+            raise
+        damage.add_error(error)
+        return None
+
+
+def _table(found: Sequence[StudyStatus]) -> tuple[list[str], list[list[str]]]:
     columns = ["name", "state", "tuner", "finished", "failed", "running", "waiting", "best", "created"]
     rows = [
         [
@@ -47,4 +71,4 @@ def command(storage: str, output: str, out: Output) -> None:
         ]
         for status in found
     ]
-    out.table(columns, rows, answer=True)
+    return columns, rows

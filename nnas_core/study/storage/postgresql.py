@@ -11,7 +11,6 @@ import re
 import socket
 import warnings
 from datetime import datetime, timezone
-from types import SimpleNamespace
 
 import sqlalchemy
 from sqlalchemy import URL, Column, Connection, Integer, MetaData, Table, create_engine, event, insert, select
@@ -21,7 +20,7 @@ from nnas_core import __version__
 from nnas_core.errors import EnvironmentFailure, InputError, NnasError, NnasWarning, UsageError
 from nnas_core.study.storage import leases, tables
 from nnas_core.study.storage.database import SAFE, Database, HowToOpen, json_options
-from nnas_core.study.storage.migrations import statements_from
+from nnas_core.study.storage.migrations import migrate
 
 __all__ = ["LOCK", "STUCK_S", "open_database"]
 
@@ -173,7 +172,9 @@ class _Server:
         found = connection.execute(select(_version.c.version)).scalars().all()
         if len(found) != 1:
             raise self._damaged(f"its table {_version.name} has {len(found)} rows")
-        if not 1 <= found[0] <= tables.VERSION:
+        if found[0] < 1:
+            raise self._damaged(f"its tables are of version {found[0]}, which there never was")
+        if found[0] > tables.VERSION:
             raise InputError(
                 f"made by a newer nnas: its tables are of version {found[0]}, this is nnas {__version__} "
                 f"which knows {tables.VERSION}",
@@ -192,13 +193,12 @@ class _Server:
                 return  # another process was quicker
             now = _server_time(connection)
             for row in connection.exec_driver_sql("SELECT * FROM owners WHERE claim IS NOT NULL").mappings():
-                lease = leases.lease_in(SimpleNamespace(**row))
+                lease = leases.lease_in(row, self.where, f"number {row['study_id']}")
                 if lease is not None and leases.is_alive(lease, now):
                     raise EnvironmentFailure(
                         f"an older nnas works on it, {lease}", where=self.where, hint="wait until it has ended"
                     )
-            for statement in statements_from(found):
-                connection.exec_driver_sql(statement)
+            migrate(connection, found)
             connection.execute(_version.update().values(version=tables.VERSION))
         warnings.warn(
             f"{self.where} was made by an older nnas: its tables went from version {found} to {tables.VERSION}",

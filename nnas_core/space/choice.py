@@ -97,7 +97,7 @@ class Choice:
             return (index,)
         if self.n_chosen is None:
             return tuple(i for i in range(len(self.candidates)) if index >> i & 1)
-        chosen = []
+        chosen: list[int] = []
         blocks = _Blocks(len(self.candidates), self.n_chosen)
         for candidate in range(len(self.candidates)):
             taken = index < blocks.size and len(chosen) < self.n_chosen

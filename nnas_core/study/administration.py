@@ -38,6 +38,7 @@ __all__ = [
     "StudyStatus",
     "best_first",
     "delete_study",
+    "known_holders",
     "read_status",
     "read_trials",
     "request_kill",
@@ -118,7 +119,7 @@ def read_status(database: Database, study: StudyRecord, damage: Damage) -> Study
         row = sound_row(studies, stored, None, database.where)
         if row is None:
             raise gone(database, study)
-        by = holders(database, connection, study)
+        by = known_holders(database, connection, study, damage)
         found = read_trials(connection, study, damage)
     counts = dict.fromkeys(TRIAL_STATES, 0)
     for one in found:
@@ -137,6 +138,15 @@ def read_status(database: Database, study: StudyRecord, damage: Damage) -> Study
         best=trial_of(best[0], study) if best else None,
         trial_s=sum(seconds) / len(seconds) if seconds else None,
     )
+
+
+def known_holders(database: Database, connection: Connection, study: StudyRecord, damage: Damage) -> Holders:
+    """Returns who works on a study; nobody, where that cannot be read, which ``damage`` gets."""
+    try:
+        return holders(database, connection, study)
+    except InputError as error:
+        damage.add_error(error)
+        return Holders(None, (), database.now(connection))
 
 
 def read_trials(connection: Connection, study: StudyRecord, damage: Damage) -> list[Row[Any]]:

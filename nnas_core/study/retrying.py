@@ -24,6 +24,7 @@ _AGAIN: dict[str, object] = {
     "error": None,
     "metrics": {},
     "seconds": None,
+    "started": None,  # what the attempt before has left is not the result of this one
     "finished": None,
     "told_order": None,
     "lease_token": None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -10,10 +12,15 @@ from pathlib import Path
 import pytest
 
 from nnas_core.errors import InputError
+from nnas_core.execution.engine import TrialResult
+from nnas_core.study.coordinator import run_study
+from nnas_core.study.opening import create_tuner
 from nnas_core.study.storage.rows import Damage
 from nnas_core.study.storage.store import StudyStore
 from nnas_core.study.storage.tuner_log import read_calls
+from nnas_core.tuners.random import RandomTuner
 from tests.study.known_studies import make
+from tests.study.postgres_server import Server
 
 KINDS: dict[str, object] = {
     "a blob": b"\xff\x00\xfe",
@@ -59,6 +66,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with store.acquire(study) as session:
             session.trials.start(study.settings.space.at(5), repeated=[0])
         make(store, "second")
+    with closing(sqlite3.connect(path)) as connection, connection:  # one that has died
+        gone = "claim = '0123456789abcdef', host = 'elsewhere', expires = '2020-01-01T00:00:00+00:00'"
+        connection.execute(f"UPDATE owners SET {gone} WHERE study_id = 1")
     return path
 
 
@@ -71,21 +81,17 @@ def spoilt(place: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def said(url: str) -> str:
-    """What is said of a database when all of it is read; every way to read names the same rows."""
-    with StudyStore.open(url) as store:
-        damage = Damage(store.where)
-        for study in store.studies(damage):
-            with suppress(InputError):
-                store.status(study, damage)
-            for read in (store.trials, store.intermediates):
-                read(study, damage=damage)
-            try:
-                store.holders(study)
-                with store._database.read() as connection:
-                    read_calls(connection, store.where, study)
-            except InputError as error:
-                damage.add_error(error)
+def said(store: StudyStore) -> str:
+    """What is said of a database when all of it is read."""
+    damage = Damage(store.where)
+    for study in store.studies(damage):
+        for read in (store.status, store.trials, store.intermediates):
+            read(study, damage=damage)
+        try:
+            with store._database.read() as connection:
+                read_calls(connection, store.where, study)
+        except InputError as error:
+            damage.add_error(error)
     try:
         damage.refuse()
     except InputError as error:
@@ -93,10 +99,16 @@ def said(url: str) -> str:
     return ""
 
 
+@pytest.fixture(scope="module")
+def opened(place: Path) -> Iterator[StudyStore]:
+    """The store in that database."""
+    with StudyStore.open(f"sqlite:///{place}") as store:
+        yield store
+
+
 @pytest.mark.parametrize("table", ROWS)
-def test_whatever_a_column_holds_its_row_is_named(table: str, place: Path, spoilt: sqlite3.Connection) -> None:
-    url = f"sqlite:///{place}"
-    assert said(url) == ""
+def test_whatever_a_column_holds_its_row_is_named(table: str, opened: StudyStore, spoilt: sqlite3.Connection) -> None:
+    assert said(opened) == ""
     (rowid,) = spoilt.execute(f"SELECT rowid FROM {table} WHERE {ROWS[table]}").fetchone()
     columns = [row[1] for row in spoilt.execute(f"PRAGMA table_info({table})")]
     before = spoilt.execute(f"SELECT * FROM {table} WHERE rowid = ?", [rowid]).fetchone()
@@ -106,18 +118,111 @@ def test_whatever_a_column_holds_its_row_is_named(table: str, place: Path, spoil
             held = "CAST(? AS TEXT)" if kind.endswith("UTF-8") else "?"
             with suppress(sqlite3.IntegrityError):  # a column that must not be NULL
                 spoilt.execute(f"UPDATE {table} SET {column} = {held} WHERE rowid = ?", [value, rowid])
-                there = value if column == "id" else rowid
-                text = said(url)
+                there = value if (table, column) in (("studies", "id"), ("owners", "study_id")) else rowid
+                text = said(opened)
                 named = "study 'first'" if column not in ("id", "study_id", "name") else "damaged"
-                if named not in text and value != was and not (table == "owners" and _may_be(column, value)):
+                if named not in text and value != was and not (table == "owners" and _may_be(column, kind)):
                     wrong.append(f"{column}, {kind}: {text or 'nothing is said'}")
                 spoilt.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", [was, there])
     assert wrong == []
-    assert said(url) == ""
+    assert said(opened) == ""
 
 
-def _may_be(column: str, value: object) -> bool:
-    """A lease has no checksum: what fits its column is believed."""
-    if column in ("study_id", "token", "pid"):
-        return True
-    return value is None if column == "claim" else isinstance(value, str)
+def _may_be(column: str, kind: str) -> bool:
+    """A lease has no checksum: what fits its column is believed, and a number is a text there."""
+    if column in ("token", "pid", "expires"):
+        return False
+    return column == "study_id" or kind not in ("a blob", "bytes that are no UTF-8", "NULL")
+
+
+@pytest.fixture
+def copy(place: Path, tmp_path: Path) -> Path:
+    """A copy of the database to be spoilt."""
+    return Path(shutil.copy(place, tmp_path / "nnas.db"))
+
+
+def flipped(path: Path, table: str, column: str, value: object, where: str = "number = 1 AND study_id = 1") -> None:
+    """Write what nobody of ours wrote."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE {table} SET {column} = ? WHERE {where}", [value])
+
+
+def test_a_value_that_could_be_another_is_told_by_its_checksum(copy: Path) -> None:
+    flipped(copy, "trials", "value", 0.8125)
+    with StudyStore.open(f"sqlite:///{copy}") as store:
+        study = store.study("first")
+        with pytest.raises(
+            InputError, match=r"damaged: rows are not .*\n  study 'first', trial 1: its checksum is that"
+        ):
+            store.trials(study)
+        damage = Damage(store.where)
+        assert [trial.number for trial in store.trials(study, damage=damage)] == [0, 2, 3, 4]
+        assert store.top(study, 1, damage)[0].value == 0.5
+        assert store.status(study, damage).counts["succeeded"] == 2
+        assert len(store.trials(store.study("second"))) == 4
+
+
+@pytest.mark.parametrize(("table", "where"), [("trials", "number = 1 AND study_id = 1"), ("repeats", "study_id = 1")])
+def test_a_study_with_a_damaged_row_is_not_gone_on_with(copy: Path, table: str, where: str) -> None:
+    flipped(copy, table, "told_order", 77, where)
+    tuner = create_tuner(RandomTuner, {}, name="random", seed=0, optimize_mode="maximize")
+    with StudyStore.open(f"sqlite:///{copy}") as store:
+        study = store.study("first")
+        with pytest.raises(InputError, match=r"are not as they were written\n  study 'first', "):
+            run_study(store, study, tuner, lambda architecture: TrialResult(1.0))
+
+
+def test_a_row_that_is_missing_is_told(copy: Path) -> None:
+    with closing(sqlite3.connect(copy)) as connection, connection:
+        connection.execute("DELETE FROM trials WHERE number = 2 AND study_id = 2")
+        connection.execute("DELETE FROM retries")
+    with StudyStore.open(f"sqlite:///{copy}") as store:
+        with pytest.raises(InputError, match="study 'second': trial 2 is missing"):
+            store.trials(store.study("second"))
+        with (
+            pytest.raises(InputError, match="study 'first': call of the tuner 5 is missing"),
+            store._database.read() as connection,
+        ):
+            read_calls(connection, store.where, store.study("first"))
+
+
+def test_a_checksum_of_another_row_is_told(copy: Path) -> None:
+    with closing(sqlite3.connect(copy)) as connection, connection:
+        other = "(SELECT checksum FROM trials WHERE number = 0 AND study_id = 1)"
+        connection.execute(f"UPDATE trials SET checksum = {other} WHERE number = 1")
+    with StudyStore.open(f"sqlite:///{copy}") as store:
+        assert "study 'first', trial 1: its checksum" in said(store)
+
+
+def test_every_flipped_bit_of_the_values_is_told(copy: Path) -> None:
+    """As a disk would do it: in the file, in rows of trials; wherever it is, something is said, or nothing changed."""
+    content = copy.read_bytes()
+    with StudyStore.open(f"sqlite:///{copy}") as store:
+        before = [trial.to_json() for study in store.studies() for trial in store.trials(study)]
+    rng = random.Random(0)
+    text = b'{"accuracy":'
+    places = [place for place in range(len(content)) if content[place : place + len(text)] == text]
+    for _ in range(30):
+        place = rng.choice(places) + rng.randrange(-60, 60)
+        spoilt = bytearray(content)
+        spoilt[place] ^= 1 << rng.randrange(8)
+        copy.write_bytes(spoilt)
+        try:
+            with StudyStore.open(f"sqlite:///{copy}") as store:
+                after = [trial.to_json() for study in store.studies() for trial in store.trials(study)]
+        except InputError:
+            continue
+        assert after == before
+
+
+def test_postgresql_has_checksums_too(postgres_server: Server, schema: str) -> None:
+    with StudyStore.open(postgres_server.url(schema)) as store:
+        make(store, intermediate=True)
+        with closing(postgres_server.connect(schema)) as connection:
+            connection.execute("UPDATE trials SET metrics = '{\"accuracy\": 0.8125}' WHERE number = 1")
+            connection.execute("UPDATE intermediates SET value = 0.875 WHERE number = 3")
+        damage = Damage(store.where)
+        assert len(store.trials(store.study("first"), damage=damage)) == 3
+        assert sorted(store.intermediates(store.study("first"), damage)) == [0, 1, 2]
+    with pytest.raises(InputError, match=r"trial 1: its checksum (.|\n)*trial 3, intermediate value 0: its checksum"):
+        damage.refuse()

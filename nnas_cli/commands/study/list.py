@@ -9,13 +9,9 @@ import click
 
 from nnas_cli import options, studies
 from nnas_cli.output import Output
-from nnas_core.errors import InputError
 
 if TYPE_CHECKING:
     from nnas_core.study.administration import StudyStatus
-    from nnas_core.study.storage.records import StudyRecord
-    from nnas_core.study.storage.rows import Damage
-    from nnas_core.study.storage.store import StudyStore
 
 __all__ = ["command"]
 
@@ -37,24 +33,13 @@ def command(storage: str, output: str, out: Output) -> None:
     from nnas_core.files import dump_json
 
     with studies.opened(storage) as store, studies.the_rest(store, out) as damage:
-        found = [status for study in store.studies(damage) if (status := _status(store, study, damage)) is not None]
+        found = [store.status(study, damage) for study in store.studies(damage)]
         if out.as_json or output != "-":
             out.write(output, dump_json({"studies": [status.to_json() for status in found]}))
         elif found:
             out.table(*_table(found), answer=True)
         elif not damage:
             out.note("there are no studies yet")
-
-
-def _status(store: StudyStore, study: StudyRecord, damage: Damage | None) -> StudyStatus | None:
-    """How far a study is; None where its lease cannot be read."""
-    try:
-        return store.status(study, damage)
-    except InputError as error:
-        if damage is None:
-            raise
-        damage.add_error(error)
-        return None
 
 
 def _table(found: Sequence[StudyStatus]) -> tuple[list[str], list[list[str]]]:

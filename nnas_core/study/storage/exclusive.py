@@ -76,6 +76,7 @@ class ExclusiveSession(StudySession):
     """
 
     go_on = "resume"
+    stores_at_once = True
 
     def __init__(self, database: Database, study: StudyRecord, counters: Counters, lease: Lease, token: int) -> None:
         super().__init__(database, study, counters)
@@ -93,10 +94,10 @@ class ExclusiveSession(StudySession):
         return None
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self, *, patient: bool = True) -> Iterator[Connection]:
         """Begins a transaction that renews the lease."""
         row: dict[str, object] = {"of_study": self.study.id, "of_token": self._token}
-        with self.database.write() as connection:
+        with self.database.write(patient=patient) as connection:
             expires = self.database.now(connection) + leases.TERM
             row["new_expires"] = expires.isoformat(timespec="milliseconds")
             if connection.execute(_RENEW, row).rowcount != 1:
@@ -128,17 +129,17 @@ class ExclusiveSession(StudySession):
         with self.writing() as connection:
             change_study(connection, self.database.where, self.study, limits=limits)
 
-    def read_control(self) -> Control:
-        """Reads again what others may have changed, and whether the study is still in the hands of this process."""
+    def _read_control(self) -> Control:
+        """Reads also whether the study is still in the hands of this process."""
         with self.reading() as connection:
             mine = exclusive_leases.c.study_id == self.study.id
             if connection.execute(select(exclusive_leases.c.token).where(mine)).scalar() != self._token:
                 raise self._lost(connection)
-        return super().read_control()
+        return super()._read_control()
 
     def renew(self) -> None:
-        """Keeps the lease for another ``TERM``."""
-        with self.writing():
+        """Keeps the lease for another ``TERM``, if the database can be reached."""
+        with self.writing(patient=False):
             pass
 
     # ---- trials
@@ -178,6 +179,10 @@ class ExclusiveSession(StudySession):
         self._released = True
         self.heart.stop()
         leases.release(self.lease)
+        self.repeated(lambda: self._give_back(state))
+        return 0
+
+    def _give_back(self, state: str) -> None:
         mine = exclusive_leases.c.study_id == self.study.id
         with self.writing() as connection:
             requeue(connection, self.database.where, self.study)
@@ -185,4 +190,3 @@ class ExclusiveSession(StudySession):
             connection.execute(
                 update(exclusive_leases).where(mine).values(claim=None, token=exclusive_leases.c.token + 1)
             )
-        return 0

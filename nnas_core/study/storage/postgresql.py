@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import time
 import warnings
 from datetime import datetime, timezone
 
@@ -19,7 +20,15 @@ from sqlalchemy.exc import DBAPIError
 from nnas_core import __version__
 from nnas_core.errors import EnvironmentFailure, InputError, NnasError, NnasWarning, UsageError
 from nnas_core.study.storage import leases, tables
-from nnas_core.study.storage.database import SAFE, Database, HowToOpen, json_options
+from nnas_core.study.storage.database import (
+    PATIENCE_S,
+    SAFE,
+    ConnectionLost,
+    Database,
+    HowToOpen,
+    Outcome,
+    json_options,
+)
 from nnas_core.study.storage.migrations import migrate
 
 __all__ = ["LOCK", "STUCK_S", "open_database"]
@@ -56,7 +65,9 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND d.datname = c
   AND l.classid::bigint = {lock} AND l.objid::bigint = {schema}
 """
 
-_CONNECTION_LOST = {"25P03", "57P01", "57P02", "57P05"}  # and the class 08
+_ASK_AGAIN_S = 0.05
+
+_CONNECTION_LOST = {"25P03", "57P01", "57P02", "57P03", "57P05"}  # and the class 08
 
 
 def open_database(url: URL, how: HowToOpen) -> Database:
@@ -72,7 +83,7 @@ def open_database(url: URL, how: HowToOpen) -> Database:
         EnvironmentFailure: the server cannot be reached, refuses us, cannot write, or is locked for too long.
     """
     server = _Server(url, how)
-    database = Database(server.connector, server.where, server.translate, _server_time)
+    database = Database(server.connector, server.where, server.translate, _server_time, _outcome)
     try:
         with database.read() as connection:
             server.pin(connection)
@@ -85,6 +96,7 @@ def open_database(url: URL, how: HowToOpen) -> Database:
                     _fill(connection)
         elif found < tables.VERSION:
             server.migrate(database)
+        database.patience_s = PATIENCE_S  # it is there, and it may be restarted
     except BaseException:
         database.close()
         raise
@@ -101,6 +113,22 @@ def _server_time(connection: Connection) -> datetime:
     """Returns the time of the clock that all machines share."""
     seconds = connection.exec_driver_sql("SELECT extract(epoch FROM clock_timestamp())::float8").scalar_one()
     return datetime.fromtimestamp(seconds, timezone.utc)
+
+
+def _outcome(connection: Connection) -> Outcome | None:
+    """Returns what says whether the transaction was stored that is about to be committed; None if it wrote nothing."""
+    number = connection.exec_driver_sql("SELECT txid_current_if_assigned()").scalar()
+    if number is None:
+        return None
+
+    def stored(another: Connection) -> bool:
+        while True:
+            status = another.exec_driver_sql(f"SELECT txid_status({int(number)})").scalar()
+            if status != "in progress":
+                return bool(status == "committed")
+            time.sleep(_ASK_AGAIN_S)
+
+    return stored
 
 
 class _Server:
@@ -213,7 +241,8 @@ class _Server:
         state = getattr(error.orig, "sqlstate", None)
         text = self._text(error)
         if error.connection_invalidated or (state or "").startswith("08") or state in _CONNECTION_LOST:
-            return self._failure(f"the connection to the server was lost ({text}); {SAFE}", f"then {self._how.again}")
+            hint = f"check the server, then {self._how.again}"
+            return self._failure(f"the connection to the server was lost ({text}); {SAFE}", hint, ConnectionLost)
         if error.statement is None and state is None:
             return self._unreachable(text)
         if state == "55P03":
@@ -251,10 +280,12 @@ class _Server:
             )
         if re.search(r'database ".*" does not exist', text):
             return self._failure(f"the server refuses us: {text}", "create it by createdb, or check `storage`")
-        return self._failure(f"cannot connect: {text}", "check the server and `storage`")
+        return self._failure(f"cannot connect: {text}", "check the server and `storage`", ConnectionLost)
 
-    def _failure(self, message: str, hint: str) -> EnvironmentFailure:
-        return EnvironmentFailure(message, where=self.where, hint=hint)
+    def _failure(
+        self, message: str, hint: str, kind: type[EnvironmentFailure] = EnvironmentFailure
+    ) -> EnvironmentFailure:
+        return kind(message, where=self.where, hint=hint)
 
     def _damaged(self, what: str) -> InputError:
         return InputError(

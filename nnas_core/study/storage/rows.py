@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Float, Row, Table, Update, bindparam, select, update
+from sqlalchemy import Connection, Float, Row, Table, Update, bindparam, func, select, update
 
 from nnas_core.errors import InputError
 from nnas_core.study.storage import tables
@@ -27,6 +27,7 @@ __all__ = [
     "check_control",
     "check_lease",
     "note_gaps",
+    "note_strays",
     "noting",
     "seal_all",
     "sealed",
@@ -256,6 +257,17 @@ def note_gaps(what: str, numbers: Sequence[int], study: str, damage: Damage, *, 
         return
     missing = sorted(set(range(first, numbers[-1])) - set(numbers))
     damage.add(f"study {study!r}", [f"{what} {number} is missing" for number in missing[: _MOST_SHOWN + 1]])
+
+
+def note_strays(connection: Connection, damage: Damage) -> None:
+    """Notes rows that belong to no study: the number of theirs was changed, or the study's own."""
+    for name in KINDS:
+        table = tables.metadata.tables[name]
+        if table is not tables.studies:
+            strays = select(func.count()).where(table.c.study_id.not_in(select(tables.studies.c.id)))
+            number = connection.execute(strays.select_from(table)).scalar_one()
+            if number:
+                damage.add(f"table {name}", [f"{number} {'row belongs' if number == 1 else 'rows belong'} to no study"])
 
 
 def _contradictions(row: Row[Any]) -> list[str]:

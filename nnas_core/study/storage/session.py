@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,7 +17,7 @@ from typing import ClassVar, NamedTuple, TypeVar
 from sqlalchemy import Connection, bindparam, func, select
 
 from nnas_core.errors import NnasError
-from nnas_core.study.storage.database import Database
+from nnas_core.study.storage.database import Database, repeated
 from nnas_core.study.storage.records import LimitsDocument, StudyRecord, TrialRecord, limits_of
 from nnas_core.study.storage.rows import Damage, change, check_control, sound
 from nnas_core.study.storage.tables import studies, trials
@@ -27,6 +27,7 @@ from nnas_core.study.storage.tuner_log import Event, Stored
 __all__ = ["BEGUN", "Control", "StudySession", "WaitingTrial", "requeue"]
 
 _Session = TypeVar("_Session", bound="StudySession")
+_Result = TypeVar("_Result")
 
 _CONTROL = select(studies.c.limits, studies.c.stop_requested).where(studies.c.id == bindparam("of_study"))
 
@@ -103,6 +104,7 @@ class StudySession(ABC):
         recovered: how many trials a dead process had left running; they wait again.
         control: as it was last read.
         go_on: the parameter of a command that goes on with the study after this process.
+        stores_at_once: each write is a transaction of its own, also in a turn.
         patience_s: how long a result waits for a database that cannot be reached.
 
     Raises:
@@ -110,6 +112,7 @@ class StudySession(ABC):
     """
 
     go_on: ClassVar[str]
+    stores_at_once: ClassVar[bool]
     patience_s: ClassVar[float] = 0.0
 
     def __init__(self, database: Database, study: StudyRecord, counters: Counters) -> None:
@@ -134,12 +137,20 @@ class StudySession(ABC):
         """Holds what this process's trials are leased to; None if that is to an exclusive lease."""
 
     @abstractmethod
-    def writing(self) -> AbstractContextManager[Connection]:
-        """Begins a transaction, which is refused where this process may not write to the study any more."""
+    def writing(self, *, patient: bool = True) -> AbstractContextManager[Connection]:
+        """Begins a transaction, which is refused where this process may not write to the study any more.
+
+        Args:
+            patient: wait for a server that cannot be reached.
+        """
 
     @abstractmethod
     def reading(self) -> AbstractContextManager[Connection]:
         """Begins a transaction that sees what this process has written."""
+
+    def repeated(self, work: Callable[[], _Result]) -> _Result:
+        """Does a work of one transaction; again, where the connection was lost in it."""
+        return repeated(work, self.database.patience_s)
 
     @abstractmethod
     def turn(self, attempts: int) -> AbstractContextManager[None]:
@@ -157,6 +168,9 @@ class StudySession(ABC):
 
     def read_control(self) -> Control:
         """Reads again what others may have changed."""
+        return self.repeated(self._read_control)
+
+    def _read_control(self) -> Control:
         of_study = {"of_study": self.study.id}
         with self.reading() as connection:
             limits, stop = connection.execute(_CONTROL, of_study).one()

@@ -8,9 +8,9 @@ the trials that it evaluates name that lease. Who notices that another one has d
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
@@ -26,6 +26,8 @@ from nnas_core.study.storage.trial_writer import Counters, timestamp
 from nnas_core.study.storage.tuner_log import Event, Stored, next_numbers, read_calls
 
 __all__ = ["SharedSession"]
+
+_Result = TypeVar("_Result")
 
 _RENEW = (
     update(shared_leases)
@@ -49,6 +51,7 @@ class SharedSession(StudySession):
     """
 
     go_on = "join"
+    stores_at_once = False
     patience_s = 600.0
 
     def __init__(self, database: Database, study: StudyRecord, term: timedelta) -> None:
@@ -66,13 +69,17 @@ class SharedSession(StudySession):
         """Holds the key of this process's lease."""
         return None if self._lease is None else self._lease.key
 
-    def writing(self) -> contextlib.AbstractContextManager[Connection]:
+    def writing(self, *, patient: bool = True) -> contextlib.AbstractContextManager[Connection]:
         """Begins a transaction in which nobody else writes, or goes on with the one at hand."""
         return contextlib.nullcontext(self._connection) if self._connection is not None else self._begun_turn()
 
     def reading(self) -> contextlib.AbstractContextManager[Connection]:
         """Begins a transaction that changes nothing, or goes on with the one at hand."""
         return contextlib.nullcontext(self._connection) if self._connection is not None else self.database.read()
+
+    def repeated(self, work: Callable[[], _Result]) -> _Result:
+        """Does a work of one transaction; again, where the connection was lost in it, if it is not part of a turn."""
+        return work() if self._connection is not None else super().repeated(work)
 
     @contextlib.contextmanager
     def turn(self, attempts: int) -> Iterator[None]:
@@ -137,7 +144,7 @@ class SharedSession(StudySession):
 
     def renew(self) -> None:
         """Stays one of those who work on the study; does not bring back one that was given up."""
-        with self.database.write() as connection:
+        with self.database.write(patient=False) as connection:
             self._renewed(connection)
 
     # ---- in a turn

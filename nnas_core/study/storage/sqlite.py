@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import sqlite3
 import urllib.parse
 import warnings
@@ -26,6 +25,7 @@ from nnas_core.files import environment_failure, sync_folder
 from nnas_core.study.storage import leases, tables
 from nnas_core.study.storage.database import SAFE, Database, HowToOpen, json_options
 from nnas_core.study.storage.migrations import migrate
+from nnas_core.study.storage.temporary import delete_leftovers, temporary_beside
 
 __all__ = ["APPLICATION_ID", "network_filesystem", "open_file"]
 
@@ -58,6 +58,7 @@ def open_file(path: str, how: HowToOpen) -> Database:
         if not how.create:
             raise InputError("no such file", where=path, hint="check the path of `storage`")
         _create(target, how)
+    delete_leftovers(target)
     _check(target, how)
     return Database(_connector(target, how), path, partial(_translate, target, how))
 
@@ -104,14 +105,10 @@ def _create(target: Path, how: HowToOpen) -> None:
             where=str(target),
             hint="put the file back, or delete the journal",
         )
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
-        try:
+        with temporary_beside(target) as temporary:
             _fill(temporary, target, how)
             _publish(temporary, target)
-        finally:
-            temporary.unlink()
         sync_folder(target.parent)
     except OSError as error:
         raise environment_failure(error, target, "create") from error
@@ -210,9 +207,8 @@ def _migrate(path: Path, version: int, how: HowToOpen) -> None:
 
 def _copy(path: Path, target: Path) -> None:
     """Copies a database that nobody writes to meanwhile; the copy is there whole or not at all."""
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
-        try:
+        with temporary_beside(target) as temporary:
             with (
                 contextlib.closing(sqlite3.connect(path)) as connection,
                 contextlib.closing(sqlite3.connect(temporary)) as copied,
@@ -220,8 +216,6 @@ def _copy(path: Path, target: Path) -> None:
                 copied.execute("PRAGMA synchronous=FULL")
                 connection.backup(copied)
             os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
         sync_folder(target.parent)
     except OSError as error:
         raise environment_failure(error, target, "create") from error

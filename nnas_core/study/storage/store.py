@@ -27,7 +27,7 @@ from nnas_core.study.storage.records import (
     study_of,
     trial_of,
 )
-from nnas_core.study.storage.rows import Damage, change, noting, sound_row
+from nnas_core.study.storage.rows import Damage, change, note_strays, noting, sound_row
 from nnas_core.study.storage.shared import SharedSession
 from nnas_core.study.storage.trial_writer import read_intermediates
 
@@ -150,7 +150,10 @@ class StudyStore:
             InputError: the row of one is damaged, and ``damage`` is not given.
         """
         with noting(self.where, damage) as noted:
-            return _sound_ones(self._study_of, self._study_rows(), noted)
+            found = _sound_ones(self._study_of, self._study_rows(), noted)
+            with self._database.read() as connection:
+                note_strays(connection, noted)
+            return found
 
     def _study_rows(self) -> Sequence[Row[Any]]:
         with self._database.read() as connection:
@@ -223,7 +226,7 @@ class StudyStore:
         with noting(self.where, damage) as noted:
             with self._database.read() as connection:
                 rows = administration.read_trials(connection, study, noted)
-                by = leases.holders(self._database, connection, study)
+                by = administration.known_holders(self._database, connection, study, noted)
             chosen = [row for row in rows if state is None or administration.true_state(row, by) == state]
             return _sound_ones(lambda row: trial_of(row, study, administration.true_state(row, by)), chosen, noted)
 

@@ -6,12 +6,13 @@ trial names. The statement that changes it finds only this attempt with this lea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy import Connection, Row, bindparam, insert, select
+from sqlalchemy import Connection, Row, bindparam, func, insert, select
 
 from nnas_core.errors import EnvironmentFailure
 from nnas_core.files import finite
@@ -25,6 +26,9 @@ from nnas_core.study.storage.tables import intermediates, repeats, trials
 __all__ = ["Counters", "Evaluator", "Transactions", "TrialWriter", "read_intermediates", "timestamp"]
 
 _LONGEST_ERROR = 10_000
+
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
 
 # statements are built once: a trial costs two of these transactions, and no text is put together for it
 _INSERT_TRIAL = insert(trials)
@@ -82,6 +86,21 @@ class Transactions(Protocol):
     def reading(self) -> AbstractContextManager[Connection]:
         """Begins a transaction that changes nothing, or goes on with one."""
 
+    def repeated(self, work: Callable[[], _Result]) -> _Result:
+        """Does a work of one transaction; again, where the connection was lost in it."""
+
+
+def _repeated(
+    method: Callable[Concatenate[TrialWriter, _Given], _Result],
+) -> Callable[Concatenate[TrialWriter, _Given], _Result]:
+    """Makes a method of one transaction begin that again if the connection is lost in it: then nothing is stored."""
+
+    @wraps(method)
+    def again(self: TrialWriter, /, *args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
+        return self._session.repeated(lambda: method(self, *args, **kwargs))
+
+    return again
+
 
 class TrialWriter:
     """Writes the trials of one session; each method is one transaction, or part of one that the session has begun.
@@ -100,6 +119,7 @@ class TrialWriter:
         self._study = study
         self._counters = counters
 
+    @_repeated
     def start(self, architecture: Architecture, repeated: Sequence[int] = (), by: Evaluator = _NOBODY) -> TrialRecord:
         """Stores a new trial, running.
 
@@ -143,6 +163,7 @@ class TrialWriter:
             for number, order in zip(numbers, orders, strict=True)
         ]
 
+    @_repeated
     def restart(self, trial: TrialRecord, by: Evaluator = _NOBODY) -> TrialRecord:
         """Lets a waiting trial run."""
         started = timestamp()
@@ -155,6 +176,27 @@ class TrialWriter:
         self._counters.begun += 1
         return replace(trial, state="running", started=started)
 
+    @_repeated
+    def adopt(self, trial: TrialRecord, by: Evaluator = _NOBODY) -> tuple[TrialRecord, int]:
+        """Lets the attempt before run on, of a trial that waits for its next one: it has finished, and left its result.
+
+        Returns:
+            The trial in that attempt, and how many values are stored that it has reported on its way.
+        """
+        attempt = trial.attempt - 1
+        changes = {"state": "running", "attempt": attempt, "worker": by.worker, "log_folder": by.log_folder}
+        mine = (intermediates.c.number == trial.number, intermediates.c.attempt == attempt)
+        with self._session.writing() as connection:
+            row = self._row(connection, trial)
+            if row is None or (row.attempt, row.state) != (trial.attempt, "waiting"):
+                raise self._too_late(trial)
+            change(connection, trials, row, {**changes, "lease_token": self._session.lease_key})
+            counted = select(func.count()).where(intermediates.c.study_id == self._study.id, *mine)
+            stored = int(connection.execute(counted).scalar_one())
+        self._counters.begun += 1
+        return replace(trial, state="running", attempt=attempt), stored
+
+    @_repeated
     def retry(self, trial: TrialRecord) -> TrialRecord:
         """Gives up an attempt of a running trial whose process died, and begins the next one."""
         started = timestamp()
@@ -166,6 +208,7 @@ class TrialWriter:
             change(connection, trials, row, changes)
         return replace(trial, attempt=trial.attempt + 1, started=started)
 
+    @_repeated
     def intermediate(self, trial: TrialRecord, sequence: int, *values: float) -> None:
         """Stores what a running trial reported on its way; the first of the values has that sequence number."""
         row = {"study_id": self._study.id, "number": trial.number, "attempt": trial.attempt}
@@ -203,6 +246,7 @@ class TrialWriter:
         with self._session.reading() as connection:
             return self._mine(connection, trial) is not None
 
+    @_repeated
     def _finish(self, trial: TrialRecord) -> TrialRecord:
         trial = replace(trial, finished=timestamp())
         changes: dict[str, object] = {name: getattr(trial, name) for name in _RESULT}
@@ -245,17 +289,18 @@ def read_intermediates(
         ended: leave out trials that have not ended.
     """
     table = intermediates.c
-    query = (
-        select(intermediates)
-        .join(trials, (trials.c.study_id == table.study_id) & (trials.c.number == table.number))
-        .where(table.study_id == study.id, table.number >= number, trials.c.attempt == table.attempt)
-        .order_by(table.number, table.sequence)
-    )
+    last = select(trials.c.number, trials.c.attempt).where(trials.c.study_id == study.id, trials.c.number >= number)
     if ended:
-        query = query.where(trials.c.state.in_(ENDED_STATES))
+        last = last.where(trials.c.state.in_(ENDED_STATES))
+    attempts = {tuple(row) for row in connection.execute(last)}
+    # of all attempts, for one that is damaged may say another
+    query = select(intermediates).where(table.study_id == study.id).order_by(table.number, table.sequence)
+    if number > 0:
+        query = query.where(table.number >= number)
     found: dict[int, list[float]] = {}
     for row in sound(intermediates, connection.execute(query), study.name, damage):
-        found.setdefault(row.number, []).append(row.value)
+        if (row.number, row.attempt) in attempts:
+            found.setdefault(row.number, []).append(row.value)
     return found
 
 

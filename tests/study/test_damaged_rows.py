@@ -115,6 +115,8 @@ def test_whatever_a_column_holds_its_row_is_named(table: str, opened: StudyStore
     wrong = []
     for column, was in zip(columns, before, strict=True):
         for kind, value in KINDS.items():
+            if ("inside" in kind or kind == "deep JSON") and not str(was).startswith("{"):
+                continue  # for columns of JSON
             held = "CAST(? AS TEXT)" if kind.endswith("UTF-8") else "?"
             with suppress(sqlite3.IntegrityError):  # a column that must not be NULL
                 spoilt.execute(f"UPDATE {table} SET {column} = {held} WHERE rowid = ?", [value, rowid])
@@ -132,7 +134,9 @@ def _may_be(column: str, kind: str) -> bool:
     """A lease has no checksum: what fits its column is believed, and a number is a text there."""
     if column in ("token", "pid", "expires"):
         return False
-    return column == "study_id" or kind not in ("a blob", "bytes that are no UTF-8", "NULL")
+    if kind == "NULL":
+        return column == "claim"
+    return column == "study_id" or kind not in ("a blob", "bytes that are no UTF-8")
 
 
 @pytest.fixture

@@ -152,7 +152,7 @@ def known_holders(database: Database, connection: Connection, study: StudyRecord
 def read_trials(connection: Connection, study: StudyRecord, damage: Damage) -> list[Row[Any]]:
     """Returns the sound rows of all trials of a study, by number; the others, and what is missing, go to ``damage``."""
     query = select(trials).where(trials.c.study_id == study.id).order_by(trials.c.number)
-    found = list(sound(trials, connection.execute(query), study.name, damage))
+    found = list(sound(trials, connection.execute(query).all(), study.name, damage))
     note_gaps("trial", [row.number for row in found], study.name, damage)
     return found
 

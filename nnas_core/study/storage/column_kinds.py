@@ -40,7 +40,8 @@ def _is_text(value: object) -> bool:
 
 
 def _or_null(kind: Kind) -> Kind:
-    return Kind(f"{kind.said} or NULL", lambda value: value is None or kind.fits(value))
+    fits = kind.fits
+    return Kind(f"{kind.said} or NULL", lambda value: value is None or fits(value))
 
 
 def _one_of(*texts: str) -> Kind:
@@ -75,7 +76,11 @@ def _is_object(value: object) -> bool:
 
 
 def _is_numbers(value: object) -> bool:
-    return isinstance(value, dict) and all(_is_text(name) and finite(one) is not None for name, one in value.items())
+    return isinstance(value, dict) and all(map(_is_text, value)) and all(map(_is_finite, value.values()))
+
+
+def _is_finite(value: object) -> bool:
+    return math.isfinite(value) if type(value) is float else type(value) is int and abs(value) < 2**1023
 
 
 def _is_limits(value: object) -> bool:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -117,24 +118,51 @@ def noting(where: str, damage: Damage | None) -> Iterator[Damage]:
 # ---- checksums
 
 
+@dataclass(frozen=True)
+class _Shape:
+    """What is the same for all rows of a table.
+
+    Attributes:
+        names: of the columns, in their order, without that of the checksum.
+        fits: tell whether a column may hold a value.
+        floats: the places of columns of floats.
+        checksum: its place among all columns.
+    """
+
+    names: tuple[str, ...]
+    fits: tuple[Callable[[object], bool], ...]
+    floats: tuple[int, ...]
+    checksum: int
+
+
 @cache
-def _columns(table: str) -> tuple[tuple[str, bool], ...]:
-    """Returns the columns that a checksum is of, each with true if numbers there are floats."""
-    columns = tables.metadata.tables[table].columns
-    return tuple((column.name, isinstance(column.type, Float)) for column in columns if column.name != "checksum")
+def _shape(table: str) -> _Shape:
+    columns = list(tables.metadata.tables[table].columns)
+    place = next(place for place, column in enumerate(columns) if column.name == "checksum")
+    del columns[place]
+    names = tuple(column.name for column in columns)
+    floats = tuple(place for place, column in enumerate(columns) if isinstance(column.type, Float))
+    return _Shape(names, tuple(KINDS[table][name].fits for name in names), floats, place)
 
 
-def _checksum(table: str, row: Columns) -> str:
-    values = []
-    for name, is_float in _columns(table):
-        value = row[name]
-        # as the database gives it back: 1 as 1.0, and -0.0 as 0.0
-        values.append(float(value) + 0.0 if is_float and isinstance(value, (int, float)) else value)
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=repr).encode
+
+
+def _checksum(table: str, values: list[object]) -> str:
+    """Returns the checksum of the values of all columns, in their order."""
+    for place in _shape(table).floats:
+        value = values[place]
+        if isinstance(value, (int, float)):  # as the database gives it back: 1 as 1.0, and -0.0 as 0.0
+            values[place] = float(value) + 0.0
     try:
-        text = json.dumps([table, values], sort_keys=True, separators=(",", ":"), default=repr)
+        text = _encode([table, values])
     except (ValueError, TypeError, RecursionError):
         return ""  # of nothing that we write
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _checksum_of(table: str, row: Columns) -> str:
+    return _checksum(table, [row[name] for name in _shape(table).names])
 
 
 def sealed(table: Table, row: Mapping[str, object]) -> dict[str, object]:
@@ -143,7 +171,7 @@ def sealed(table: Table, row: Mapping[str, object]) -> dict[str, object]:
     for column in table.columns:
         default = _DEFAULTS.get((table.name, column.name))
         whole[column.name] = row.get(column.name, default)
-    return {**whole, "checksum": _checksum(table.name, whole)}
+    return {**whole, "checksum": _checksum_of(table.name, whole)}
 
 
 _DEFAULTS: Mapping[tuple[str, str], object] = {
@@ -159,7 +187,7 @@ def change(connection: Connection, table: Table, row: Row[Any], changes: Mapping
     """Writes changes of a row that was read in the same transaction and is sound."""
     values: dict[str, object] = {f"new_{name}": value for name, value in changes.items()}
     values.update((f"key_{column.name}", getattr(row, column.name)) for column in table.primary_key)
-    values["new_checksum"] = _checksum(table.name, {**row._mapping, **changes})
+    values["new_checksum"] = _checksum_of(table.name, {**row._mapping, **changes})
     connection.execute(_change_statement(table, tuple(changes)), values)
 
 
@@ -195,7 +223,8 @@ def seal_all(connection: Connection) -> None:
             connection.execute(
                 statement,
                 [
-                    {f"key_{key}": getattr(row, key) for key in keys} | {"new_checksum": _checksum(name, row._mapping)}
+                    {f"key_{key}": getattr(row, key) for key in keys}
+                    | {"new_checksum": _checksum_of(name, row._mapping)}
                     for row in some
                 ],
             )
@@ -213,18 +242,20 @@ def sound(table: Table, rows: Iterable[Row[Any]], study: str | None, damage: Dam
         study: whose they are; None: they are studies themselves.
         damage: gets what is wrong with the others.
     """
-    kinds = KINDS[table.name]
+    name, shape = table.name, _shape(table.name)
     for row in rows:
-        values = row._mapping
-        problems = misfits(kinds, values)
-        if not problems and table is tables.trials:
-            problems = _contradictions(row)
-        if not problems and values["checksum"] != _checksum(table.name, values):
+        values: list[object] = list(row)
+        stored = values.pop(shape.checksum)
+        if not all(fits(value) for fits, value in zip(shape.fits, values, strict=True)):
+            problems = misfits(KINDS[name], row._mapping)
+        elif table is tables.trials and (found := _contradictions(row)):
+            problems = found
+        elif stored != _checksum(name, values):
             problems = ["its checksum is that of other values: one of them was changed since it was written"]
-        if problems:
-            damage.add(_name(table, row, study), problems)
         else:
             yield row
+            continue
+        damage.add(_name(table, row, study), problems)
 
 
 def sound_row(table: Table, rows: Iterable[Row[Any]], study: str | None, where: str) -> Row[Any] | None:

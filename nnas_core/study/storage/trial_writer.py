@@ -298,7 +298,7 @@ def read_intermediates(
     if number > 0:
         query = query.where(table.number >= number)
     found: dict[int, list[float]] = {}
-    for row in sound(intermediates, connection.execute(query), study.name, damage):
+    for row in sound(intermediates, connection.execute(query).all(), study.name, damage):
         if (row.number, row.attempt) in attempts:
             found.setdefault(row.number, []).append(row.value)
     return found

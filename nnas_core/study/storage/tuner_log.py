@@ -63,7 +63,7 @@ def read_calls(
     rows = connection.execute(
         select(trials).where(trials.c.study_id == study.id, trials.c.number >= number).order_by(trials.c.number)
     )
-    for row in sound(trials, rows, study.name, damage):
+    for row in sound(trials, rows.all(), study.name, damage):
         found.append(Stored(row.number, row.state, row.digest, row.value, row.metrics, row.cost))
         events += _events(row.number, row.proposed_order, row.told_order)
     again = select(repeats).where(repeats.c.study_id == study.id)
@@ -71,9 +71,9 @@ def read_calls(
     if order > 0:
         again = again.where(repeats.c.proposed_order >= order)
         failed = failed.where(retries.c.told_order >= order)
-    for row in sound(repeats, connection.execute(again), study.name, damage):
+    for row in sound(repeats, connection.execute(again).all(), study.name, damage):
         events += _events(row.number, row.proposed_order, row.told_order)
-    for row in sound(retries, connection.execute(failed), study.name, damage):
+    for row in sound(retries, connection.execute(failed).all(), study.name, damage):
         events.append(Event(row.told_order, "failed", row.number))
     note_gaps("trial", [one.number for one in found], study.name, damage, first=number)
     events = sorted(event for event in events if event.order >= order)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +21,11 @@ from nnas_core.tuners.grid import GridTuner
 from tests.study.known_studies import SPACE
 from tests.study.study_programs import run_settings
 
-PROGRAM = "import os; open(os.environ['NNAS_RESULT'], 'w').write('0.25'); open('measured', 'a').write('x')"
+PROGRAM = """\
+import os
+with open("measured", "a") as stream: stream.write("x")
+with open(os.environ["NNAS_RESULT"], "w") as stream: stream.write("0.25")
+"""
 
 
 @pytest.fixture
@@ -44,9 +49,10 @@ def left(store: StudyStore, study: StudyRecord, folder: Path, result: str | None
     return files
 
 
-def go_on(store: StudyStore, study: StudyRecord, folder: Path, trials: int = 2) -> None:
+def go_on(store: StudyStore, study: StudyRecord, folder: Path, trials: int = 2, program: str = PROGRAM) -> None:
+    folder.mkdir(exist_ok=True)
     engine = CommandEngine(
-        [sys.executable, "-I", "-S", "-c", PROGRAM], LocalSettings(folder, grace_s=0.2, work_in=folder)
+        [sys.executable, "-I", "-S", "-c", program], LocalSettings(folder, grace_s=0.2, work_in=folder)
     )
     tuner = create_tuner(GridTuner, {}, name="grid", seed=0, optimize_mode="maximize")
     run_study(store, study, tuner, engine, run_settings(trials=trials))
@@ -116,3 +122,26 @@ def test_a_trial_that_is_tried_again_does_not_get_its_old_result(
     store.retry(study, [0])
     go_on(store, study, folder, 1)
     assert [(trial.value, trial.attempt) for trial in store.trials(study)] == [(0.25, 3)]
+
+
+@pytest.mark.kill
+def test_coordinators_that_are_killed_between_result_and_commit_cost_no_measurement(url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "trials"
+    with StudyStore.open(url) as store:
+        store.create_study(StudySettings("study", SPACE, "grid"))
+    deaths = 5
+    for _ in range(deaths):
+        if (pid := os.fork()) == 0:
+            try:
+                os.environ["COORDINATOR"] = str(os.getpid())
+                kill = "os.kill(int(os.environ['COORDINATOR']), 9)"
+                with StudyStore.open(url) as store:
+                    go_on(store, store.study("study"), folder, deaths, PROGRAM + kill)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    with StudyStore.open(url) as store:
+        go_on(store, store.study("study"), folder, deaths)
+        trials = store.trials(store.study("study"))
+    assert [(trial.state, trial.value, trial.attempt) for trial in trials] == [("succeeded", 0.25, 1)] * deaths
+    assert (folder / "measured").read_text() == "x" * deaths

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from nnas_cli.output import Output
+from nnas_cli.output import Output, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -70,7 +70,7 @@ class StudyProgress:
         """Tell why a trial is tried once more, also where a bar is."""
         line = f"trial {trial.number}: {_first_line(why)}; attempt {trial.attempt} begins"
         if self._bar is not None:
-            self._bar.console.print(line, markup=False, soft_wrap=True)
+            self._bar.console.print(printable(line), markup=False, soft_wrap=True)
         else:
             self._out.note(line)
 

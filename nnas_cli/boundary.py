@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 import traceback
 from typing import TYPE_CHECKING
 
 import click
 
-from nnas_cli.spelling import with_options
-from nnas_core.errors import EnvironmentFailure, ExitCode, Interrupted, NnasError, UserCodeError
+from nnas_cli.environment import variable_of
+from nnas_cli.signals import at_once
+from nnas_cli.spelling import spell
+from nnas_core.errors import EnvironmentFailure, ExitCode, Interrupted, NnasError, UserCodeError, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["run"]
 
@@ -26,11 +27,25 @@ def run(group: click.Group, arguments: Sequence[str]) -> int:
     # what the command line says counts also where it cannot be parsed; a command adds what its configuration says
     style = {"json": "--json" in arguments, "debug": "--debug" in arguments}
     try:
-        code = _invoke(group, list(arguments), style)
-        sys.stdout.flush()
+        with _stopped_at_once():
+            code = _invoke(group, list(arguments), style)
+            sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001  (the boundary: nothing may pass it)
         return int(_report(error, style["json"], style["debug"]))
     return code
+
+
+@contextlib.contextmanager
+def _stopped_at_once() -> Iterator[None]:
+    """A signal ends the block; a ``KeyboardInterrupt`` without one is an error of the code that raised it."""
+    with at_once() as signal_number:
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            number = signal_number()
+            if number is not None:
+                raise Interrupted(number, "interrupted") from error
+            raise
 
 
 def _open_closed_streams() -> None:
@@ -49,18 +64,11 @@ def _invoke(group: click.Group, arguments: list[str], style: dict[str, bool]) ->
             try:
                 result = group.invoke(context)
             except NnasError as error:
-                _spell(error, group.get_command(context, context.invoked_subcommand or ""))
+                spell(error, group.get_command(context, context.invoked_subcommand or ""))
                 raise
     except click.exceptions.Exit as end:  # --help, --version
         return end.exit_code
     return int(result) if isinstance(result, int) else int(ExitCode.DONE)
-
-
-def _spell(error: NnasError, command: click.Command | None) -> None:
-    """Write the options of the command that failed where the library named parameters."""
-    error.message = with_options(error.message, command)
-    error.hint = None if error.hint is None else with_options(error.hint, command)
-    error.problems = tuple(with_options(problem, command) for problem in error.problems)
 
 
 def _report(error: BaseException, as_json: bool, debug: bool) -> int:
@@ -93,14 +101,14 @@ def _classify(error: BaseException) -> tuple[NnasError, int]:
         return error, error.exit_code
     if isinstance(error, click.ClickException):
         return _usage(error), ExitCode.USAGE
-    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+    if isinstance(error, click.Abort):
         return NnasError("interrupted"), ExitCode.INTERRUPTED
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return (
             NnasError("out of memory", hint="lower --batch-size, or use a smaller model or search space"),
             ExitCode.ENVIRONMENT,
         )
-    if isinstance(error, RuntimeError) and re.match(r"DataLoader worker .*(killed|exited)", str(error)):
+    if _loader_died(error):
         failure = EnvironmentFailure(
             f"a loader process died: {str(error).splitlines()[0]}",
             hint="it may have run out of memory; use fewer --workers",
@@ -111,14 +119,18 @@ def _classify(error: BaseException) -> tuple[NnasError, int]:
     user = loading.as_user_error(error)
     if user is not None:
         return user, user.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return NnasError("interrupted"), ExitCode.INTERRUPTED
     if isinstance(error, OSError):
         from nnas_core.files import environment_failure
 
         if error.filename is not None:
             failure = environment_failure(error, error.filename, "go on")
-        else:
+        elif _writes_output(error):
             _forget_stdout()
             failure = environment_failure(error, "standard output")
+        else:
+            failure = EnvironmentFailure(f"the system refused: {error.strerror or error}")
         return failure, failure.exit_code
     return (
         NnasError(
@@ -129,10 +141,27 @@ def _classify(error: BaseException) -> tuple[NnasError, int]:
     )
 
 
+def _loader_died(error: BaseException) -> bool:
+    if not isinstance(error, RuntimeError):
+        return False
+    from nnas_core.training.loader_processes import loader_died  # late: it needs torch
+
+    return loader_died(error)
+
+
+def _writes_output(error: BaseException) -> bool:
+    """Returns true if the error came out of a write to a stream, and not out of loader processes or a library."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and frames[-1].f_globals.get("__name__", "").partition(".")[0] in ("click", "nnas_cli", "rich")
+
+
 def _usage(error: click.ClickException) -> NnasError:
     message = error.format_message().rstrip(".")
     message = message[:1].lower() + message[1:]
     context = getattr(error, "ctx", None)
+    if isinstance(error, click.BadParameter) and error.param is not None and context is not None:
+        variable = variable_of(context, error.param.name or "")
+        message = message if variable is None else f"{variable}: {error.message.rstrip('.')}"
     command = context.command_path if context is not None else "nnas"
     return NnasError(message, hint=f"see `{command} --help`")
 
@@ -141,6 +170,7 @@ def _write(failure: NnasError, code: int, as_json: bool, trace: str) -> None:
     user_trace = failure.user_traceback if isinstance(failure, UserCodeError) else ""
     if as_json:
         from nnas_core.files import dump_json
+        from nnas_core.schema import tagged
 
         document: dict[str, object] = {
             "code": int(code),
@@ -152,12 +182,12 @@ def _write(failure: NnasError, code: int, as_json: bool, trace: str) -> None:
         }
         if trace or user_trace:
             document["traceback"] = trace or user_trace
-        sys.stderr.write(dump_json({"error": document}))
+        sys.stderr.write(dump_json(tagged("error", {"error": document})))
         return
-    from nnas_cli.output import printable
+    from nnas_cli.output import printable, shown
 
-    where = f"{failure.where}: " if failure.where else ""
+    where = f"{shortened(failure.where)}: " if failure.where else ""
     lines = [f"nnas: error: {where}{failure.message}", *(f"  {problem}" for problem in failure.problems)]
     if failure.hint:
-        lines.append(f"hint: {failure.hint}")
-    sys.stderr.write((trace or user_trace) + "".join(f"{printable(line)}\n" for line in lines))
+        lines.append(f"hint: {shortened(failure.hint)}")
+    sys.stderr.write(shown(trace or user_trace) + "".join(f"{printable(line)}\n" for line in lines))

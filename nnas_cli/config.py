@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import click
 from click.core import ParameterSource
 
-from nnas_core.errors import InputError
+from nnas_cli.environment import refuse_unknown_variables
+from nnas_core.errors import InputError, shortened
 from nnas_core.files import parse_json, read_bytes
+from nnas_core.json_text import nested_too_deeply
 
-__all__ = ["load", "names_given"]
+__all__ = ["check_values", "load", "names_given", "refuse_unknown"]
 
 _GIVEN = f"{__name__}.given"
 
 
 def load(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
     """Callback of ``--config``: make the file's options the defaults of the command."""
+    refuse_unknown_variables(ctx)
     if value is not None:
         table, where = _read(value), value
     else:
@@ -62,9 +65,18 @@ def _toml(content: bytes, where: str) -> dict[str, object]:
     else:
         import tomli as tomllib
     try:
-        return tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        table = tomllib.loads(content.decode())
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 text (byte {error.start})", where=where) from error
+    except tomllib.TOMLDecodeError as error:
         raise InputError(f"not TOML: {error}", where=where) from error
+    except RecursionError as error:
+        raise InputError("no configuration: nested too deeply", where=where) from error
+    except ValueError as error:  # an integer of thousands of digits
+        raise InputError("no configuration: a number is too long", where=where) from error
+    if nested_too_deeply(table):
+        raise InputError("no configuration: nested too deeply", where=where)
+    return table
 
 
 def _tool_nnas(document: dict[str, object], where: str) -> dict[str, object]:
@@ -83,7 +95,7 @@ def _for_command(table: dict[str, object], ctx: click.Context, where: str) -> di
     parameters = _parameters(ctx.command)
     shared = {_name(key): value for key, value in table.items() if key not in commands}
     if isinstance(root, click.Group) and not shared.keys() <= parameters.keys():  # those of another command?
-        _refuse_unknown(shared, {*parameters, *_options_below(root, ctx)}, commands, where)
+        refuse_unknown(shared, {*parameters, *_options_below(root, ctx)}, commands, where)
     own = _own(table, ctx, where)
     found = {}
     for options, place in [(shared, where), *own]:
@@ -107,10 +119,10 @@ def _own(table: dict[str, object], ctx: click.Context, where: str) -> list[tuple
         if isinstance(group, click.Group) and depth < len(path) - 1:
             verbs = group.list_commands(ctx)
             options = {_name(key): value for key, value in table.items() if key not in verbs}
-            _refuse_unknown(options, _options_below(group, ctx), verbs, place)
+            refuse_unknown(options, _options_below(group, ctx), verbs, place)
         else:
             options = {_name(key): value for key, value in table.items()}
-            _refuse_unknown(options, set(_parameters(ctx.command)), (), place)
+            refuse_unknown(options, set(_parameters(ctx.command)), (), place)
         found.append((options, place))
     return found
 
@@ -127,6 +139,23 @@ def _options_below(group: click.Group, ctx: click.Context) -> set[str]:
     return found
 
 
+def check_values(options: Mapping[str, object], ctx: click.Context, where: str) -> None:
+    """Refuse values that the command's parameters do not take.
+
+    Args:
+        options: by name; those of no parameter are left alone.
+        ctx: of the command.
+        where: the file, for the error.
+
+    Raises:
+        InputError: naming the first.
+    """
+    parameters = _parameters(ctx.command)
+    for name, value in options.items():
+        if name in parameters and value is not None:
+            _value(parameters[name], value, ctx, name, where)
+
+
 def _parameters(command: click.Command) -> dict[str, click.Parameter]:
     """The parameters by what they are called on the command line: ``train_epochs`` is ``--train-epochs``."""
     found = {}
@@ -141,7 +170,18 @@ def _name(key: str) -> str:
     return key.replace("-", "_")
 
 
-def _refuse_unknown(options: dict[str, object], known: set[str], commands: Iterable[str], where: str) -> None:
+def refuse_unknown(options: Mapping[str, object], known: set[str], commands: Iterable[str], where: str) -> None:
+    """Refuse options that there are not.
+
+    Args:
+        options: by name.
+        known: names that there are.
+        commands: of which tables might have been meant.
+        where: the file and the table, for the error.
+
+    Raises:
+        InputError: naming the first, with the nearest name that there is.
+    """
     unknown = sorted(set(options) - known)
     if unknown:
         near = difflib.get_close_matches(unknown[0], [*sorted(known), *commands], n=1)
@@ -160,6 +200,18 @@ def _value(parameter: click.Parameter, value: object, ctx: click.Context, name: 
         parameter.type_cast_value(ctx, value)
     except click.BadParameter as error:
         raise InputError(f"{name}: {error.message.rstrip('.')}", where=where) from error
-    except TypeError as error:  # a list or a table where click expects a text or a number
-        raise InputError(f"{name}: {value!r} is no value for it", where=where) from error
+    except (
+        AttributeError,
+        TypeError,
+        ValueError,
+        OverflowError,
+    ) as error:  # a list or a table where a text or a number is expected
+        raise InputError(f"{name}: {_shown(value)} is no value for it", where=where) from error
     return value
+
+
+def _shown(value: object) -> str:
+    try:
+        return shortened(repr(value), 80)
+    except ValueError:  # a number in it that is too long for a text
+        return f"a {type(value).__name__}"

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from nnas_cli.parameter_types import with_checked_texts
+
 __all__ = ["LazyGroup"]
 
 
@@ -36,7 +38,7 @@ class LazyGroup(click.Group):
         name = cmd_name.replace("-", "_")
         module = importlib.import_module(f"{self.package}.{name}")
         command: click.Command = module.command
-        return command
+        return with_checked_texts(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

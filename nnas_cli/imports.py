@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import sys
 from collections.abc import Iterator
 
 __all__ = ["without_collection"]
@@ -16,7 +17,7 @@ def without_collection() -> Iterator[None]:
     What modules make at their import stays for good, and looking through it again and again takes an eighth of the
     import of torch, so it is also left out of all later searches for garbage.
     """
-    if not gc.isenabled() or gc.get_freeze_count():
+    if not gc.isenabled() or "torch" in sys.modules:
         yield  # as somebody wants it, or done before in this process
         return
     gc.disable()

@@ -11,9 +11,9 @@ from click.core import ParameterSource
 
 from nnas_cli import config
 from nnas_cli.output import Output
-from nnas_cli.parameter_types import ASSIGNMENT
-from nnas_cli.spelling import options_of
-from nnas_core.errors import UsageError
+from nnas_cli.parameter_types import ASSIGNMENT, DEVICE, MOST_PROCESSES, MOST_SEED, Count, Number
+from nnas_cli.spelling import options_of, spell
+from nnas_core.errors import NnasError, UsageError
 from nnas_core.training.settings import (
     DataSettings,
     OptimizerSettings,
@@ -109,7 +109,7 @@ def loads_model(function: F) -> F:
         function,
         model_arg,
         click.option("--task", metavar="FILE", help="Python file with datasets, loss and metrics, if not MODEL's."),
-        of_field("--device", SetupSettings, None, "auto, cpu, cuda or cuda:N."),
+        of_field("--device", SetupSettings, DEVICE, "auto, cpu, cuda or cuda:N."),
     )
 
 
@@ -131,27 +131,27 @@ model_arg = arguments_of("model", "Argument of the model; VALUE is a JSON litera
 recalibrate = of_field(
     "--recalibrate",
     EvaluateSettings,
-    click.IntRange(0),
+    Count(0),
     "With --checkpoint: training batches for the BatchNorm statistics; 0: those of the supernet.",
     metavar="N",
 )
 
-epochs = of_field("--epochs", TrainingSettings, click.IntRange(1), "To train in all.")
+epochs = of_field("--epochs", TrainingSettings, Count(1), "To train in all.")
 
 
 def batches(function: F) -> F:
     """Options of loading data."""
     return decorated(
         function,
-        of_field("--batch-size", DataSettings, click.IntRange(1), "Samples a batch."),
-        of_field("--workers", DataSettings, click.IntRange(0), "Loader processes."),
+        of_field("--batch-size", DataSettings, Count(1), "Samples a batch."),
+        of_field("--workers", DataSettings, Count(0, MOST_PROCESSES), "Loader processes."),
     )
 
 
 def training(function: F) -> F:
     """Options of the training loop."""
-    fraction = click.FloatRange(0, 1, min_open=True, max_open=True)
-    positive, not_negative = click.FloatRange(0, min_open=True), click.FloatRange(0)
+    fraction = Number(0, 1, min_open=True, max_open=True)
+    positive, not_negative = Number(0, min_open=True), Number(0)
     schedules = click.Choice(["cosine", "none"])
     return decorated(
         function,
@@ -164,7 +164,7 @@ def training(function: F) -> F:
         ),
         of_field("--clip-grad", TrainingSettings, not_negative, "Largest gradient norm; 0 for no limit."),
         of_field("--learning-rate", OptimizerSettings, positive, "Of the default optimizer (SGD)."),
-        of_field("--momentum", OptimizerSettings, click.FloatRange(0, 1), "Likewise."),
+        of_field("--momentum", OptimizerSettings, Number(0, 1), "Likewise."),
         of_field("--weight-decay", OptimizerSettings, not_negative, "Likewise."),
         of_field("--schedule", OptimizerSettings, schedules, "Of the default optimizer's learning rate, step by step."),
         of_field("--min-learning-rate", OptimizerSettings, not_negative, "Where the cosine ends."),
@@ -233,7 +233,7 @@ def common(function: F) -> F:
     """Options of every command; the function gets an ``Output`` as ``out`` and the ``seed``."""
     seed = click.option(
         "--seed",
-        type=click.IntRange(0),
+        type=Count(0, MOST_SEED),
         default=DataSettings.seed,
         show_default=True,
         envvar="NNAS_SEED",
@@ -250,25 +250,29 @@ def common_without_seed(function: F) -> F:
 def _common(function: F, *more: Callable[[F], F]) -> F:
     @functools.wraps(function)
     def wrapped(
-        json_output: bool, quiet: int, verbose: int, color: str, no_progress: bool, debug: bool, **options: object
+        json: bool, quiet: int, verbose: int, color: str, no_progress: bool, debug: bool, **options: object
     ) -> object:
         style = click.get_current_context().find_object(dict)
         if style is not None:
-            style.update(json=json_output, debug=debug)
+            style.update(json=json, debug=debug)
         with Output(
-            as_json=json_output,
+            as_json=json,
             verbosity=1 + verbose - quiet,
             color=color,
             progress=not no_progress,
             debug=debug,
         ) as out:
-            return function(out=out, **options)
+            try:
+                return function(out=out, **options)
+            except NnasError as error:
+                ctx = click.get_current_context()
+                spell(error, ctx.command, ctx)
+                raise
 
     return decorated(
         wrapped,
         click.option(
             "--json",
-            "json_output",
             is_flag=True,
             envvar="NNAS_JSON",
             help="One JSON document on standard output.",

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from nnas_cli.spelling import with_options
-from nnas_core.errors import NnasWarning
+from nnas_core.errors import NnasWarning, shortened
 from nnas_core.files import atomic_writer, dump_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Output", "printable"]
+__all__ = ["Output", "printable", "shown"]
 
 
 class Output:
@@ -65,16 +65,28 @@ class Output:
     # ---- the answer
 
     def answer(self, text: str) -> None:
-        """Write to standard output, whole: an unbuffered stream may take less at a time than it is given."""
+        """Write to standard output; a terminal gets escapes for what would move or colour it."""
+        self._write_whole(shown(text) if self._stdout.isatty() else text)
+
+    def _write_whole(self, text: str) -> None:
+        """Write all of it: an unbuffered stream may take less at a time than it is given."""
         self._stdout.flush()
         rest = memoryview(text.encode(self._stdout.encoding, "backslashreplace"))
         while rest:
             rest = rest[self._stdout.buffer.write(rest) or 0 :]
         self._stdout.flush()
 
-    def answer_json(self, document: object) -> None:
-        """Write a document to standard output."""
-        self.answer(dump_json(document))
+    def report(self, kind: str, document: Mapping[str, object], path: str = "-") -> None:
+        """Write a report as JSON, to standard output or to a file.
+
+        Args:
+            kind: the name of its schema; the report gets the tag ``format`` of it.
+            document: the report.
+            path: ``-`` is standard output.
+        """
+        from nnas_core.schema import tagged  # late: texts need none
+
+        self.write(path, dump_json(tagged(kind, document)))
 
     def write(self, path: str, content: str) -> None:
         """Write to a file, atomically, or to standard output for ``-``."""
@@ -97,7 +109,7 @@ class Output:
 
     def warn(self, line: str) -> None:
         """Warn on standard error."""
-        self.note(f"nnas: warning: {line}")
+        self.note(f"nnas: warning: {shortened(line)}")
 
     @property
     def shows_bars(self) -> bool:
@@ -147,7 +159,7 @@ class Output:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for position, name in enumerate(columns):
             numeric = bool(rows) and all(_is_number(row[position]) for row in rows)
-            table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+            table.add_column(Text(printable(name)), justify="right" if numeric else "left", overflow="fold")
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))  # a text, not markup: [str] is one
         console = self.console(self._stdout if answer else None)
@@ -155,7 +167,7 @@ class Output:
             console.print(table)
         text = "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
         if answer:
-            self.answer(text)
+            self._write_whole(text)  # its cells are printable, and its colours are ours
         else:
             self._stderr.write(text)
             self._stderr.flush()
@@ -164,6 +176,12 @@ class Output:
 def printable(text: str) -> str:
     """A text of somebody else in one line: what would end it, or move or colour the terminal, becomes an escape."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def shown(text: str) -> str:
+    """A text of several lines for a terminal: each as ``printable`` has it, but for tabs."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in lines)
 
 
 def _is_number(text: str) -> bool:

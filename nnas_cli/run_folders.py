@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from nnas_cli import options
+from nnas_cli import config, options
+from nnas_cli.parameter_types import CADENCE
+from nnas_core import schema
 from nnas_core.errors import Interrupted, UsageError
-from nnas_core.training.settings import from_options
+from nnas_core.training.settings import from_options, option_names
 from nnas_core.workflows.settings import CheckpointedSettings
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ def trains_in_a_run_folder(output_help: str) -> Callable[[F], F]:
             options.training,
             click.option(
                 "--checkpoint-every",
+                type=CADENCE,
                 metavar="N",
                 help="Also after N steps, or N seconds (30s) or minutes (5m).  [default: each epoch]",
             ),
@@ -105,7 +108,12 @@ def resumed(command: str, kind: type[_D], folder: str, **read: object) -> tuple[
         moved["epochs"] = asked.pop("epochs")
     run = RunFolder.resume(folder, command, asked)
     with run.closed_on_error():
-        return run, from_options(kind, {**run.configuration(command), **moved}, str(run.path / "config.json"))
+        where = str(run.path / "config.json")
+        before = run.configuration(command)
+        config.refuse_unknown(before, set(option_names(kind)), (), f"{where}: [{command}]")
+        schema.check("config", {command: before}, where)
+        config.check_values(before, click.get_current_context(), where)
+        return run, from_options(kind, {**before, **moved}, where)
 
 
 def _is_more(epochs: object, before: object) -> bool:
@@ -118,5 +126,6 @@ def command_of_run(command: str, run: RunFolder) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        error.hint = f"nnas {command} --resume {run.path}"
+        if run.has_begun:
+            error.hint = f"nnas {command} --resume {run.path}"
         raise

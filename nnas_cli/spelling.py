@@ -6,7 +6,10 @@ import re
 
 import click
 
-__all__ = ["options_of", "with_options"]
+from nnas_cli.environment import variable_of, variables
+from nnas_core.errors import NnasError
+
+__all__ = ["options_of", "spell", "with_options"]
 
 _KNOWN_AS = {"--output": "-o"}
 """Options that everybody, and every page, calls by their short name."""
@@ -30,9 +33,27 @@ def options_of(command: click.Command) -> dict[str, str]:
     return found
 
 
-def with_options(text: str, command: click.Command | None) -> str:
-    """``text`` with the options of ``command`` where it names its parameters; other words in backquotes stay."""
+def spell(error: NnasError, command: click.Command | None, ctx: click.Context | None = None) -> None:
+    """Write options of ``command`` where the library named parameters; where one came from a variable, that."""
+    error.message = with_options(error.message, command, ctx)
+    error.hint = None if error.hint is None else with_options(error.hint, command, ctx)
+    error.problems = tuple(with_options(problem, command, ctx) for problem in error.problems)
+    if ctx is not None and error.where is None:  # it is about a value, and says no name: the variable's is of use
+        error.where = next((name for name, value in variables(ctx).items() if value in error.message), None)
+
+
+def with_options(text: str, command: click.Command | None, ctx: click.Context | None = None) -> str:
+    """``text`` with the options of ``command`` where it names its parameters; other words in backquotes stay.
+
+    Args:
+        text: of the library.
+        command: whose options.
+        ctx: of the same command, if it has been parsed: an option that the environment gives is its variable.
+    """
     if command is None or "`" not in text:
         return text
     options = options_of(command)
+    if ctx is not None:
+        given = {name: variable_of(ctx, name) for name in ctx.params}
+        options.update({name: variable for name, variable in given.items() if variable is not None})
     return _PARAMETER.sub(lambda match: options.get(match[1], match[0]), text)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from nnas_core.errors import UsageError
-from nnas_core.files import dump_json
 
 if TYPE_CHECKING:
     from nnas_cli.output import Output
@@ -139,9 +138,12 @@ def the_rest(store: StudyStore, out: Output) -> Iterator[Damage | None]:
     damage.refuse()
 
 
-def answer(out: Output, output: str, document: object, text: str) -> None:
-    """Answer with ``text``, or with the document where ``--json`` or a file asks for it."""
-    out.write(output, dump_json(document) if out.as_json or output != "-" else text)
+def answer(out: Output, output: str, kind: str, document: Mapping[str, object], text: str) -> None:
+    """Answer with ``text``, or with the report of a kind where ``--json`` or a file asks for it."""
+    if out.as_json or output != "-":
+        out.report(kind, document, output)
+    else:
+        out.answer(text)
 
 
 # ---- in words

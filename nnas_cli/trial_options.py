@@ -11,7 +11,7 @@ import click
 
 from nnas_cli import options
 from nnas_cli.default_places import study_folder
-from nnas_cli.parameter_types import DURATION, GPUS, OrNone
+from nnas_cli.parameter_types import COMMAND_LINE, DURATION, GPUS, MOST_PROCESSES, Count, OrNone
 from nnas_core.errors import UsageError
 from nnas_core.training.settings import RECALIBRATE, ModelReference, OptimizerSettings, option_names
 from nnas_core.workflows.settings import AlgorithmSettings, CommandSettings
@@ -40,10 +40,16 @@ def what_a_trial_is(function: F) -> F:
         function,
         click.option("--checkpoint", metavar="FILE", help="Trials inherit the weights of this supernet."),
         click.option(
-            "--train-epochs", "epochs", type=click.IntRange(1), help="Train each trial from scratch for so long."
+            "--train-epochs",
+            "epochs",
+            type=Count(1),
+            envvar="NNAS_TUNE_TRAIN_EPOCHS",
+            allow_from_autoenv=False,
+            help="Train each trial from scratch for so long.",
         ),
         click.option(
             "--trial-command",
+            type=COMMAND_LINE,
             metavar="CMD",
             help="Each trial is a process of this program (no shell); parameters and result are files.",
         ),
@@ -153,7 +159,10 @@ def how_trials_run(function: F) -> F:
     return options.decorated(
         function,
         click.option(
-            "--concurrency", type=click.IntRange(1), metavar="N", help="Trials at once.  [default: 1, or one a GPU]"
+            "--concurrency",
+            type=Count(1, MOST_PROCESSES),
+            metavar="N",
+            help="Trials at once.  [default: 1, or one a GPU]",
         ),
         click.option(
             "--gpus", type=GPUS, metavar="LIST", help="As 0,1: each trial gets one; one named twice takes two."
@@ -171,7 +180,7 @@ def how_trials_run(function: F) -> F:
         ),
         click.option(
             "--trial-threads",
-            type=click.IntRange(1),
+            type=Count(1, MOST_PROCESSES),
             metavar="N",
             help="Cores of each trial.  [default: an even share; 1 on a cluster that runs]",
         ),
@@ -184,13 +193,13 @@ def how_trials_run(function: F) -> F:
         ),
         click.option(
             "--attempts",
-            type=click.IntRange(1),
+            type=Count(1),
             metavar="N",
             help="How often to begin a trial whose process is killed or crashes.  [default: 3]",
         ),
         click.option(
             "--max-failures",
-            type=OrNone(click.IntRange(1)),
+            type=OrNone(Count(1)),
             metavar="N",
             help="End after so many failed trials of this run; none: never.  [default: 3 that fail alike before the"
             " first success]",

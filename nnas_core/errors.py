@@ -38,6 +38,8 @@ __all__ = [
     "SpaceError",
     "UsageError",
     "UserCodeError",
+    "listed",
+    "shortened",
 ]
 
 
@@ -61,6 +63,29 @@ class NnasWarning(UserWarning):
     """Something was accepted that may not mean what its author thinks."""
 
 
+_MOST_LINES = 50
+_MOST_CHARACTERS = 1000
+
+
+def shortened(text: str, most: int = _MOST_CHARACTERS) -> str:
+    """Returns ``text``, or of one that has more than ``most`` characters the first and ``...``."""
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def listed(problems: Sequence[str], *, and_more: bool = False) -> list[str]:
+    """Returns what people read of a list: its first lines, each shortened, and how many more there are.
+
+    Args:
+        problems: one line each.
+        and_more: they are not all, and nobody counted the others.
+    """
+    if len(problems) <= _MOST_LINES and not and_more:
+        return [shortened(problem) for problem in problems]
+    shown = problems[: _MOST_LINES - 1]
+    left = max(len(problems) - len(shown), 1)
+    return [*map(shortened, shown), f"... and {'at least ' if and_more else ''}{left} more"]
+
+
 class NnasError(Exception):
     """A failure with one line that says what happened, and where.
 
@@ -68,7 +93,7 @@ class NnasError(Exception):
         message: what was given and what was expected; lower case, no final stop.
         where: the file, key or path that the message is about.
         hint: what to do, as an imperative.
-        problems: every single problem when one document has several, sorted by the caller.
+        problems: every single problem when one document has several, sorted by the caller; it keeps the first 50.
     """
 
     exit_code: ClassVar[ExitCode] = ExitCode.BUG
@@ -82,10 +107,10 @@ class NnasError(Exception):
         problems: Sequence[str] = (),
     ) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = shortened(message)
         self.where = where
         self.hint = hint
-        self.problems = tuple(problems)
+        self.problems = tuple(listed(problems))
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.message}" if self.where else self.message

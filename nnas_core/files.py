@@ -9,6 +9,8 @@ import json
 import math
 import numbers
 import os
+import re
+import shutil
 import stat
 import sys
 import tempfile
@@ -16,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+from nnas_core import json_text
 from nnas_core.errors import EnvironmentFailure, InputError
 
 __all__ = [
@@ -50,6 +53,7 @@ _REASONS = {
     errno.EISDIR: ("it is a directory", "give the name of a file"),
     errno.ENOTDIR: ("a part of the path is not a directory", "check the path"),
     errno.ENOENT: ("no such directory", "create the directory first"),
+    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one"),
     errno.EEXIST: ("a file of that name is in the way", "choose another name"),
 }
 
@@ -65,11 +69,15 @@ def environment_failure(error: OSError, path: str | Path, action: str = "write")
 
 
 @contextlib.contextmanager
-def atomic_writer(path: str | Path) -> Iterator[BinaryIO]:
+def atomic_writer(path: str | Path, keep: Path | None = None) -> Iterator[BinaryIO]:
     """Opens a temporary file beside ``path`` that replaces it only if the block succeeds.
 
     The data is fsynced before the rename and the folder after it: after a kill or a power cut the path
     holds the old content or the new one. The mode of an existing file is kept.
+
+    Args:
+        path: the file.
+        keep: a name in the same folder for the file that is replaced; None: it is gone.
 
     Raises:
         EnvironmentFailure: the file cannot be written; what was there before is untouched.
@@ -100,6 +108,8 @@ def atomic_writer(path: str | Path) -> Iterator[BinaryIO]:
                 raise
             stream.flush()
             os.fsync(stream.fileno())
+        if keep is not None:
+            _keep(target, keep)
         os.replace(temporary, target)
         temporary = None
         sync_folder(target.parent)
@@ -109,6 +119,21 @@ def atomic_writer(path: str | Path) -> Iterator[BinaryIO]:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def _keep(target: Path, name: Path) -> None:
+    """Gives a file that is about to be replaced a second name, or where there are no hard links, a copy."""
+    second = name.with_name(f".{name.name}.link.tmp")
+    try:
+        second.unlink(missing_ok=True)
+        os.link(target, second)
+        os.replace(second, name)
+        second.unlink(missing_ok=True)  # a rename between two names of one file leaves both
+    except FileNotFoundError:  # the first of all
+        return
+    except OSError:
+        shutil.copyfile(target, second)
+        os.replace(second, name)
 
 
 def check_writable(path: str | Path) -> None:
@@ -173,8 +198,16 @@ def sync_folder(folder: Path) -> None:
 
 
 def dump_json(document: object) -> str:
-    """Returns the one JSON form that nnas writes: sorted keys, two-space indent, no NaN, a final newline."""
-    return json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """Returns the one JSON form that nnas writes: sorted keys, two-space indent, no NaN, a final newline.
+
+    What would move or colour a terminal that shows it is written as an escape.
+    """
+    text = json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return _MOVES_A_TERMINAL.sub(lambda one: f"\\u{ord(one[0]):04x}", text)
+
+
+_MOVES_A_TERMINAL = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What JSON may have in its texts as it stands: more control characters, marks of direction, half characters."""
 
 
 def write_json(path: str | Path, document: object) -> None:
@@ -254,38 +287,22 @@ def read_json(path: str | Path) -> Any:
 
 
 def parse_json(content: bytes, where: str) -> Any:
-    """Parses JSON from bytes; ``where`` names their source in errors."""
+    """Parses JSON from bytes; ``where`` names their source in errors.
+
+    Raises:
+        InputError: not UTF-8 or not JSON, or nothing that could be written again: a name twice in one object, numbers
+            that are not finite or of thousands of digits, half a character, more than 100 levels.
+    """
     try:
-        return json.loads(content.decode("utf-8-sig"), parse_constant=_no_constant, object_pairs_hook=_unique)
+        return json_text.parsed(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InputError(f"not UTF-8 text (byte {error.start})", where=where) from error
     except json.JSONDecodeError as error:
         place = f"{where}:{error.lineno}:{error.colno}"
         what = "is empty, JSON is needed" if not content.strip() else f"not JSON: {error.msg.lower()}"
         raise InputError(what, where=place) from error
-    except RecursionError as error:
-        raise InputError("not a document of ours: nested too deeply", where=where) from error
-    except _NotJson as error:
-        raise InputError(f"not JSON: {error}", where=where) from error
-    except ValueError as error:  # an integer of thousands of digits
-        raise InputError("not a document of ours: a number is too long", where=where) from error
-
-
-class _NotJson(ValueError):
-    pass
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise _NotJson(f"{name} is not a number that JSON knows")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise _NotJson(f"the name {repeated!r} stands twice in one object")
-    return result
+    except json_text.NotOurs as error:
+        raise InputError(str(error), where=where) from error
 
 
 def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
@@ -293,8 +310,8 @@ def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
     records = []
     for line in read_bytes(path).split(b"\n"):
         try:
-            record = json.loads(line)
-        except ValueError:
+            record = parse_json(line, str(path))
+        except InputError:
             continue
         if isinstance(record, dict):
             records.append(record)

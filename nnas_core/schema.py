@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib.resources
+import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
-from nnas_core.errors import InputError
+from nnas_core.errors import InputError, UsageError, listed, shortened
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import ValidationError
 
-__all__ = ["check", "kinds", "load", "problems"]
+__all__ = ["check", "check_kind", "kind_of", "kinds", "load", "problems", "tagged"]
 
 
 def kinds() -> tuple[str, ...]:
@@ -30,6 +34,36 @@ def load(kind: str) -> dict[str, Any]:
     return schema
 
 
+def check_kind(kind: str) -> None:
+    """Refuses what is no name of a schema.
+
+    Raises:
+        UsageError: with the nearest name, or all.
+    """
+    if kind in kinds():
+        return
+    near = difflib.get_close_matches(kind, kinds(), n=1)
+    raise UsageError(
+        f"no kind is named {kind!r}", hint=f"did you mean {near[0]!r}?" if near else f"there are {', '.join(kinds())}"
+    )
+
+
+def tagged(kind: str, document: Mapping[str, object]) -> dict[str, object]:
+    """Returns ``document`` with the tag of its kind, as in ``"format": "nnas.search-report/1"``."""
+    return {"format": _tag(kind), **document}
+
+
+def kind_of(document: Mapping[str, object]) -> str | None:
+    """Returns the kind that the tag ``format`` of a document names; None without one, or if no kind has it."""
+    tag = document.get("format")
+    return None if tag is None else next((kind for kind in kinds() if _tag(kind) == tag), None)
+
+
+def _tag(kind: str) -> str | None:
+    found: str | None = load(kind).get("properties", {}).get("format", {}).get("const")
+    return found
+
+
 @functools.cache
 def _validator(kind: str) -> Draft202012Validator:
     from jsonschema import Draft202012Validator  # late: 90 ms that most commands never need
@@ -37,9 +71,18 @@ def _validator(kind: str) -> Draft202012Validator:
     return Draft202012Validator(load(kind))
 
 
+_MOST_ERRORS = 1000
+"""Errors that are looked at; whoever made as many will not read the others."""
+
+
 def problems(kind: str, document: object) -> list[str]:
-    """Lists what is wrong with ``document``, one line a problem with its JSON path, sorted; empty if valid."""
-    return sorted({_line(_most_useful(error)) for error in _validator(kind).iter_errors(document)})
+    """Lists what is wrong with ``document``, one line a problem with its JSON path, sorted; empty if valid.
+
+    Of many problems it lists the first, and says how many more there are.
+    """
+    errors = _validator(kind).iter_errors(document)
+    found = sorted({_line(_most_useful(error)) for error in itertools.islice(errors, _MOST_ERRORS)})
+    return listed(found, and_more=next(errors, None) is not None)
 
 
 def check(kind: str, document: object, where: str) -> None:
@@ -62,5 +105,4 @@ def _most_useful(error: ValidationError) -> ValidationError:
 
 
 def _line(error: ValidationError) -> str:
-    message = error.message if len(error.message) <= 200 else error.message[:197] + "..."
-    return f"{error.json_path}: {message}"
+    return f"{shortened(error.json_path, 200)}: {shortened(error.message, 200)}"

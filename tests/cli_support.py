@@ -176,11 +176,21 @@ class Process:
         self._server, self.pid, self._out, self._err = server, pid, out, err
         self.code: int | None = None
 
-    def signal(self, number: int) -> None:
-        """Send a signal, unless it ended and was waited for."""
+    def signal(self, number: int, *, group: bool = False) -> None:
+        """Send a signal, unless it ended and was waited for; with ``group`` also to the processes that it started."""
         if self.code is None:
             with suppress(ProcessLookupError):
-                os.kill(self.pid, number)
+                (os.killpg if group else os.kill)(self.pid, number)
+
+    def left(self) -> list[int]:
+        """The living processes of its group, it included."""
+        found = []
+        for place in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                state, _, group = place.read_text().rpartition(")")[2].split()[:3]
+                if int(group) == self.pid and state not in "ZX":
+                    found.append(int(place.parent.name))
+        return found
 
     def ended(self) -> bool:
         """Whether it has ended; a process that did can still be waited for."""

@@ -9,7 +9,8 @@ import click
 from nnas_cli import options
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
-from nnas_core.files import check_writable, dump_json, finite_only, read_json, source_name
+from nnas_cli.parameter_types import FILE
+from nnas_core.files import check_writable, finite_only, read_json, source_name
 from nnas_core.training.settings import SetupSettings
 from nnas_core.workflows.settings import EvaluateSettings
 
@@ -20,7 +21,7 @@ __all__ = ["command"]
 
 
 @click.command("evaluate")
-@click.argument("model", metavar="MODEL")
+@click.argument("model", type=FILE, metavar="MODEL")
 @click.option("--checkpoint", metavar="FILE", required=True, help="Of the supernet whose weights are inherited.")
 @click.option("--architecture", metavar="FILE", required=True, help="In any form; - is standard input.")
 @options.recalibrate
@@ -59,7 +60,7 @@ def command(
     seed_globals(settings.setup.seed)
     report = evaluate(settings, document, source_name(architecture))
     if out.as_json or output != "-":
-        out.write(output, dump_json(_document(report, settings)))
+        out.report("evaluate-report", _document(report, settings), output)
         return
     _show(report, out)
 

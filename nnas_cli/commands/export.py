@@ -7,6 +7,7 @@ import click
 from nnas_cli import options
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
+from nnas_cli.parameter_types import FILE
 from nnas_core.errors import InputError, UsageError
 from nnas_core.files import dump_json, read_json, source_name
 
@@ -14,10 +15,9 @@ __all__ = ["command"]
 
 
 @click.command("export")
-@click.argument("checkpoint", metavar="CHECKPOINT")
+@click.argument("checkpoint", type=FILE, metavar="CHECKPOINT")
 @click.option(
     "--format",
-    "form",
     type=click.Choice(["masks", "names", "indices", "parameters", "document"]),
     default="masks",
     show_default=True,
@@ -26,7 +26,7 @@ __all__ = ["command"]
 @click.option("--architecture", metavar="FILE", help="This one, in any form, instead of the checkpoint's.")
 @options.with_output("File to write; - is standard output.")
 @options.common
-def command(checkpoint: str, form: str, architecture: str | None, output: str, seed: int, out: Output) -> None:
+def command(checkpoint: str, format: str, architecture: str | None, output: str, seed: int, out: Output) -> None:
     """Write the architecture of CHECKPOINT as JSON.
 
     Only the checkpoint is read; no code of the model runs. With --architecture another architecture of the same search
@@ -55,8 +55,8 @@ def command(checkpoint: str, form: str, architecture: str | None, output: str, s
         found = space.parse(header["architecture"], checkpoint)
     else:
         found = space.parse(read_json(architecture), source_name(architecture))
-    if form != "document":
-        out.write(output, dump_json(found.to_form(form)))
+    if format != "document":
+        out.write(output, dump_json(found.to_form(format)))
         return
     names = ("model", "mutator", "seed", "progress")
     provenance = {name: value for name, value in header.items() if name in names}

@@ -11,7 +11,6 @@ from nnas_cli import options
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
 from nnas_core import __version__
-from nnas_core.files import dump_json
 
 __all__ = ["command"]
 
@@ -42,7 +41,7 @@ def command(output: str, seed: int, out: Output) -> None:
         "threads": torch.get_num_threads(),
     }
     if out.as_json or output != "-":
-        out.write(output, dump_json(document))
+        out.report("info-report", document, output)
         return
     rows = [[name, str(document[name])] for name in ("nnas", "python", "platform", "threads")]
     rows += [[name, importlib.metadata.version(name)] for name in _PACKAGES]

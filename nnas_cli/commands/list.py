@@ -10,7 +10,6 @@ import click
 
 from nnas_cli import options
 from nnas_cli.output import Output
-from nnas_core.files import dump_json
 
 if TYPE_CHECKING:
     from nnas_core.plugins.registry import Entry, Ranking
@@ -39,7 +38,7 @@ def command(group: str, output: str, out: Output) -> None:
     found = list(registry.entries(group).values())
     measured = registry.measured() if group == "mutators" else {}
     if out.as_json or output != "-":
-        out.write(output, dump_json({group: [_document(one, measured) for one in found]}))
+        out.report("list-report", {group: [_document(one, measured) for one in found]}, output)
         return
     columns = ["name", *(["tau"] if measured else []), "summary", "source"]
     rows = [[one.name, *([_tau(measured.get(one.name))] if measured else []), one.summary, one.source] for one in found]

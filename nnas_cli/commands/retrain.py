@@ -10,6 +10,7 @@ from nnas_cli import options
 from nnas_cli.default_places import default_run
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
+from nnas_cli.parameter_types import FILE
 from nnas_cli.run_folders import RunPlace, command_of_run, resumed, trains_in_a_run_folder
 from nnas_core.files import finite_only, read_json, source_name
 from nnas_core.workflows.settings import CheckpointedSettings, RetrainSettings
@@ -22,7 +23,7 @@ __all__ = ["command"]
 
 
 @click.command("retrain")
-@click.argument("model", metavar="MODEL", required=False)
+@click.argument("model", type=FILE, metavar="MODEL", required=False)
 @click.option(
     "--architecture", type=click.UNPROCESSED, metavar="FILE", help="In any form; - is standard input.  [required]"
 )
@@ -65,7 +66,7 @@ def command(
     if report.tested_on != "test":
         out.warn("the module has no test_dataset(), so the metric below is of the validation data")
     if out.as_json:
-        out.answer_json(_document(report, settings, run))
+        out.report("retrain-report", _document(report, settings, run))
         return
     _show(report, out)
 

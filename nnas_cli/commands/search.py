@@ -10,6 +10,7 @@ from nnas_cli import options
 from nnas_cli.default_places import default_run
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
+from nnas_cli.parameter_types import FILE, Count
 from nnas_cli.run_folders import RunPlace, command_of_run, resumed, trains_in_a_run_folder
 from nnas_core.files import finite_only
 from nnas_core.space.sizes import size_as_json
@@ -25,7 +26,7 @@ __all__ = ["command"]
 
 
 @click.command("search")
-@click.argument("model", metavar="MODEL", required=False)
+@click.argument("model", type=FILE, metavar="MODEL", required=False)
 @click.option("--mutator", metavar="NAME", help="Algorithm: see `nnas list mutators`, or file.py:Class.  [required]")
 @options.arguments_of("mutator")
 @click.option(
@@ -55,7 +56,7 @@ __all__ = ["command"]
 )
 @click.option(
     "--derive",
-    type=click.IntRange(0),
+    type=Count(0),
     default=SearchSettings.derive,
     metavar="K",
     help="Draw K final architectures, keep the best on validation data.  [default: take the first]",
@@ -108,7 +109,7 @@ def command(
         run = place.started(default_run(settings.training.model.model, settings.mutator))
     report = _search(settings, run, out)
     if out.as_json:
-        out.answer_json(_document(report, settings, run))
+        out.report("search-report", _document(report, settings, run))
         return
     _show(report, run, out)
     model = settings.training.model.model

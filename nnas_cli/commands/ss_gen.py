@@ -10,6 +10,7 @@ import click
 from nnas_cli import options
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
+from nnas_cli.parameter_types import COMMAND_LINE, FILE
 from nnas_core.errors import UsageError
 from nnas_core.files import dump_json
 from nnas_core.space.sizes import size_in_words
@@ -21,10 +22,13 @@ __all__ = ["command", "space_of_model"]
 
 
 @click.command("ss-gen")
-@click.argument("model", metavar="MODEL", required=False)
+@click.argument("model", type=FILE, metavar="MODEL", required=False)
 @options.model_arg
 @click.option(
-    "--trial-command", metavar="CMD", help="Instead of MODEL: run this NNI trial for its search space (no shell)."
+    "--trial-command",
+    type=COMMAND_LINE,
+    metavar="CMD",
+    help="Instead of MODEL: run this NNI trial for its search space (no shell).",
 )
 @click.option("--trial-dir", metavar="DIR", default=".", show_default=True, help="Where CMD runs.")
 @options.with_output("File to write; - is standard output.")

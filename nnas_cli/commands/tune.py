@@ -16,7 +16,7 @@ from nnas_cli.default_places import default_study, study_folder
 from nnas_cli.detaching import detach as go_on_in_background
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
-from nnas_cli.parameter_types import DURATION
+from nnas_cli.parameter_types import DURATION, FILE, Count
 from nnas_cli.trial_options import Running, TrialKind, how_trials_run, space_of, what_a_trial_is
 from nnas_core.errors import UsageError
 from nnas_core.files import check_writable, dump_json
@@ -97,13 +97,11 @@ class _Outcome:
 
 
 @click.command("tune")
-@click.argument("model", metavar="MODEL", required=False)
+@click.argument("model", type=FILE, metavar="MODEL", required=False)
 @options.of_field("--tuner", AlgorithmSettings, None, "See `nnas list tuners`, or file.py:Class.", metavar="NAME")
 @options.arguments_of("tuner")
 @what_a_trial_is
-@click.option(
-    "--trials", type=click.IntRange(1), help=f"Finished trials that the study shall have.  [default: {_TRIALS}]"
-)
+@click.option("--trials", type=Count(1), help=f"Finished trials that the study shall have.  [default: {_TRIALS}]")
 @click.option("--duration", type=DURATION, metavar="TIME", help="Begin no trial after 90s, 30m, 2h.")
 @how_trials_run
 @click.option("--study", metavar="NAME", help="Name of the study.  [default: MODEL-TUNER]")
@@ -113,7 +111,7 @@ class _Outcome:
 @click.option("--wait", is_flag=True, help="With --resume or --join: wait while another process has the study.")
 @click.option("--retry-failed", is_flag=True, help="With --resume: try the trials again that failed.")
 @click.option("--detach", is_flag=True, help="Go on in the background; says how to follow and to stop it.")
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Trials in the final table.")
+@click.option("--top", type=Count(1), default=5, show_default=True, help="Trials in the final table.")
 @options.training
 @options.with_output("File for the best architecture; - is standard output.")
 @options.loads_model
@@ -226,7 +224,8 @@ def _run(study: _Study, top: int, out: Output, begun: Callable[[], None] | None)
     place, limits = study.place, study.limits
     run = _workflow(study)
     timeout_s = _TURNS_S if place.join else 60.0
-    with StopRequest() as stop, StudyStore.open(place.storage, busy_timeout_s=timeout_s, go_on=place.go_on) as store:
+    stopping = StopRequest(f"run the command again with `{place.go_on}` to go on")
+    with stopping as stop, StudyStore.open(place.storage, busy_timeout_s=timeout_s, go_on=place.go_on) as store:
         progress = StudyProgress(out, study.name, limits.trials, study.shown)
 
         def on_start(finished: int, recovered: int) -> None:
@@ -313,7 +312,7 @@ def _report(study: _Study, outcome: _Outcome, output: str, out: Output) -> None:
         return
     if output != "-":
         out.write(output, masks)
-    out.answer_json(_document(study, result, outcome))
+    out.report("tune-report", _document(study, result, outcome))
 
 
 def _document(study: _Study, result: StudyResult, outcome: _Outcome) -> dict[str, object]:
@@ -336,7 +335,8 @@ def _document(study: _Study, result: StudyResult, outcome: _Outcome) -> dict[str
 def _tell(out: Output, study: str, storage: str, process: int, log: Path) -> None:
     """Say where a study goes on, how to follow and how to stop it."""
     if out.as_json:
-        out.answer_json({"study": study, "storage": storage, "process": process, "log": str(log)})
+        document = {"study": study, "storage": storage, "process": process, "log": str(log)}
+        out.report("tune-detach-report", document)
         return
     at = "" if storage == studies.STORAGE else f" --storage {shlex.quote(storage)}"
     out.note(f"study {study!r} runs in the background, process {process}; its output goes to {log}")
@@ -351,7 +351,8 @@ def _leave(out: Output, joined: SharedResult, reason: str, document: dict[str, o
     out.note(f"{ended} of {joined.study.name} ended here; {reason}")
     out.note(f"{others} on, and the last one has the best architecture")
     if out.as_json:
-        out.answer_json({**document, "reason": joined.reason, "evaluated": joined.evaluated, "others": joined.others})
+        ended_here = {"reason": joined.reason, "evaluated": joined.evaluated, "others": joined.others}
+        out.report("tune-join-report", {**document, **ended_here})
 
 
 def _trial_document(trial: TrialRecord) -> dict[str, object]:

@@ -6,30 +6,47 @@ import click
 
 from nnas_cli import options
 from nnas_cli.output import Output
-from nnas_core.errors import ExitCode
+from nnas_cli.parameter_types import FILE
+from nnas_core.errors import ExitCode, UsageError
 
 __all__ = ["command"]
 
 
 @click.command("validate")
-@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.argument("files", type=FILE, metavar="FILE...", nargs=-1)
 @click.option("--space", metavar="FILE", help="Search space that architectures, parameters and latencies must fit.")
 @click.option("--kind", metavar="KIND", help="Check as this kind instead of recognising it.")
+@click.option("--print-schema", metavar="KIND", help="Print the JSON Schema of a kind; nothing is checked.")
 @options.with_output("File for the report; - is standard output.")
 @options.common
-def command(files: tuple[str, ...], space: str | None, kind: str | None, output: str, seed: int, out: Output) -> int:
+def command(
+    files: tuple[str, ...],
+    space: str | None,
+    kind: str | None,
+    print_schema: str | None,
+    output: str,
+    seed: int,
+    out: Output,
+) -> int:
     """Check FILEs against their schemas and a search space.
 
-    Exit code 0 if all are valid, 1 if any is not. A file that cannot be read at all counts as not valid. Torch is
-    loaded for checkpoints only.
+    Every file that nnas writes is recognised, and every report of --json. Exit code 0 if all are valid, 1 if any is
+    not. A file that cannot be read at all counts as not valid. Torch is loaded for checkpoints and weights only.
 
     \b
     Examples:
       nnas validate space.json arch.json --space space.json
       nnas validate run/checkpoint.pt run/events.jsonl
       nnas ss-gen model.py | nnas validate -
+      nnas validate --print-schema search-space
     """
-    from nnas_core.files import dump_json, read_json
+    if print_schema is not None:
+        if files:
+            raise UsageError("FILE does nothing with --print-schema", hint="leave it out")
+        _print_schema(print_schema, output, out)
+        return ExitCode.DONE
+    options.required(files or None, "FILE")
+    from nnas_core.files import read_json
     from nnas_core.space.search_space import SearchSpace
     from nnas_core.workflows.validate import validate_file
 
@@ -37,7 +54,7 @@ def command(files: tuple[str, ...], space: str | None, kind: str | None, output:
     results = [validate_file(file, against, kind) for file in files]
     valid = all(not result.problems for result in results)
     if out.as_json:
-        out.write(output, dump_json({"valid": valid, "files": [result.to_json() for result in results]}))
+        out.report("validate-report", {"valid": valid, "files": [result.to_json() for result in results]}, output)
     else:
         lines = []
         for result in results:
@@ -46,3 +63,12 @@ def command(files: tuple[str, ...], space: str | None, kind: str | None, output:
             lines += [f"  {problem}" for problem in result.problems]
         out.write(output, "\n".join(lines) + "\n")
     return ExitCode.DONE if valid else ExitCode.CHECK_FAILED
+
+
+def _print_schema(kind: str, output: str, out: Output) -> None:
+    options.refuse_idle(("space", "kind"), "--print-schema")
+    from nnas_core import schema
+    from nnas_core.files import dump_json
+
+    schema.check_kind(kind)
+    out.write(output, dump_json(schema.load(kind)))

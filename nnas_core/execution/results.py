@@ -11,6 +11,7 @@ from typing import Any
 
 from nnas_core.execution.engine import TrialFailed, TrialResult
 from nnas_core.files import finite, finite_only, not_finite
+from nnas_core.json_text import nested_too_deeply
 
 __all__ = ["LONGEST_RESULT", "Reported", "read_result"]
 
@@ -53,6 +54,8 @@ def read_result(path: Path, trial: int, attempt: int) -> TrialResult | None:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise TrialFailed("the result is not JSON") from error
+    if nested_too_deeply(document):
+        raise TrialFailed("the result is nested too deeply")
     if not isinstance(document, dict):
         document = {"value": document}
     for name, expected in (("trial", trial), ("attempt", attempt)):

@@ -16,6 +16,7 @@ from nnas_core.mutables.bound import Bound
 from nnas_core.mutables.choices import AnyChoice, InputChoice, LayerChoice
 from nnas_core.mutables.plans import as_masks
 from nnas_core.mutables.tree import MutableTree
+from nnas_core.plain_optimizers import Adam
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.choice import Decision
 from nnas_core.space.search_space import SearchSpace
@@ -166,7 +167,7 @@ class Mutator(BaseMutator):
                 f"{type(self).__name__} has no parameters to train",
                 hint="use a trainer that trains the model alone, or give the mutator an nn.Parameter",
             )
-        return torch.optim.Adam(parameters, lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
+        return Adam(parameters, lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
 
     def sample_search(self) -> Mapping[str, Any]:
         """The masks for the next training steps."""

@@ -23,6 +23,7 @@ from nnas_core.mutables.plans import full_mask, hard_mask, is_zero, soft_run
 from nnas_core.mutables.reduction import gate, reduce_hard
 from nnas_core.mutators._mixture import Blend, Mixture, RelaxedRow
 from nnas_core.mutators._serving import mutators_that
+from nnas_core.plain_optimizers import Adam
 from nnas_core.plugins.arguments import check_range
 
 __all__ = ["RelaxedMutator", "hint_for_outputs", "one_at_a_time"]
@@ -204,7 +205,7 @@ class RelaxedMutator(Mutator):
     def build_optimizer(self) -> torch.optim.Optimizer:
         """Adam over the logits."""
         betas = (self.betas[0], self.betas[1])
-        return torch.optim.Adam(self.parameters(), self.learning_rate, betas, weight_decay=self.weight_decay)
+        return Adam(self.parameters(), self.learning_rate, betas, weight_decay=self.weight_decay)
 
     # ---- what forward passes run
 

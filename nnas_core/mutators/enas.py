@@ -21,6 +21,7 @@ from nnas_core.errors import BindingError, UsageError
 from nnas_core.mutables.choices import LayerChoice
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.mutators._controller.policy import Controller, Evaluated
+from nnas_core.plain_optimizers import Adam
 from nnas_core.space.choice import Decision
 from nnas_core.training.bilevel import BilevelTrainer
 from nnas_core.training.task import Batch
@@ -255,7 +256,7 @@ class EnasMutator(Mutator):
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """Adam with ``learning_rate``, for the controller."""
-        return torch.optim.Adam(self.controller.parameters(), lr=self.learning_rate)
+        return Adam(self.controller.parameters(), lr=self.learning_rate)
 
     def surrogate(self, masks: NDArray[np.bool_], rewards: Sequence[float]) -> tuple[Tensor, Evaluated]:
         """Return the scalar to descend, after ``masks`` brought ``rewards``; the baseline takes the rewards in.

@@ -10,7 +10,8 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeVar, Union
 
-from nnas_core.errors import UsageError
+from nnas_core.errors import NnasError, UsageError, shortened
+from nnas_core.plugins.loading import as_user_error
 
 __all__ = ["check_arguments", "check_count", "check_flag", "check_range", "construct", "sign_of"]
 
@@ -46,13 +47,28 @@ def construct(
         provided: more arguments that nnas gives; the constructor gets those that it names.
 
     Raises:
-        UsageError: as ``check_arguments``.
+        UsageError: as ``check_arguments``, or the constructor cannot do anything with a value.
     """
     provided = provided or {}
     checked = check_arguments(cls, given, what, list(provided), len(positional))
     named = _parameters(cls, (), len(positional))
     make: Callable[..., _T] = cls
-    return make(*positional, **checked, **{name: value for name, value in provided.items() if name in named})
+    ours = {name: value for name, value in provided.items() if name in named}
+    try:
+        return make(*positional, **checked, **ours)
+    except NnasError:
+        raise
+    except (ArithmeticError, MemoryError, TypeError, ValueError) as error:
+        if not checked or as_user_error(error) is not None:
+            raise  # no argument of the user's is to blame, or their own class is
+        raise UsageError(
+            f"the {what} cannot be made with {_assignments(checked)}: {str(error) or type(error).__name__}",
+            hint=f"give other values of `{what.split(' ')[0]}_arg`",
+        ) from error
+
+
+def _assignments(given: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={shortened(json.dumps(value), 80)}" for name, value in given.items())
 
 
 def check_arguments(
@@ -90,10 +106,34 @@ def check_arguments(
         annotation = hints.get(name, object)
         if not _fits(value, annotation):
             raise UsageError(
-                f"the {what} cannot take {name}={json.dumps(value)}, it must be {_described(annotation)}", hint=takes
+                f"the {what} cannot take {_assignments({name: value})}, it must be {_described(annotation)}", hint=takes
             )
+        _refuse_no_quantity(name, value, what)
         checked[name] = float(value) if annotation is float and isinstance(value, int) else value
     return checked
+
+
+_MOST = 1e15
+"""The largest number that an algorithm can mean; floats count every whole one up to it."""
+
+
+def _refuse_no_quantity(name: str, value: object, what: str) -> None:
+    """Refuse numbers that are no quantities, also within lists and objects."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    for one in inner:
+        _refuse_no_quantity(name, one, what)
+    if isinstance(value, (int, float)) and not -_MOST <= value <= _MOST:  # NaN is neither
+        raise UsageError(
+            f"the {what} cannot take {name}={shortened(_digits(value), 40)}",
+            hint="numbers must be finite, and at most 10^15 in size",
+        )
+
+
+def _digits(value: float) -> str:
+    try:
+        return str(value)
+    except ValueError:
+        return "a number of thousands of digits"
 
 
 def _parameters(cls: type[object], provided: Sequence[str], leading: int) -> dict[str, inspect.Parameter]:

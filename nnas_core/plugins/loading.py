@@ -16,7 +16,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
@@ -24,7 +24,7 @@ from types import CodeType, ModuleType, TracebackType
 
 from nnas_core.errors import InputError, UsageError, UserCodeError
 
-__all__ = ["UserModule", "as_user_error", "load", "load_class", "split_reference"]
+__all__ = ["UserModule", "as_user_error", "digests", "ends_early", "load", "load_class", "split_reference"]
 
 
 @dataclass
@@ -105,15 +105,15 @@ _KEPT = frozenset({*sys.stdlib_module_names, "nnas_core", "nnas_cli"})
 
 def _shadowed(folder: Path) -> dict[str, ModuleType]:
     """The loaded modules of whose top-level name ``folder`` holds a module or package too."""
-    loaded = list(sys.modules.items())
+    # by the folder, not by the modules: of those there are thousands, and this runs around calls of the user's code
     try:
-        there = set(os.listdir(folder))
+        there = {name.removesuffix(".py") for name in os.listdir(folder)}
     except OSError:
         return {}
-    tops = {name.partition(".")[0] for name, _ in loaded}
-    # one look at the folder: there are thousands of modules, and this runs around every call of the user's code
-    shadowed = {top for top in tops if (top in there or f"{top}.py" in there) and _shadows(folder, top)}
-    return {name: module for name, module in loaded if name.partition(".")[0] in shadowed}
+    shadowed = {top for top in there if top in sys.modules and _shadows(folder, top)}
+    if not shadowed:
+        return {}
+    return {name: module for name, module in sys.modules.copy().items() if name.partition(".")[0] in shadowed}
 
 
 def _shadows(folder: Path, top: str) -> bool:
@@ -257,6 +257,28 @@ def _explain(error: BaseException, source: str) -> None:
         ) from error
 
 
+def digests(first: UserModule, references: Iterable[str | None]) -> dict[str, str]:
+    """Digests of the files that loaded modules are made of: their own, and those of the project that they import.
+
+    Args:
+        first: paths are given from the folder of its file.
+        references: of further modules; those that are not loaded, as names of ours are, say nothing.
+
+    Returns:
+        Path -> ``sha256:`` and the hash of the content.
+    """
+    sources = {split_reference(reference)[0] for reference in references if reference is not None}
+    others = [one for one in _loaded.values() if one.reference in sources]
+    found: dict[str, str] = {}
+    for user in [first, *others]:
+        for module in [user.module, *user._siblings.values()]:
+            file = getattr(module, "__file__", None)
+            if file is not None and Path(file).is_file():
+                name = os.path.relpath(file, first.folder or Path(file).parent)
+                found[name] = f"sha256:{hashlib.sha256(Path(file).read_bytes()).hexdigest()}"
+    return found
+
+
 def load_class(reference: str) -> type[object]:
     """The class that ``file.py:Class`` names.
 
@@ -298,20 +320,38 @@ def _first_user_frame(error: BaseException) -> TracebackType | None:
 
 
 def _is_user_code(code: CodeType) -> bool:
-    if code.co_filename.startswith("<"):
+    return _is_users(code.co_filename)
+
+
+def _is_users(file: str) -> bool:
+    if file.startswith("<"):
         return False
-    path = Path(code.co_filename).resolve()
+    path = Path(file).resolve()
     if not _OURS.isdisjoint(path.parents) or not _INSTALLED.isdisjoint(path.parts) or _STANDARD in path.parents:
         return False
     return any(folder in path.parents for folder in _user_folders)
 
 
+def _in_loader_process(error: BaseException) -> bool:
+    return re.match(r"Caught (\w+) in DataLoader worker process", str(error)) is not None
+
+
+def ends_early(end: StopIteration) -> bool:
+    """Return true if no iterator came to its end, but a function of the user's raised what looks like that."""
+    step = _first_user_frame(end)
+    return _in_loader_process(end) or (step is not None and step.tb_frame.f_code.co_name != "__next__")
+
+
 def as_user_error(error: BaseException) -> UserCodeError | None:
     """The error as the user's own, if it passed through their code; with their traceback from their frame on."""
-    in_worker = re.match(r"Caught (\w+) in DataLoader worker process", str(error))
-    if in_worker is not None:  # torch hands on the worker's traceback as text
-        failure = UserCodeError(f"data loading failed: {str(error).strip().splitlines()[-1]}")
-        return failure.with_traceback_of_user(f"{error}\n")
+    if _in_loader_process(error):  # torch hands on the traceback as text
+        text = str(error)
+        frames = re.findall(r'File "(.+)", line (\d+), in ', text)
+        where = next((f"{file}:{line}" for file, line in frames if _is_users(file)), None)
+        failure = UserCodeError(f"data loading failed: {text.strip().splitlines()[-1]}", where=where)
+        return failure.with_traceback_of_user(f"{text}\n")
+    if str(error) == "generator raised StopIteration" and error.__cause__ is not None:
+        return as_user_error(error.__cause__)
     step = _first_user_frame(error)
     if step is None:
         return None

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 from nnas_core._handing_on import hand_on
 
 if TYPE_CHECKING:
+    from nnas_core.runs.cadence import CheckpointCadence as CheckpointCadence
     from nnas_core.runs.checkpoint import Checkpoint as Checkpoint
     from nnas_core.runs.checkpoint import CheckpointHeader as CheckpointHeader
     from nnas_core.runs.checkpoint import read_checkpoint as read_checkpoint
     from nnas_core.runs.checkpoint import write_checkpoint as write_checkpoint
     from nnas_core.runs.folder import RunFolder as RunFolder
-    from nnas_core.runs.recording import CheckpointCadence as CheckpointCadence
     from nnas_core.runs.recording import Recorder as Recorder
     from nnas_core.runs.recording import StopSignal as StopSignal
     from nnas_core.runs.recording import Usage as Usage
@@ -32,7 +32,7 @@ else:
         __name__,
         {
             "Checkpoint": "checkpoint",
-            "CheckpointCadence": "recording",
+            "CheckpointCadence": "cadence",
             "CheckpointHeader": "checkpoint",
             "Recorder": "recording",
             "RunFolder": "folder",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import pickle
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -14,11 +16,21 @@ import torch
 from torch import Tensor
 
 from nnas_core import schema
-from nnas_core.errors import InputError
-from nnas_core.files import atomic_writer, environment_failure
+from nnas_core.errors import InputError, NnasError
+from nnas_core.files import atomic_writer, environment_failure, parse_json
+from nnas_core.runs.digests import Digests
 from nnas_core.training.settings import Split
 
-__all__ = ["FORMAT", "Checkpoint", "CheckpointHeader", "Progress", "RunFacts", "read_checkpoint", "write_checkpoint"]
+__all__ = [
+    "FORMAT",
+    "Checkpoint",
+    "CheckpointHeader",
+    "Progress",
+    "RunFacts",
+    "read_checkpoint",
+    "taking_state",
+    "write_checkpoint",
+]
 
 FORMAT = "nnas.checkpoint/1"
 
@@ -34,13 +46,16 @@ class RunFacts(_Facts, total=False):
 
     Attributes:
         model_arg: the arguments of the model; absent: none.
-        mutator: of a search.
+        mutator, mutator_arg: of a search; the arguments are absent where an older nnas wrote it.
         split: decides which samples a search holds out.
+        digests: of code and data as they were when this process began; absent where an older nnas wrote it.
     """
 
     model_arg: dict[str, object]
     mutator: str
+    mutator_arg: dict[str, object]
     split: Split
+    digests: Digests
 
 
 class Progress(TypedDict):
@@ -97,13 +112,16 @@ _DAMAGED = (
 )
 
 
-def write_checkpoint(path: str | Path, header: Mapping[str, object], parts: Mapping[str, object]) -> None:
+def write_checkpoint(
+    path: str | Path, header: Mapping[str, object], parts: Mapping[str, object], keep: Path | None = None
+) -> None:
     """Write a checkpoint beside ``path`` and rename it: the path always holds a complete one.
 
     Args:
         path: where.
         header: plain data of the schema ``checkpoint-header``, without its format.
         parts: name -> nested dictionaries, lists and tuples of tensors and plain data.
+        keep: gets the one that ``path`` held before.
 
     Raises:
         TypeError: something in it could not be read again safely.
@@ -111,7 +129,7 @@ def write_checkpoint(path: str | Path, header: Mapping[str, object], parts: Mapp
     """
     content = {"header": {"format": FORMAT, **header}, **parts}
     _require_plain(content, "checkpoint")
-    with atomic_writer(path) as stream:
+    with atomic_writer(path, keep) as stream:
         torch.save(content, stream)
 
 
@@ -156,6 +174,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         ) from error
     if not isinstance(content, dict):
         raise InputError("is not a checkpoint of nnas (it holds no dictionary)", where=where)
+    _check_content(content, where)
     header = content.get("header")
     if not isinstance(header, dict) or not isinstance(header.get("format"), str):
         raise InputError("is not a checkpoint of nnas (it has no header)", where=where)
@@ -165,11 +184,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             where=where,
             hint="use the version of nnas that wrote it",
         )
-    try:
-        schema.check("checkpoint-header", header, where)
-        _require_dense(content, where, "")
-    except RecursionError as error:
-        raise InputError("is damaged: something in it contains itself", where=where) from error
+    content["header"] = _plain_header(header, where)
+    schema.check("checkpoint-header", content["header"], where)
+    if not isinstance(content.get("state"), dict):
+        raise InputError("is damaged: it has no state", where=where)
     return cast("Checkpoint", content)
 
 
@@ -201,15 +219,92 @@ def _check_archive(where: str) -> None:
         raise InputError(f"is damaged: checksum mismatch in {broken}", where=where)
 
 
-def _require_dense(value: object, where: str, path: str) -> None:
-    if isinstance(value, Tensor):
-        if value.layout != torch.strided or value.is_quantized or value.is_meta:
-            raise InputError(f"the tensor {path} is not dense", where=where)
-        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise InputError(f"the tensor {path} claims more elements than are stored", where=where)
-    elif isinstance(value, dict):
-        for key, entry in value.items():
-            _require_dense(entry, where, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, (list, tuple)):
-        for index, entry in enumerate(value):
-            _require_dense(entry, where, f"{path}[{index}]")
+_DEEPEST = 100
+"""Levels of lists and dictionaries, as in ``json_text``: what reads and compares a state may call itself for each."""
+
+_TEXT_A_BYTE = 100
+"""Characters of texts that may come from a byte: names stand there once, and may be used by many."""
+
+
+def _check_content(content: dict[object, object], where: str) -> None:
+    """Refuse what is no tensor or plain data, and what is too much to walk through for the bytes that it is read from.
+
+    Lists that share their parts can say in 50 bytes a thing of 2^40 entries; written one by one they take a byte each.
+    """
+    room = _bytes_of_structure(where)
+    text = room * _TEXT_A_BYTE
+    waiting: list[tuple[object, _Place | None, int]] = [(content, None, 0)]
+    while waiting:
+        value, place, depth = waiting.pop()
+        if isinstance(value, (dict, list, tuple)):
+            room -= len(value)
+            if depth > _DEEPEST or room < 0:
+                how = "nested too deeply" if depth > _DEEPEST else "made of parts that are many times in it"
+                raise InputError(f"is damaged: {_named(place, 'it')} is {how}", where=where)
+            entries = value.items() if isinstance(value, dict) else enumerate(value)
+            waiting += [(entry, (place, key), depth + 1) for key, entry in entries]
+            text -= sum(len(key) for key in value if isinstance(key, str)) if isinstance(value, dict) else 0
+        elif isinstance(value, Tensor):
+            _require_dense(value, where, place)
+        elif isinstance(value, (str, bytes)):
+            text -= len(value)
+        elif type(value) not in _PLAIN:
+            what = type(value).__name__
+            raise InputError(f"holds more than tensors and plain data: {_named(place, 'it')} is a {what}", where=where)
+        if text < 0:
+            raise InputError(f"is damaged: texts at {_named(place, 'its top')} are many times in it", where=where)
+
+
+_Place = tuple["_Place | None", object]
+"""The place of an entry: that of what it is in, and its key there."""
+
+
+def _named(place: _Place | None, top: str) -> str:
+    parts: list[str] = []
+    while place is not None:
+        place, key = place
+        parts.insert(0, f"[{key}]" if isinstance(key, int) else f".{key}")
+    return "".join(parts).removeprefix(".") or top
+
+
+def _bytes_of_structure(where: str) -> int:
+    """The size of what says how tensors and plain data hang together, without the numbers in the tensors."""
+    with zipfile.ZipFile(where) as archive:
+        return sum(entry.file_size for entry in archive.infolist() if "/data/" not in entry.filename)
+
+
+def _require_dense(value: Tensor, where: str, place: _Place | None) -> None:
+    if value.layout != torch.strided or value.is_quantized or value.is_meta:
+        raise InputError(f"the tensor {_named(place, '')} is not dense", where=where)
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise InputError(f"the tensor {_named(place, '')} claims more elements than are stored", where=where)
+
+
+def _plain_header(header: dict[str, object], where: str) -> dict[str, object]:
+    """Returns a header as a JSON document has it.
+
+    Raises:
+        InputError: none can: bytes, numbers that are not finite, half characters.
+    """
+    try:
+        text = json.dumps(header, allow_nan=True)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"is damaged: its header is no JSON ({error})", where=where) from error
+    plain: dict[str, object] = parse_json(text.encode(), f"{where}: header")
+    return plain
+
+
+@contextmanager
+def taking_state(where: str) -> Iterator[None]:
+    """Inside, a state that is not what a trainer wrote is the file's fault: its checksums say nothing of that."""
+    try:
+        yield
+    except NnasError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise InputError(
+            f"its state cannot be taken: {type(error).__name__}: {reason[:200]}",
+            where=where,
+            hint="take a checkpoint that this run wrote",
+        ) from error

@@ -1,10 +1,11 @@
 """A run folder holds everything of one training: configuration, events, newest checkpoint, results.
 
-config.json         every option as it was resolved; a new run may begin with it
-events.jsonl        one object a line, append-only
-checkpoint.pt       the newest; complete at every moment
-search_space.json   of the model, if it has one
-architecture.json   the final architecture so far
+config.json             every option as it was resolved; a new run may begin with it
+events.jsonl            one object a line, append-only
+checkpoint.pt           the newest; complete at every moment, and there as soon as config.json is
+checkpoint.previous.pt  the one before, for the case that the newest is damaged or lost
+search_space.json       of the model, if it has one
+architecture.json       the final architecture so far
 """
 
 from __future__ import annotations
@@ -20,7 +21,17 @@ from pathlib import Path
 from typing import TextIO
 
 from nnas_core.errors import EnvironmentFailure, InputError, UsageError
-from nnas_core.files import append_json_line, environment_failure, prepare_folder, read_json, write_json
+from nnas_core.files import (
+    append_json_line,
+    atomic_writer,
+    dump_json,
+    environment_failure,
+    prepare_folder,
+    read_json,
+    read_json_lines,
+    sync_folder,
+    write_json,
+)
 
 __all__ = ["RunFolder"]
 
@@ -29,12 +40,17 @@ class RunFolder:
     """A folder that one process works in at a time.
 
     Use ``RunFolder.create`` or ``RunFolder.resume``; both lock it until ``close``.
+
+    Attributes:
+        path: of the folder.
+        has_begun: true if the run in it can be resumed; until then, an older run may still be there.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: TextIO | None = None
         self._resumed = False
+        self.has_begun = False
         self._made = False  # by us, and nothing is in it but the lock
 
     @classmethod
@@ -71,7 +87,7 @@ class RunFolder:
             options: the options given now; those that the run's configuration has must be equal.
 
         Raises:
-            InputError: no run of that command, or options that differ (each is named).
+            InputError: no run of that command, or one without a checkpoint, or options that differ (each is named).
             EnvironmentFailure: another process works in it.
         """
         run = cls(Path(path))
@@ -92,7 +108,17 @@ class RunFolder:
             )
         prepare_folder(path)
         run._acquire()
-        run._resumed = True
+        if not run.checkpoint.exists():
+            run.close()
+            previous = run.previous_checkpoint
+            raise InputError(
+                "there is no such file, the run cannot go on",
+                where=str(run.checkpoint),
+                hint=f"rename {previous}, which is the checkpoint before it"
+                if previous.exists()
+                else "put it back, or start over with `force`",
+            )
+        run._resumed = run.has_begun = True
         return run
 
     @classmethod
@@ -109,15 +135,34 @@ class RunFolder:
 
     @property
     def goes_on(self) -> bool:
-        """Returns true if there is a checkpoint to go on from."""
-        return self._resumed and self.checkpoint.exists()
+        """Returns true if the run began before, and there is a checkpoint to go on from."""
+        return self._resumed
 
-    def begin(self, configuration: Mapping[str, object]) -> None:
-        """Take away what an older run left, and write ``config.json``: from here on the run can be resumed."""
-        self._made = False
-        for name in _FILES:
-            (self.path / name).unlink(missing_ok=True)
-        self.write("config.json", configuration)
+    @contextlib.contextmanager
+    def beginning(self, configuration: Mapping[str, object]) -> Iterator[Path]:
+        """Let a new run take the place of an older one; from then on it can be resumed.
+
+        The block writes the first checkpoint to the path that it gets. Only when that is done, and all else that can
+        fail, the first file of the older run goes.
+
+        Raises:
+            EnvironmentFailure: the folder cannot be written; the older run is untouched.
+        """
+        content = dump_json(configuration).encode()
+        first = self.path / _FIRST
+        try:
+            yield first
+            with atomic_writer(self.path / "config.json") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+                self._made = False
+                for name in _FILES:
+                    (self.path / name).unlink(missing_ok=True)
+                os.replace(first, self.checkpoint)
+            self.has_begun = True
+        finally:
+            first.unlink(missing_ok=True)
 
     def configuration(self, command: str) -> dict[str, object]:
         """The options that the run was started with."""
@@ -132,6 +177,16 @@ class RunFolder:
         """The file of the newest checkpoint."""
         return self.path / "checkpoint.pt"
 
+    @property
+    def previous_checkpoint(self) -> Path:
+        """The file of the checkpoint before it."""
+        return self.path / "checkpoint.previous.pt"
+
+    def fall_back(self) -> None:
+        """Let the checkpoint before the newest be the newest."""
+        os.replace(self.previous_checkpoint, self.checkpoint)
+        sync_folder(self.path)
+
     def write(self, name: str, document: object) -> None:
         """Replace a JSON file of the folder."""
         write_json(self.path / name, document)
@@ -139,6 +194,11 @@ class RunFolder:
     def log(self, event: str, **values: object) -> None:
         """Append to ``events.jsonl``; ``time`` is seconds since 1970."""
         append_json_line(self.path / "events.jsonl", {"event": event, "time": time.time(), **values})
+
+    def events(self) -> list[dict[str, object]]:
+        """The events so far; a torn line is left out."""
+        file = self.path / "events.jsonl"
+        return read_json_lines(file) if file.exists() else []
 
     # ---- one process at a time
 
@@ -194,12 +254,21 @@ class RunFolder:
 
 
 _LOCK = ".lock"
-_FILES = ("checkpoint.pt", "events.jsonl", "config.json", "search_space.json", "architecture.json", "weights.pt")
+_FIRST = "checkpoint.pt.first"
+_FILES = (
+    "config.json",
+    "checkpoint.pt",
+    "checkpoint.previous.pt",
+    "events.jsonl",
+    "search_space.json",
+    "architecture.json",
+    "weights.pt",
+)
 
 
 def _is_leftover(name: str) -> bool:
     """The lock, or what a process that was killed while it wrote left."""
-    return name == _LOCK or (name.endswith(".tmp") and name.startswith(tuple(f".{file}." for file in _FILES)))
+    return name in (_LOCK, _FIRST) or (name.endswith(".tmp") and name.startswith(tuple(f".{file}." for file in _FILES)))
 
 
 def _holder(lock: TextIO) -> str:

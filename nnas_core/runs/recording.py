@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn as nn
@@ -13,53 +13,32 @@ from torch import Tensor
 
 import nnas_core
 from nnas_core import random_state
-from nnas_core.errors import Interrupted, NoResultError, UsageError, UserCodeError
+from nnas_core.errors import InputError, Interrupted, NoResultError, UsageError, UserCodeError
 from nnas_core.files import finite_only
 from nnas_core.mutables.mutator import Mutator
-from nnas_core.runs.checkpoint import CheckpointHeader, RunFacts, read_checkpoint, write_checkpoint
+from nnas_core.runs.cadence import CheckpointCadence
+from nnas_core.runs.checkpoint import (
+    Checkpoint,
+    CheckpointHeader,
+    RunFacts,
+    read_checkpoint,
+    taking_state,
+    write_checkpoint,
+)
+from nnas_core.runs.digests import Digests
 from nnas_core.runs.folder import RunFolder
-from nnas_core.runs.weights import check_space, check_weights
+from nnas_core.runs.weights import changes, check_run, check_space, check_weights
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.training.device import peak_memory_mb
+from nnas_core.training.loader_processes import loader_died
 from nnas_core.training.optimizers import longer_schedule
 from nnas_core.training.trainer import Callback, Trainer
 
-__all__ = ["CheckpointCadence", "Recorder", "StopSignal", "Usage"]
+__all__ = ["Recorder", "StopSignal", "Usage"]
 
 StopSignal = Callable[[], int | None]
 """Asked between steps: the number of the signal that asks to stop, or None."""
-
-
-class CheckpointCadence:
-    """Says when to write a checkpoint besides the end of each epoch.
-
-    Args:
-        text: steps (``"500"``), seconds (``"30s"``), minutes (``"5m"``), or None for epochs only.
-
-    Raises:
-        UsageError: something else.
-    """
-
-    def __init__(self, text: str | None) -> None:
-        match = re.fullmatch(r"(\d+)([smh]?)", text) if text else None
-        if text and (match is None or int(match[1]) == 0):
-            raise UsageError(
-                f"`checkpoint_every` {text!r} is no cadence", hint="give steps (500) or time (30s, 5m, 1h)"
-            )
-        self._steps = int(match[1]) if match and not match[2] else None
-        self._seconds = int(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match and match[2] else None
-        self._last = time.monotonic()
-
-    def is_due(self, step: int) -> bool:
-        """Returns true if one is to be written after ``step`` steps."""
-        if self._steps is not None:
-            return step % self._steps == 0
-        return self._seconds is not None and time.monotonic() - self._last >= self._seconds
-
-    def written(self) -> None:
-        """Start the clock again."""
-        self._last = time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -103,11 +82,12 @@ class Recorder(Callback):
         started: float | None = None,
     ) -> None:
         self._run = run
-        self._facts = facts
+        self._facts = facts.copy()
         self._space = space
         self._cadence = cadence
         self._should_stop = should_stop
         self._kept: Architecture | None = None
+        self._logged: set[object] = set()  # epochs that events.jsonl has
         self._started = time.perf_counter() if started is None else started
 
     def build(self, model: nn.Module, mutator: Mutator | None, trainer: Trainer) -> None:
@@ -134,17 +114,24 @@ class Recorder(Callback):
         self._stop_if_asked()
 
     def on_epoch_end(self, epoch: int) -> None:
-        record = self.trainer.history[-1]
         self.save()
-        self._run.log(
-            "epoch",
-            epoch=record.epoch,
-            step=self.trainer.step,
-            train=finite_only(record.train),
-            valid=finite_only(record.valid),
-            samples_per_second=record.samples_per_second,
-            **({"weightless_passes": self.trainer.weightless.count} if self.trainer.weightless.count else {}),
-        )
+        self._log_epochs()
+
+    def _log_epochs(self) -> None:
+        """Log each epoch once: the last one may lack its line, and those after an older checkpoint have theirs."""
+        count = self.trainer.weightless.count
+        for record in self.trainer.history:
+            if record.epoch not in self._logged:
+                self._run.log(
+                    "epoch",
+                    epoch=record.epoch,
+                    step=record.step or self.trainer.step,
+                    train=finite_only(record.train),
+                    valid=finite_only(record.valid),
+                    samples_per_second=record.samples_per_second,
+                    **({"weightless_passes": count} if count and record is self.trainer.history[-1] else {}),
+                )
+                self._logged.add(record.epoch)
 
     # ---- the end in good order
 
@@ -174,23 +161,22 @@ class Recorder(Callback):
 
         Raises:
             NoResultError: the loss or the weights are not finite.
-            Interrupted: at once, by a second signal.
+            Interrupted: at once, by a second signal, or by one that ended a loader process too.
         """
         try:
             self.trainer.train()
-        except KeyboardInterrupt as error:
+        except (KeyboardInterrupt, RuntimeError) as error:
+            number = self._should_stop()
+            if number is None or not (isinstance(error, KeyboardInterrupt) or loader_died(error)):
+                raise
             raise Interrupted(
-                self._should_stop() or 2,
-                f"stopped at once; {self._left('the last checkpoint')}",
+                number,
+                f"stopped at once; the last checkpoint is {self._run.checkpoint}",
                 hint=f"resume the run {self._run.path}",
             ) from error
         except NoResultError as error:
-            message = f"{error.message}; {self._left('the last good checkpoint')}"
+            message = f"{error.message}; the last good checkpoint is {self._run.checkpoint}"
             raise NoResultError(message, where=error.where, hint=error.hint) from error
-
-    def _left(self, name: str) -> str:
-        kept = self._run.checkpoint
-        return f"{name} is {kept}" if kept.exists() else "there is no checkpoint yet"
 
     # ---- results
 
@@ -231,23 +217,30 @@ class Recorder(Callback):
     # ---- checkpoints
 
     def save(self) -> None:
-        """Write the checkpoint, and the architecture beside it.
+        """Write the checkpoint, and the architecture beside it; the checkpoint before is kept under its own name.
 
         Raises:
             NoResultError: a weight is not finite; the checkpoint before stays.
         """
         self._require_finite()
+        self._write_architecture(self._write_checkpoint(self._run.checkpoint, self._run.previous_checkpoint))
+        self._cadence.written()
+
+    def _write_checkpoint(self, path: Path, keep: Path | None = None) -> Architecture | None:
+        """Write a checkpoint; the final architecture that it has."""
         architecture = self.final_architecture()
         try:
-            write_checkpoint(self._run.checkpoint, self._header(architecture), {"state": self.trainer.state_dict()})
+            write_checkpoint(path, self._header(architecture), {"state": self.trainer.state_dict()}, keep)
         except TypeError as error:
             raise UserCodeError(
                 f"the state of the training cannot be saved: {error}",
                 hint="look at the optimizer, the scheduler, the mutator and the model's extra state",
             ) from error
+        return architecture
+
+    def _write_architecture(self, architecture: Architecture | None) -> None:
         if architecture is not None:
             self._run.write("architecture.json", architecture.masks())
-        self._cadence.written()
 
     def _header(self, architecture: Architecture | None) -> dict[str, object]:
         trainer = self.trainer
@@ -282,43 +275,95 @@ class Recorder(Callback):
                         hint="lower the learning rate, set `clip_grad`, or look for bad input data",
                     )
 
-    def resume(self, warn: Callable[[str], None]) -> None:
-        """Load the newest checkpoint into the trainer, and log it.
+    def begin(
+        self,
+        configuration: Mapping[str, object],
+        documents: Mapping[str, object],
+        digests: Digests,
+        warn: Callable[[str], None],
+        **started: object,
+    ) -> None:
+        """Go on from the newest checkpoint, or let a new run take the place of what is in the folder.
 
         Args:
-            warn: told, in one line each, of differences that may change the bits of the result.
+            configuration: for ``config.json``.
+            documents: further JSON files by name.
+            digests: of code and data, for the header of each checkpoint.
+            warn: told, in one line each, of what a run that goes on has otherwise than before.
+            started: for the event of a new run.
 
         Raises:
-            InputError: it is damaged or of another model.
+            InputError: the checkpoints are damaged, or of another run; no file has changed.
         """
-        for difference in self.restore():
-            warn(f"resume differs: {difference}; the result may differ in its last bits")
-        self._run.log("resumed", step=self.trainer.step)
+        self._facts["digests"] = digests
+        if self._run.goes_on:
+            for line in self.restore():
+                warn(line)
+        else:
+            with self._run.beginning(configuration) as first:
+                self._write_checkpoint(first)
+        for name, document in documents.items():
+            if not (self._run.path / name).exists():
+                self._run.write(name, document)
+        # a kill may have come between a checkpoint and its events
+        events = self._run.events()
+        self._logged = {event.get("epoch") for event in events if event.get("event") == "epoch"}
+        if not any(event.get("event") == "started" for event in events):
+            self._run.log("started", **started)
+        self._log_epochs()
+        if self._run.goes_on:
+            self._run.log("resumed", step=self.trainer.step)
 
     def restore(self) -> list[str]:
-        """Load the newest checkpoint, if one was written, into the trainer.
+        """Load the newest checkpoint into the trainer, or the one before it if that is damaged.
 
         Returns:
-            Differences from then that may change the bits of the result.
+            Lines that say what is otherwise than before, and may change the result.
 
         Raises:
-            InputError: it is damaged or of another model.
+            InputError: both are damaged, or it is of another run or model.
         """
-        if not self._run.checkpoint.exists():
-            return []
-        content = read_checkpoint(self._run.checkpoint)
+        content, path, lines = self._read()
         header, state = content["header"], content["state"]
+        where = str(path)
+        check_run(header, self._facts, where)
         if self._space is not None:
-            check_space(header, self._space, str(self._run.checkpoint))
+            check_space(header, self._space, where)
         before = header["progress"]["epochs"]
         self._refuse_other_stages(before)
-        self.trainer.prepare_for(state)
-        self._look_at(self.trainer.model)
-        check_weights(self.trainer.model, state["model"], str(self._run.checkpoint))
-        self.trainer.load_state_dict(state)
-        if before != self.trainer.epochs and self.trainer.scheduler is not None:
-            self.trainer.scheduler = longer_schedule(self.trainer.optimizer, self._schedule, state["scheduler"])
-        return _differences(header)
+        with taking_state(where):
+            self.trainer.prepare_for(state)
+            self._look_at(self.trainer.model)
+            check_weights(self.trainer.model, state["model"], where)
+            self.trainer.load_state_dict(state)
+            if before != self.trainer.epochs and self.trainer.scheduler is not None:
+                self.trainer.scheduler = longer_schedule(self.trainer.optimizer, self._schedule, state["scheduler"])
+        if path == self._run.previous_checkpoint:
+            self._run.fall_back()
+        if "architecture" in header and self._space is not None:  # a kill may have come between the two files
+            self._write_architecture(self._space.parse(header["architecture"], where))
+        lines += [f"resume differs: {one}; the result may differ in its last bits" for one in _differences(header)]
+        return lines + [f"resume differs: {one}" for one in changes(header, self._facts)]
+
+    def _read(self) -> tuple[Checkpoint, Path, list[str]]:
+        """The newest checkpoint that can be read, its file, and a line that says so if it is not the newest."""
+        newest, before = self._run.checkpoint, self._run.previous_checkpoint
+        try:
+            return read_checkpoint(newest), newest, []
+        except InputError as error:
+            if not before.exists():
+                raise
+            try:
+                content = read_checkpoint(before)
+            except InputError as second:
+                raise InputError(
+                    f"{error.message}, and so is the checkpoint before it",
+                    where=error.where,
+                    problems=[*error.problems, str(second)],
+                    hint="put one of them back, or start over with `force`",
+                ) from error
+            step = content["header"]["progress"]["step"]
+            return content, before, [f"{error}; going on from the checkpoint before it, at step {step}"]
 
     def _schedule(self) -> torch.optim.lr_scheduler.LRScheduler | None:
         return self.trainer.task.build_scheduler(self.trainer.optimizer, self.trainer.schedule_steps)

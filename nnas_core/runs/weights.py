@@ -11,10 +11,54 @@ import torch.nn as nn
 from torch import Tensor
 
 from nnas_core.errors import InputError
-from nnas_core.runs.checkpoint import CheckpointHeader, read_checkpoint
+from nnas_core.runs.checkpoint import CheckpointHeader, RunFacts, read_checkpoint
+from nnas_core.runs.digests import candidates_of, check_candidates
 from nnas_core.space.search_space import SearchSpace
 
-__all__ = ["check_space", "check_weights", "load_weights", "weights_digest"]
+__all__ = ["changes", "check_run", "check_space", "check_weights", "load_weights", "weights_digest"]
+
+
+def check_run(header: CheckpointHeader, facts: RunFacts, where: str) -> None:
+    """Refuse a checkpoint of another run: of another command, mutator, seed, architecture, or with other candidates.
+
+    Raises:
+        InputError: with a line for each difference.
+    """
+    before: Mapping[str, object] = header
+    now: Mapping[str, object] = facts
+    problems = [
+        f"{name}: {before[name]!r} in the checkpoint, {now[name]!r} in the run"
+        for name in ("command", "mutator", "mutator_arg", "seed")
+        if name in before and name in now and before[name] != now[name]
+    ]
+    theirs, own = header.get("digests", {}), facts.get("digests", {})
+    if theirs.get("architecture", own.get("architecture")) != own.get("architecture"):
+        problems.append("architecture: another one in the checkpoint than in the run")
+    if problems:
+        raise InputError(
+            "is a checkpoint of another run",
+            where=where,
+            problems=problems,
+            hint="put the run's own checkpoint back, or begin a new run",
+        )
+    check_candidates(theirs.get("candidates"), own.get("candidates", {}), where)
+
+
+def changes(header: CheckpointHeader, facts: RunFacts) -> list[str]:
+    """What has changed in code and data since a checkpoint was written, in one line each: it may be meant."""
+    before, now = header.get("digests", {}), facts.get("digests", {})
+    code, samples = now.get("code", {}), now.get("samples", {})
+    found = [
+        f"{name} has changed since the checkpoint was written"
+        for name, digest in sorted(before.get("code", {}).items())
+        if code.get(name, digest) != digest
+    ]
+    found += [
+        f"the {name} data has {samples[name]} samples, and had {size} when the checkpoint was written"
+        for name, size in sorted(before.get("samples", {}).items())
+        if samples.get(name, size) != size
+    ]
+    return found
 
 
 def check_space(header: CheckpointHeader, space: SearchSpace, where: str) -> None:
@@ -74,6 +118,7 @@ def load_weights(model: nn.Module, path: str | Path, space: SearchSpace) -> Chec
     """
     content = read_checkpoint(path)
     check_space(content["header"], space, str(path))
+    check_candidates(content["header"].get("digests", {}).get("candidates"), candidates_of(model), str(path))
     check_weights(model, content["state"]["model"], str(path))
     model.load_state_dict(content["state"]["model"])
     return content["header"]

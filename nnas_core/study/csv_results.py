@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 
@@ -15,7 +16,8 @@ from nnas_core.study.storage.records import TrialRecord
 
 __all__ = ["is_csv", "read_csv", "results_csv"]
 
-_MOST_PROBLEMS = 20
+_STARTS_A_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+"""The beginning of a cell that spreadsheets compute, or that has been kept from it."""
 
 
 def _columns(space: SearchSpace) -> list[str]:
@@ -26,7 +28,8 @@ def results_csv(trials: Sequence[TrialRecord], space: SearchSpace) -> str:
     """Returns a line a trial: ``id``, the candidates chosen at each key, ``reward``, and each metric by name.
 
     The keys are in the order of the space and the metrics in that of their names, whatever the trials. Several
-    candidates have commas between them. A column whose name is taken already gets ``_2`` after it.
+    candidates have commas between them. A column whose name is taken already gets ``_2`` after it. A text that a
+    spreadsheet would compute (``=1+1``) has an apostrophe before it.
 
     Args:
         trials: that succeeded.
@@ -34,13 +37,31 @@ def results_csv(trials: Sequence[TrialRecord], space: SearchSpace) -> str:
     """
     metrics = sorted({name for trial in trials for name in trial.metrics})
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_distinct([*_columns(space), *metrics]))
+    columns = _distinct([*_columns(space), *metrics])
+    # where lines end in \n, csv takes \r for a letter that needs no quotes
+    returns = any("\r" in name for name in (*columns, *(name for choice in space for name in choice.candidates)))
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL)
+    writer.writerow(map(_defused, columns))
     for trial in trials:
         names = trial.architecture.names().values()
         chosen = [",".join(map(str, one)) if isinstance(one, list) else one for one in names]
+        chosen = [_defused(str(one)) for one in chosen]
         writer.writerow([trial.number, *chosen, trial.value, *(trial.metrics.get(name, "") for name in metrics)])
     return text.getvalue()
+
+
+def _defused(text: str) -> str:
+    """The text, with an apostrophe before it where a spreadsheet would compute it; numbers are what they are."""
+    return f"'{text}" if _STARTS_A_FORMULA.match(text) and not _is_number(text) else text
+
+
+def _as_it_was(cell: str) -> str:
+    """Returns the text that became a cell."""
+    return cell[1:] if cell.startswith("'") and _STARTS_A_FORMULA.match(cell) else cell
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text) is not None
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
@@ -80,7 +101,7 @@ def read_csv(text: str, space: SearchSpace, where: str) -> list[dict[str, object
     problems: list[str] = []
     try:
         with _cells_of_any_length(len(text)):
-            header = [name.strip() for name in next(reader, [])]
+            header = [_as_it_was(name.strip()) for name in next(reader, [])]
             expected, there = _distinct(_columns(space)), frozenset(header)
             taken = frozenset(expected)
             problems += [f"line 1: there is no column {name!r}" for name in expected[1:] if name not in there]
@@ -96,11 +117,10 @@ def read_csv(text: str, space: SearchSpace, where: str) -> list[dict[str, object
     except csv.Error as error:
         problems.append(f"line {reader.line_num}: {error}")
     if problems:
-        more = len(problems) - _MOST_PROBLEMS
         raise InputError(
             "not a table of results of this study's search space",
             where=where,
-            problems=problems[:_MOST_PROBLEMS] + ([f"and {more} more problems"] if more > 0 else []),
+            problems=problems,
             hint="nothing was imported; `nnas study export` writes tables of this form",
         )
     return found
@@ -124,7 +144,7 @@ class _Unreadable(ValueError):
 def _result(cells: dict[str, str], space: SearchSpace, columns: Sequence[str], taken: Set[str]) -> dict[str, object]:
     decisions = {}
     for choice, column in zip(space, columns[1:-1], strict=True):
-        decisions[choice.key] = _decision(choice, cells[column])
+        decisions[choice.key] = _decision(choice, _as_it_was(cells[column]))
     metrics = {
         _without_number(name, taken): _number(cell, name)
         for name, cell in cells.items()

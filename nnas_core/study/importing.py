@@ -31,8 +31,6 @@ from nnas_core.study.storage.tuner_log import next_numbers
 
 __all__ = ["GivenResult", "ImportResult", "import_results", "read_file", "read_results"]
 
-_MOST_PROBLEMS = 20
-
 
 @dataclass(frozen=True)
 class GivenResult:
@@ -113,12 +111,10 @@ def read_results(document: Any, space: SearchSpace, where: str) -> tuple[list[Gi
         except _Unreadable as error:
             problems.append(f"$[{place}].{error}")
     if problems:
-        more = len(problems) - _MOST_PROBLEMS
-        shown = problems[:_MOST_PROBLEMS] + ([f"and {more} more problems"] if more > 0 else [])
         raise InputError(
             "not results of this study's search space",
             where=where,
-            problems=shown,
+            problems=problems,
             hint="nothing was imported; the JSON document of `nnas study show` has the search space",
         )
     return found, without

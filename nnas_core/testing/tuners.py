@@ -80,6 +80,9 @@ class TunerConformance:
     arguments: ClassVar[Mapping[str, object]] = {}
     """For its constructor, besides the seed and the mode."""
 
+    spaces: ClassVar[Mapping[str, SearchSpaceDocument]] = SPACES
+    """By the names of ``SPACES``; a tuner that takes long to learn may have smaller ones."""
+
     repeats: ClassVar[bool] = False
     """True if it may propose an architecture again, and so need not end."""
 
@@ -147,8 +150,8 @@ class TunerConformance:
         return {name: one for name, one in measured.items() if takes_any or name in named}
 
     def proposals(self, name: str = "large", seed: int = 0) -> list[_Parameters]:
-        """Returns what a new tuner proposes in one of ``SPACES``, one trial after the other."""
-        return self.run(self.make(SPACES[name], seed), SearchSpace.from_json(SPACES[name]))[0]
+        """Returns what a new tuner proposes in one of ``spaces``, one trial after the other."""
+        return self.run(self.make(self.spaces[name], seed), SearchSpace.from_json(self.spaces[name]))[0]
 
     def exhaust(self, tuner: Tuner, space: SearchSpace) -> Iterator[Architecture]:
         """Returns every proposal until there is none; the values get better and worse."""
@@ -165,8 +168,8 @@ class TunerConformance:
     # ---- what must hold
 
     def test_proposals_fit_every_space(self) -> None:
-        """In each of ``SPACES`` they are architectures, in exactly the form of NNI's parameters, fit for JSON."""
-        for name, document in SPACES.items():
+        """In each of ``spaces`` they are architectures, in exactly the form of NNI's parameters, fit for JSON."""
+        for name, document in self.spaces.items():
             space = SearchSpace.from_json(document)
             tuner = self.make(document)
             for number in range(min(self.trials, space.size)):
@@ -180,7 +183,7 @@ class TunerConformance:
 
     def test_the_search_space_is_left_as_it_was(self) -> None:
         """The document belongs to the caller."""
-        for name, document in SPACES.items():
+        for name, document in self.spaces.items():
             tuner = self._built(0, "maximize")
             given = copy.deepcopy(document)
             tuner.update_search_space(given)
@@ -191,7 +194,7 @@ class TunerConformance:
         """Neither one trial after the other, nor several at a time, nor after failures."""
         if self.repeats:
             return
-        for name, document in SPACES.items():
+        for name, document in self.spaces.items():
             space = SearchSpace.from_json(document)
             for at_a_time, failing in ((1, 0), (4, 3)):
                 proposed, _ = self.run(self.make(document), space, at_a_time=at_a_time, failing=failing)
@@ -204,16 +207,16 @@ class TunerConformance:
         if self.repeats:
             return
         for name in (_SMALL, "one architecture", "two architectures"):
-            space = SearchSpace.from_json(SPACES[name])
-            tuner = self.make(SPACES[name])
+            space = SearchSpace.from_json(self.spaces[name])
+            tuner = self.make(self.spaces[name])
             found = {one.canonical for one in self.exhaust(tuner, space)}
             assert len(found) == space.size, f"{len(found)} of the {space.size} architectures of {name!r} were proposed"
             assert tuner.generate_multiple_parameters([space.size, space.size + 1]) == []
 
     def test_several_are_proposed_at_once(self) -> None:
         """As many as asked for, before any result is known."""
-        space = SearchSpace.from_json(SPACES["large"])
-        found = self.make(SPACES["large"]).generate_multiple_parameters([0, 1, 2, 3, 4])
+        space = SearchSpace.from_json(self.spaces["large"])
+        found = self.make(self.spaces["large"]).generate_multiple_parameters([0, 1, 2, 3, 4])
         assert len(found) == 5, f"of 5 asked for at once {len(found)} were proposed"
         for parameters in found:
             space.validate(space.parse(_kept(parameters)))
@@ -240,10 +243,10 @@ class TunerConformance:
     def test_the_same_calls_give_the_same_proposals(self) -> None:
         """In a fresh tuner, with failures, one and four trials at a time: a resumed study repeats its calls."""
         for name in ("large", _SMALL):
-            space = SearchSpace.from_json(SPACES[name])
+            space = SearchSpace.from_json(self.spaces[name])
             for at_a_time, failing in ((1, 4), (4, 0), (4, 3)):  # one at a time without failures: equal seeds
-                proposed, calls = self.run(self.make(SPACES[name]), space, at_a_time=at_a_time, failing=failing)
-                again = self.make(SPACES[name])
+                proposed, calls = self.run(self.make(self.spaces[name]), space, at_a_time=at_a_time, failing=failing)
+                again = self.make(self.spaces[name])
                 for what, number, value in calls:
                     if what == "tell":
                         self.tell(again, number, proposed[number], value)
@@ -258,23 +261,23 @@ class TunerConformance:
         if "optimize_mode" not in inspect.signature(self.tuner).parameters:
             return
         for name in ("large", _SMALL):
-            space = SearchSpace.from_json(SPACES[name])
-            maximized, _ = self.run(self.make(SPACES[name]), space)
-            minimized, _ = self.run(self.make(SPACES[name], optimize_mode="minimize"), space, sign=-1.0)
+            space = SearchSpace.from_json(self.spaces[name])
+            maximized, _ = self.run(self.make(self.spaces[name]), space)
+            minimized, _ = self.run(self.make(self.spaces[name], optimize_mode="minimize"), space, sign=-1.0)
             assert minimized == maximized, "negated values gave other proposals"
 
     def test_failures_are_survived(self) -> None:
         """Where every trial fails there is a next proposal."""
-        space = SearchSpace.from_json(SPACES["large"])
+        space = SearchSpace.from_json(self.spaces["large"])
         for at_a_time in (1, 4):
-            proposed, _ = self.run(self.make(SPACES["large"]), space, at_a_time=at_a_time, failing=1)
+            proposed, _ = self.run(self.make(self.spaces["large"]), space, at_a_time=at_a_time, failing=1)
             assert len(proposed) == self.trials
 
     def test_trials_of_elsewhere_are_taken(self) -> None:
         """At the beginning and later; equal imports give equal proposals, and none is proposed that was imported."""
-        space = SearchSpace.from_json(SPACES[_SMALL])
+        space = SearchSpace.from_json(self.spaces[_SMALL])
         known = [space.at(index) for index in range(0, space.size, 3)]
-        fresh = self.make(SPACES[_SMALL])
+        fresh = self.make(self.spaces[_SMALL])
         data: list[ImportedTrial] = [
             {"parameter": parameters, "value": value, **self._measured(fresh, parameters, value)}
             for parameters, value in ((one.parameters(), _value(one)) for one in known)
@@ -282,7 +285,7 @@ class TunerConformance:
         half = len(data) // 2
         found: list[list[_Parameters]] = []
         for _ in range(2):
-            tuner = self.make(SPACES[_SMALL])
+            tuner = self.make(self.spaces[_SMALL])
             tuner.import_data(copy.deepcopy(data[:half]))
             first = _kept(tuner.generate_parameters(0))
             left = [one for one in data[half:] if one["parameter"] != first]

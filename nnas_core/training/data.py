@@ -16,8 +16,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 from nnas_core import random_state
 from nnas_core.errors import UserCodeError
 from nnas_core.mutables.nested import changed
+from nnas_core.plugins.loading import as_user_error, ends_early
 from nnas_core.random_state import torch_generator
 from nnas_core.training.collation import NoBatch, collation
+from nnas_core.training.loader_processes import begun, end_processes
 from nnas_core.training.order import EpochOrder, SampledOrder
 from nnas_core.training.returned import checked_dataset, checked_loaders, checked_sampler, explaining
 from nnas_core.training.settings import DataSettings
@@ -67,6 +69,15 @@ class Batches:
         """Returns true if the last batch of an epoch is known to have one sample, and others have more."""
         return self._order is not None and self._order.ends_with_one_sample
 
+    @property
+    def samples(self) -> int | None:
+        """Samples of the data set; None where it does not say how many there are."""
+        dataset = getattr(self._loader, "dataset", None)
+        try:
+            return len(dataset) if isinstance(dataset, Sized) else None
+        except (TypeError, NotImplementedError):
+            return None
+
     def __len__(self) -> int:
         try:
             return len(self._loader)
@@ -81,21 +92,38 @@ class Batches:
         """
         # Loader processes draw their own random numbers, batch after batch, so they must load what is skipped.
         loads_all = self._order is None or self._loader.num_workers > 0
-        if self._order is not None:
-            self._order.start(number, 0 if loads_all else skip)
         with self._explaining():
-            batches = iter(self._loader)
+            if self._order is not None:
+                self._order.start(number, 0 if loads_all else skip)
+            batches = begun(self._loader)
         return itertools.islice(self._loaded(batches), skip if loads_all else 0, None)
 
     def _loaded(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         while True:
             with self._explaining():
-                batch = next(batches, _END)
-            if batch is _END:
-                return
+                try:
+                    batch = next(batches)
+                except StopIteration as end:
+                    if ends_early(end):
+                        end_processes(batches)
+                        raise self._ended_early(end) from end
+                    return
+                except BaseException:
+                    end_processes(batches)
+                    raise
             if isinstance(batch, NoBatch):
                 raise batch.error(self._where)
             yield batch
+
+    def _ended_early(self, end: StopIteration) -> UserCodeError:
+        """The error for a data set that raises what ends the loop over its batches: the rest would never be seen."""
+        failure = as_user_error(end)
+        found = UserCodeError(
+            "the data set raised StopIteration, which would end every epoch there",
+            where=self._where if failure is None or failure.where is None else failure.where,
+            hint="raise another error; StopIteration ends iterators alone, as `next()` without a default does",
+        )
+        return found.with_traceback_of_user("" if failure is None else failure.user_traceback)
 
     def _explaining(self) -> AbstractContextManager[None]:
         if self._is_own:
@@ -103,8 +131,6 @@ class Batches:
             return explaining("a loader of build_dataloaders()", self._where or "", hint)
         return explaining("loading the data", self._where or "")
 
-
-_END = object()
 
 CyclePosition = TypedDict("CyclePosition", {"pass": int, "consumed": int, "start": "dict[str, object] | None"})
 """A place in a ``Cycle``: passes through the data, batches of the current one, random states at its beginning."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import resource
 
 import torch
 
-from nnas_core.errors import EnvironmentFailure, UsageError
+from nnas_core.errors import EnvironmentFailure
+from nnas_core.training.settings import check_device
 
 __all__ = ["choose_device", "peak_memory_mb"]
 
@@ -21,8 +21,7 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise UsageError(f"no device is named {name!r}", hint="use auto, cpu, cuda or cuda:N")
+    check_device(name)
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise EnvironmentFailure(

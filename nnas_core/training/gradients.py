@@ -13,6 +13,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from nnas_core.errors import NnasWarning, UserCodeError
 from nnas_core.mutables.untouched import untouched
+from nnas_core.plain_optimizers import SGD
 from nnas_core.training.optimizers import State
 from nnas_core.training.returned import explaining
 from nnas_core.training.task import Batch
@@ -43,7 +44,7 @@ def differentiating(
 
 def optimizer_of_nothing() -> torch.optim.Optimizer:
     """The optimizer of a model without weights, such as an architecture of pooling and skip connections alone."""
-    return torch.optim.SGD([nn.Parameter(torch.zeros(0))], lr=0.0)
+    return SGD([nn.Parameter(torch.zeros(0))], lr=0.0)
 
 
 def take_step(

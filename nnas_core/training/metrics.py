@@ -60,6 +60,7 @@ class EpochRecord:
             data set are in ``valid`` alone. NaN says that a metric had a value in no batch.
         samples: training samples seen in this epoch by this process.
         seconds: wall time of their training, validation apart.
+        step: training steps in all at its end; 0 in the checkpoints of an older nnas.
     """
 
     epoch: int
@@ -67,6 +68,7 @@ class EpochRecord:
     valid: dict[str, float]
     samples: int
     seconds: float
+    step: int = 0
 
     @property
     def samples_per_second(self) -> float:

@@ -14,6 +14,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from torch.optim.sgd import sgd
 
 from nnas_core.mutables.nested import changed
+from nnas_core.plain_optimizers import SGD
 from nnas_core.training.settings import OptimizerSettings
 
 __all__ = ["FusedSGD", "State", "clip_gradients", "default_optimizer", "longer_schedule", "optimizer_state"]
@@ -28,11 +29,11 @@ def default_optimizer(parameters: Iterable[nn.Parameter], settings: OptimizerSet
     fused = bool(everything) and all(
         p.is_floating_point() and p.device.type in ("cpu", "cuda") and p.layout == torch.strided for p in everything
     )
-    sgd_class = FusedSGD if fused else torch.optim.SGD
+    sgd_class = FusedSGD if fused else SGD
     return sgd_class(everything, settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay)
 
 
-class FusedSGD(torch.optim.SGD):
+class FusedSGD(SGD):
     """``torch.optim.SGD(..., fused=True)`` for supernets, of whose parameters most have no gradient in a step.
 
     torch's refuses a group in which only some parameters have a momentum buffer, which is what a single path leads to.

@@ -30,12 +30,17 @@ class EpochOrder(Sampler[list[int]]):
         self._purpose = purpose
         self._epoch = 0
         self._skip = 0
+        self._begun: list[int] | None = None  # the order of the epoch, until it is asked for
         # The loader seeds its workers from it; one of its own keeps torch's global state out of that.
         self.worker_seeds = torch.Generator()
 
     def start(self, epoch: int, skip: int) -> None:
-        """Begin epoch ``epoch`` (from 0) after its first ``skip`` batches."""
+        """Begin epoch ``epoch`` (from 0) after its first ``skip`` batches.
+
+        A sampler of the user's chooses here: where it fails, no process has been started yet.
+        """
         self._epoch, self._skip = epoch, skip
+        self._begun = self._order()
         seeds = torch_generator(self._settings.seed, self._purpose, "workers", epoch)
         self.worker_seeds.set_state(seeds.get_state())
 
@@ -54,7 +59,7 @@ class EpochOrder(Sampler[list[int]]):
         return self._shuffle and self._settings.drop_last
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = self._order()
+        order, self._begun = self._order() if self._begun is None else self._begun, None
         size = self._settings.batch_size
         for batch in range(self._skip, len(self)):
             yield order[batch * size : (batch + 1) * size]

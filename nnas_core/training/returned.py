@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from nnas_core.errors import NnasError, UserCodeError
 from nnas_core.plugins.loading import as_user_error
+from nnas_core.training.loader_processes import loader_died
 
 __all__ = [
     "checked_dataset",
@@ -70,7 +70,7 @@ def unexplained(error: Exception, what: str, where: str) -> UserCodeError | None
     """
     if isinstance(error, (NnasError, MemoryError, OSError, torch.OutOfMemoryError)):
         return None
-    if re.match(r"DataLoader worker .*(killed|exited)", str(error)) or as_user_error(error) is not None:
+    if loader_died(error) or as_user_error(error) is not None:
         return None
     message = str(error).strip().splitlines()
     reason = f"{type(error).__name__}: {message[0]}" if message else type(error).__name__

@@ -7,12 +7,13 @@ stand side by side under their names; ``to_options`` and ``from_options`` go fro
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
-from nnas_core.errors import InputError
+from nnas_core.errors import InputError, UsageError, shortened
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -26,6 +27,8 @@ __all__ = [
     "SetupSettings",
     "Split",
     "TrainingSettings",
+    "cadence",
+    "check_device",
     "from_options",
     "option_names",
     "to_options",
@@ -159,6 +162,40 @@ class TrainingSettings(SetupSettings):
 
     epochs: int = 50
     clip_grad: float = 5.0
+
+
+# ---- texts with a form
+
+
+def cadence(text: str) -> tuple[int | None, int | None]:
+    """Reads ``checkpoint_every``.
+
+    Args:
+        text: steps (``"500"``), seconds (``"30s"``), minutes (``"5m"``) or hours (``"1h"``).
+
+    Returns:
+        Steps, or None and seconds; both at least 1.
+
+    Raises:
+        UsageError: something else.
+    """
+    match = re.fullmatch(r"([0-9]{1,9})([smh]?)", text)
+    if match is None or int(match[1]) == 0:
+        raise UsageError(
+            f"`checkpoint_every` {shortened(text, 80)!r} is no cadence", hint="give steps (500) or time (30s, 5m, 1h)"
+        )
+    number = int(match[1])
+    return (None, number * {"s": 1, "m": 60, "h": 3600}[match[2]]) if match[2] else (number, None)
+
+
+def check_device(name: str) -> None:
+    """Refuses what is no name of a device, whatever devices there are.
+
+    Raises:
+        UsageError: neither ``auto``, ``cpu``, ``cuda`` nor ``cuda:N``.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", name):
+        raise UsageError(f"no device is named {shortened(name, 80)!r}", hint="use auto, cpu, cuda or cuda:N")
 
 
 # ---- side by side under their names

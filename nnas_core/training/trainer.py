@@ -196,7 +196,7 @@ class Trainer:
         self._before_validation = random_state.capture_all(self.generators)
         valid = self.validate_one_epoch(self.epoch)
         self._before_validation = None
-        record = EpochRecord(self.epoch + 1, self._averages.means(), valid, self._samples, self._elapsed)
+        record = EpochRecord(self.epoch + 1, self._averages.means(), valid, self._samples, self._elapsed, self.step)
         self.history.append(record)
         finished = self.epoch
         self.epoch, self.batch = self.epoch + 1, 0

@@ -14,6 +14,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from nnas_core.errors import UsageError
+from nnas_core.plain_optimizers import Adam
 from nnas_core.plugins.arguments import check_count, check_range
 from nnas_core.randomness import derive_seed
 from nnas_core.space.choice import Choice
@@ -123,7 +124,7 @@ class PpoTuner(LearningTuner):
                 hint="take a tuner for spaces of any size: evolution, local-search or random",
             )
         self.policy = Policy(self._codes.space, *self._sizes, self._draws)
-        self._optimizer = torch.optim.Adam(self.policy.parameters(), lr=self._rate, eps=1e-5)
+        self._optimizer = Adam(self.policy.parameters(), lr=self._rate, eps=1e-5)
         self._values: list[float] = []  # all that are known
         self._running: dict[int, Tensor] = {}  # the log-probabilities that proposals had
         self._batch: list[tuple[Code, Tensor]] = []  # to learn from: of the last of them

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,11 @@ import torch
 
 from nnas_core.files import atomic_writer, finite_only
 from nnas_core.mutables.settling import settle
+from nnas_core.runs.cadence import CheckpointCadence
+from nnas_core.runs.digests import Digests
 from nnas_core.runs.folder import RunFolder
-from nnas_core.runs.recording import CheckpointCadence, Recorder, StopSignal, Usage
+from nnas_core.runs.recording import Recorder, StopSignal, Usage
+from nnas_core.space.architecture import Architecture
 from nnas_core.training.evaluation import measure, require_finite
 from nnas_core.training.settings import to_options
 from nnas_core.training.trainer import Callback, Trainer
@@ -85,16 +89,18 @@ def retrain(
     )
     trainer = setup.trainer(child, training, [*callbacks, recorder])
     setup.try_data(trainer, tests=True)
+    digests = Digests(code=setup.code(), samples=setup.samples, architecture=_digest(architecture))
+    documents = {"search_space.json": setup.space.to_json(), "architecture.json": architecture.masks()}
+    configuration = {"retrain": to_options(settings)}
+    recorder.begin(configuration, documents, digests, warn, model=training.model.model, seed=training.seed)
     if run.goes_on:
-        recorder.resume(warn)
         run.reconfigure("retrain", epochs=training.epochs)
-    else:
-        run.begin({"retrain": to_options(settings)})
-        run.write("search_space.json", setup.space.to_json())
-        run.write("architecture.json", architecture.masks())
-        run.log("started", model=training.model.model, seed=training.seed)
     recorder.train()
     return _tested(setup, trainer, recorder, run.path / "weights.pt")
+
+
+def _digest(architecture: Architecture) -> str:
+    return f"sha256:{hashlib.sha256(architecture.canonical.encode()).hexdigest()}"
 
 
 def _tested(setup: Setup, trainer: Trainer, recorder: Recorder, weights: Path) -> RetrainReport:

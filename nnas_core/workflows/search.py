@@ -15,9 +15,11 @@ from nnas_core.mutables.mutator import Mutator
 from nnas_core.plugins import registry
 from nnas_core.plugins.arguments import check_arguments, construct
 from nnas_core.random_state import torch_generator
+from nnas_core.runs.cadence import CheckpointCadence
 from nnas_core.runs.checkpoint import RunFacts
+from nnas_core.runs.digests import Digests, candidates_of
 from nnas_core.runs.folder import RunFolder
-from nnas_core.runs.recording import CheckpointCadence, Recorder, StopSignal, Usage
+from nnas_core.runs.recording import Recorder, StopSignal, Usage
 from nnas_core.space.architecture import Architecture
 from nnas_core.training.acceleration import Acceleration, Rehearsal
 from nnas_core.training.bilevel import BilevelTrainer
@@ -106,6 +108,7 @@ def search(
     cadence = CheckpointCadence(settings.training.checkpoint_every)
     setup = Setup(settings.training, torch.float64 if settings.precision == "float64" else None)
     setup.to_device(setup.model)
+    candidates = candidates_of(setup.model)
     generator = torch_generator(settings.training.seed, "mutator")
     mutator = build_mutator(settings.mutator, setup.model, settings.mutator_arg, generator)
     setup.to_device(mutator)
@@ -119,7 +122,14 @@ def search(
         try_candidates(mutator.space, rehearsal.attempt, settings.training.model.model)
     trainer = _trainer(settings, setup, mutator, generators, acceleration, [*callbacks, recorder], warn)
     setup.try_data(trainer)
-    _begin(settings, run, mutator, recorder, warn)
+    code = setup.code(settings.mutator, settings.trainer)
+    digests = Digests(code=code, candidates=candidates, samples=setup.samples)
+    model, seed = settings.training.model.model, settings.training.seed
+    documents = {"search_space.json": mutator.space.to_json()}
+    configuration = {"search": to_options(settings)}
+    recorder.begin(configuration, documents, digests, warn, model=model, mutator=settings.mutator, seed=seed)
+    if run.goes_on:  # the options that may change what comes out
+        run.reconfigure("search", derive=settings.derive, epochs=settings.training.epochs)
     recorder.train()
     derivation = _derive(settings.derive, trainer, recorder, run)
     architecture = recorder.final_architecture()
@@ -141,6 +151,7 @@ def _facts(settings: SearchSettings) -> RunFacts:
         "model": training.model.model,
         "model_arg": dict(training.model.model_arg),
         "mutator": settings.mutator,
+        "mutator_arg": dict(settings.mutator_arg),
         "seed": training.seed,
         "split": training.data.split,
     }
@@ -178,21 +189,6 @@ def _trainer(
         precision=settings.precision,
         accelerate=acceleration.prepare(rehearsal, warn),
     )
-
-
-def _begin(
-    settings: SearchSettings, run: RunFolder, mutator: Mutator, recorder: Recorder, warn: Callable[[str], None]
-) -> None:
-    """Go on from the newest checkpoint, or write what a new run begins with."""
-    if not run.goes_on:
-        run.begin({"search": to_options(settings)})
-        run.write("search_space.json", mutator.space.to_json())
-        training = settings.training
-        run.log("started", model=training.model.model, mutator=settings.mutator, seed=training.seed)
-        return
-    recorder.resume(warn)
-    # the options that may change what comes out
-    run.reconfigure("search", derive=settings.derive, epochs=settings.training.epochs)
 
 
 def _derive(count: int, trainer: Trainer, recorder: Recorder, run: RunFolder) -> Derivation | None:

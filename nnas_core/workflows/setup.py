@@ -11,7 +11,7 @@ import torch.nn as nn
 
 from nnas_core import random_state
 from nnas_core.mutables.mutator import Mutator
-from nnas_core.plugins.loading import load
+from nnas_core.plugins.loading import digests, load
 from nnas_core.runs.weights import load_weights
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.training.data import Batches, architecture_batches, build_batches, test_batches, to_device
@@ -113,6 +113,21 @@ class Setup:
     def held_out(self) -> tuple[Batches, str]:
         """The data that a result is measured on, and which they are: ``"test"``, or ``"validation"`` without any."""
         return (self.valid_batches, "validation") if self.test_batches is None else (self.test_batches, "test")
+
+    @property
+    def samples(self) -> dict[str, int]:
+        """Sizes of the data that a training is made of, by name, where they are known."""
+        sizes = {"training": self.train_batches.samples, "validation": self.valid_batches.samples}
+        return {name: size for name, size in sizes.items() if size is not None}
+
+    def code(self, *more: str | None) -> dict[str, str]:
+        """Digests of the files that the model and its task are made of, see ``plugins.loading.digests``.
+
+        Args:
+            more: what else may name code of the user's, as ``file.py:Class``.
+        """
+        model = self._settings.model
+        return digests(self._user, [model.task, *more])
 
     def try_data(self, trainer: Trainer, *, tests: bool = False) -> None:
         """Try the first batches of a training, before anything of it is written.

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from nnas_core import schema
-from nnas_core.errors import InputError, NnasError, UsageError
+from nnas_core.errors import InputError, NnasError, listed
 from nnas_core.files import parse_json, read_bytes
-from nnas_core.space.architecture import DOCUMENT_FORMAT, Architecture
-from nnas_core.space.latency_table import LATENCY_FORMAT, latency_problems
+from nnas_core.space.architecture import Architecture
+from nnas_core.space.latency_table import latency_problems
 from nnas_core.space.search_space import SearchSpace
 
 __all__ = ["FileCheck", "validate_file"]
+
+_MOST_PROBLEMS = 1000
+"""In the lines of a file; nobody reads on, and the lines may be millions."""
 
 _ZIP = b"PK\x03\x04"
 
@@ -27,12 +29,15 @@ class FileCheck:
     Attributes:
         file: its path.
         kind: the name of a schema, ``checkpoint``, ``events``, or ``unknown``.
-        problems: one line each; empty: valid.
+        problems: one line each, of many the first; empty: valid.
     """
 
     file: str
     kind: str
     problems: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "problems", listed(self.problems))
 
     def to_json(self) -> dict[str, object]:
         """As an entry of the report."""
@@ -50,8 +55,8 @@ def validate_file(file: str, space: SearchSpace | None = None, kind: str | None 
     Raises:
         UsageError: no such kind.
     """
-    if kind is not None and kind not in schema.kinds():
-        raise UsageError(f"no kind is named {kind!r}", hint=f"there are {', '.join(schema.kinds())}")
+    if kind is not None:
+        schema.check_kind(kind)
     found = "unknown"
     try:
         content = read_bytes(file)
@@ -81,12 +86,8 @@ def _recognise(document: object) -> str:
         return "results" if "parameter" in document[0] else "unknown"
     if not isinstance(document, Mapping):
         return "unknown"
-    if document.get("format") == DOCUMENT_FORMAT:
-        return "architecture-document"
-    if document.get("format") == LATENCY_FORMAT:
-        return "latency-table"
-    if set(document) == {"error"}:
-        return "error"
+    if isinstance(document.get("format"), str):
+        return schema.kind_of(document) or "unknown"
     values = [value for value in document.values() if isinstance(value, Mapping)]
     if values and len(values) == len(document):
         if any("_type" in value for value in values):
@@ -100,7 +101,9 @@ def _recognise(document: object) -> str:
 
 def _problems(kind: str, document: Any, space: SearchSpace | None) -> list[str]:
     if kind == "unknown":
-        return ["$: no kind of file that nnas writes"]
+        tag = document.get("format") if isinstance(document, Mapping) else None
+        is_ours = isinstance(tag, str) and tag.startswith("nnas.")
+        return [f"$.format: no kind of file is tagged {tag!r}" if is_ours else "$: no kind of file that nnas writes"]
     if kind == "architecture" and space is not None:
         return _misfits(document, space)  # names and indices have no schema without their space
     found = schema.problems(kind, document)
@@ -137,12 +140,14 @@ def _line_problems(kind: str, content: bytes, space: SearchSpace | None) -> list
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except ValueError:
+            record = parse_json(line, "")
+        except InputError as error:
             if number != len(lines):  # a torn last line is what a crash leaves
-                problems.append(f"line {number}: not JSON")
+                problems.append(f"line {number}: {error.message}")
             continue
         problems += [f"line {number}: {problem}" for problem in _problems(kind, record, space)]
+        if len(problems) >= _MOST_PROBLEMS:
+            return listed(problems, and_more=True)
     return problems
 
 

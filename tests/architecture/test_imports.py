@@ -50,7 +50,7 @@ def room_of(module: str) -> str:
 
 ROOMS = rooms()
 LIBRARY = module_names("nnas_core")
-WITH_TORCH = {"nnas_core.random_state", "nnas_core.tuners.ppo"}
+WITH_TORCH = {"nnas_core.plain_optimizers", "nnas_core.random_state", "nnas_core.tuners.ppo"}
 
 
 def reachable(name: str) -> set[str]:

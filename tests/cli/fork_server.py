@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from nnas_cli.main import COMMANDS, entry
+from nnas_core.plugins.registry import entries
 
 # Commands load these where they need them, which costs each a tenth of a second or two.
 LOADED_LATE = (
@@ -36,7 +37,8 @@ def serve(descriptor: int) -> None:
         importlib.import_module(f"nnas_cli.{name}")
     for name in ("search", "retrain", "evaluate", "tune", "tune_command", "validate"):
         importlib.import_module(f"nnas_core.workflows.{name}")
-    for name in ("schema", "schemas", "mutators.random", "mutators.darts", "tuners.bayes", "tuners.random"):
+    mutators = [f"mutators.{name.replace('-', '_')}" for name in entries("mutators")]
+    for name in ("schema", "schemas", *mutators, "tuners.bayes", "tuners.random"):
         importlib.import_module(f"nnas_core.{name}")
     for name in LOADED_LATE:
         importlib.import_module(name)

@@ -303,14 +303,14 @@ def test_the_search_goes_on_from_the_last_good_checkpoint(nnas: Cli, small_model
     assert Path("run/architecture.json").read_bytes() == Path("whole/architecture.json").read_bytes()
 
 
-def test_without_a_checkpoint_that_is_said(nnas: Cli, tmp_path: Path) -> None:
+def test_before_the_first_step_the_checkpoint_is_that_of_the_beginning(nnas: Cli, tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text(MODEL.replace("return self.head(", "return float('inf') * self.head("))
     result = nnas(*SEARCH)
     assert (result.code, result.out) == (5, "")
     assert result.err.startswith(
-        "nnas: error: the loss is not finite (nan) at step 1, epoch 1; there is no checkpoint yet\n"
+        "nnas: error: the loss is not finite (nan) at step 1, epoch 1; the last good checkpoint is run/checkpoint.pt\n"
     )
-    assert not Path("run/checkpoint.pt").exists()
+    assert read_checkpoint("run/checkpoint.pt")["header"]["progress"]["step"] == 0
 
 
 def test_weights_that_are_not_finite_never_replace_good_ones(nnas: Cli, tmp_path: Path) -> None:

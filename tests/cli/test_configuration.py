@@ -208,7 +208,7 @@ def test_a_wrong_value_in_the_environment_is_refused(
     monkeypatch.setenv("NNAS_SEARCH_EPOCHS", "0")
     result = nnas(*SEARCH)
     assert (result.code, result.out) == (2, "")
-    assert result.err.startswith("nnas: error: invalid value for '--epochs'")
+    assert result.err.startswith("nnas: error: NNAS_SEARCH_EPOCHS: ")
     assert "0 is not in the range x>=1" in result.err
 
 

@@ -187,12 +187,15 @@ def test_other_threads_than_before_are_warned_of(nnas: Cli, small_model: Path) -
     assert "nnas: warning: resume differs: threads 1 -> 2; the result may differ in its last bits\n" in result.err
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_over(nnas: Cli, small_model: Path) -> None:
+def test_a_run_killed_before_its_first_step_goes_on_from_its_beginning(nnas: Cli, small_model: Path) -> None:
     nnas.ok(*SEARCH, "-o", "whole")
-    nnas.ok(*SEARCH, "-o", "run")
-    Path("run/checkpoint.pt").unlink()
+    small_model.write_text(MODEL + "\n\ndef loss(output, target):\n    raise ArithmeticError\n")
+    assert nnas(*SEARCH, "-o", "run").code == 4
+    assert read_checkpoint("run/checkpoint.pt")["header"]["progress"]["step"] == 0
+    small_model.write_text(MODEL)
     Path("run/.checkpoint.pt.abc.tmp").write_bytes(b"half")
-    nnas.ok("search", "--resume", "run")
+    result = nnas.ok("search", "--resume", "run")
+    assert "warning: resume differs: model.py has changed since the checkpoint was written\n" in result.err
     assert_same_result("run", "whole")
     assert not list(Path("run").glob("*.tmp"))
     assert not list(Path("run").glob(".*.tmp"))

@@ -59,7 +59,14 @@ def events(run: str) -> list[dict[str, Any]]:
 
 def test_the_run_folder_holds_what_it_promises(nnas: Cli, small_model: Path) -> None:
     nnas.ok(*SEARCH, "-o", "run")
-    promised = {"checkpoint.pt", "events.jsonl", "config.json", "search_space.json", "architecture.json"}
+    promised = {
+        "checkpoint.pt",
+        "checkpoint.previous.pt",
+        "events.jsonl",
+        "config.json",
+        "search_space.json",
+        "architecture.json",
+    }
     assert {path.name for path in Path("run").iterdir() if not path.name.startswith(".")} == promised
     assert nnas.ok("validate", *(f"run/{name}" for name in promised)).code == 0
     assert Path("run/search_space.json").read_text() == nnas.ok("ss-gen", "model.py").out

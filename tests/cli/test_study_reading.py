@@ -130,7 +130,7 @@ def test_list_of_no_studies_says_so_beside_the_answer(nnas: Cli) -> None:
     StudyStore.open(URL).close()
     result = nnas("study", "list")
     assert (result.code, result.out, result.err) == (0, "", "there are no studies yet\n")
-    assert nnas.ok("study", "list", "--json").json == {"studies": []}
+    assert nnas.ok("study", "list", "--json").json["studies"] == []
 
 
 def test_a_study_shows_as_running_while_its_owner_lives_and_as_interrupted_after(nnas: Cli, store: StudyStore) -> None:
@@ -226,7 +226,7 @@ def test_trials_are_ordered_and_chosen(
 ) -> None:
     found = nnas.ok("study", "trials", *options, "--json").json
     study = store.study("first")
-    assert found == {"study": "first", "trials": [store.trial(study, number).to_json() for number in numbers]}
+    assert found["trials"] == [store.trial(study, number).to_json() for number in numbers]
     assert [row[0] for row in rows(nnas.ok("study", "trials", *options).out)[1:]] == [str(one) for one in numbers]
 
 

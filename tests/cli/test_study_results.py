@@ -193,7 +193,8 @@ def test_import_leaves_out_what_is_known_and_what_has_no_value(nnas: Cli, store:
     assert (result.code, result.err) == (0, "")
     assert result.out == "imported 1 trials into study 'empty'; left out 1 known, 1 without a value\n"
     assert [trial.value for trial in store.trials(store.study("empty"))] == [1.0]
-    assert imported(nnas, entries, "--json").json == {"study": "empty", "imported": 0, "known": 2, "without_value": 1}
+    counts = {"study": "empty", "imported": 0, "known": 2, "without_value": 1}
+    assert imported(nnas, entries, "--json").json == {"format": "nnas.study-import-report/1", **counts}
 
 
 @pytest.mark.parametrize(
@@ -258,13 +259,13 @@ def test_import_refuses_what_does_not_fit_and_stores_nothing(
     assert store.trials(store.study("empty")) == []
 
 
-def test_import_lists_at_most_20_problems(nnas: Cli, store: StudyStore) -> None:
-    result = imported(nnas, [{"parameter": FIRST, "value": "x"}] * 25)
+def test_import_lists_at_most_50_problems(nnas: Cli, store: StudyStore) -> None:
+    result = imported(nnas, [{"parameter": FIRST, "value": "x"}] * 75)
     lines = result.err.splitlines()
     assert lines[0] == "nnas: error: standard input: not results of this study's search space"
-    assert len(lines) == 1 + 20 + 1 + 1
+    assert len(lines) == 1 + 50 + 1
     assert lines[-2:] == [
-        "  and 5 more problems",
+        "  ... and 26 more",
         "hint: nothing was imported; the JSON document of `nnas study show` has the search space",
     ]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nnas_core import schema
 from nnas_core.study.storage.store import StudyStore
 from tests.cli_support import Cli, ForkServer, Result
 
@@ -85,7 +86,9 @@ def test_another_one_takes_trials_and_leaves_the_end_to_the_first(nnas: Cli) -> 
 def test_as_json_it_says_how_many_go_on(nnas: Cli) -> None:
     _, code, out, err = beside(nnas, "--json")
     assert (code, err) == ("0", "")
+    assert schema.problems("tune-join-report", json.loads(out)) == []
     assert json.loads(out) == {
+        "format": "nnas.tune-join-report/1",
         "study": "space-grid",
         "storage": "sqlite:///nnas.db",
         "reason": "trials",

@@ -36,8 +36,10 @@ def documents(text: str) -> Iterator[Any]:
                 yield from map(json.loads, said.splitlines())
 
 
-def test_every_schema_has_a_section() -> None:
-    assert sorted(sections()) == sorted(schema.kinds())
+def test_every_schema_has_a_section_or_is_in_the_table_of_reports() -> None:
+    text = (ROOT / PAGE).read_text(encoding="utf-8")
+    reports = re.findall(r"^\| `[^|]+` \| \[([a-z-]+-report)\]\(\.\./schemas/\1\.json\) \|$", text, re.MULTILINE)
+    assert sorted([*sections(), *reports]) == sorted(schema.kinds())
 
 
 def test_what_a_section_shows_keeps_its_schema() -> None:

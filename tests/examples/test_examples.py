@@ -32,9 +32,9 @@ def test_the_search_space_is_as_large_as_the_example_says(nnas: Cli, example: st
 @pytest.mark.slow
 def test_mnist1d_is_searched_and_retrained(nnas: Cli) -> None:
     model = EXAMPLES / "mnist1d" / "model.py"
-    nnas.ok("search", model, "--mutator", "random", "--epochs", "2", "-o", "run")
-    found = nnas.ok("tune", model, "--checkpoint", "run/checkpoint.pt", "--trials", "3", "-o", "best.json")
-    assert "3 trials, 0 failed" in found.err
+    nnas.ok("search", model, "--mutator", "random", "--epochs", "1", "-o", "run")
+    found = nnas.ok("tune", model, "--checkpoint", "run/checkpoint.pt", "--trials", "2", "-o", "best.json")
+    assert "2 trials, 0 failed" in found.err
     report = nnas.ok("retrain", model, "--architecture", "best.json", "--epochs", "3", "-o", "final", "--json").json
     assert report["tested_on"] == "test"
     assert report["test"]["accuracy"] > 0.2  # ten classes: chance is 0.1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -55,10 +55,23 @@ def space_mutator(seed: int = 0, spread: float = 20.0, **options: Any) -> EnasMu
 
 
 class Reference:
-    """The policy of ``Space``, one architecture and one equation at a time."""
+    """The policy of ``Space``, one architecture and one equation at a time; what two have in common is computed once.
+
+    The parameters of the mutator must stay as they are.
+    """
 
     def __init__(self, mutator: EnasMutator) -> None:
         self.controller = mutator.controller
+        self.known: dict[tuple[object, ...], Any] = {}
+
+    def once(self, *path: object, compute: Callable[[], Any]) -> Any:
+        """What ``compute`` gives after the decisions of ``path``, and the states that the LSTM is then in."""
+        if path not in self.known:
+            result = compute()
+            self.known[path] = result, list(self.states)
+        result, states = self.known[path]
+        self.states = list(states)
+        return result
 
     def step(self, read: Tensor) -> Tensor:
         """The equations of an LSTM in torch's order of gates; the state of its last layer."""
@@ -88,27 +101,44 @@ class Reference:
         size = c.lstm.hidden_size
         self.states = [(torch.zeros(size, dtype=torch.float64),) * 2 for _ in c.lstm.all_weights]
         start, two, three = c.embedding[0], c.embedding[1:3], c.embedding[3:6]
-        free = [self.step(start), self.step(start)]  # as many as any choice has inputs without a tag
-        state = self.step(start)
+        # as many free states as any choice has inputs without a tag; then the first state that decides
+        free, state = self.once(compute=lambda: ([self.step(start), self.step(start)], self.step(start)))
+        path: tuple[object, ...] = (which["stem"][0],)
         total = self.limited(c.head[:2] @ state).log_softmax(0)[which["stem"][0]]
-        stem = state = self.step(two[which["stem"][0]])  # the first state that has read what stem decided
+        stem = state = self.once(*path, compute=lambda: self.step(two[which["stem"][0]]))  # has read what stem decided
+        path += (which["op"][0],)
         total = total + self.limited(c.head[2:5] @ state).log_softmax(0)[which["op"][0]]
-        op = state = self.step(three[which["op"][0]])
+        op, of_picks = self.once(*path, compute=lambda: self._op(three[which["op"][0]], free[0], stem))
+        total = total + of_picks[which["pick"][0]]
+        path += (which["pick"][0],)
         anchors = [free[0], stem, op]
-        total = total + self.scores(state, anchors).log_softmax(0)[which["pick"][0]]
-        cell = state = self.step(anchors[which["pick"][0]])
-        if c.script._exit_step:
-            state = self.step(start)
+        cell, of_pairs = self.once(*path, compute=lambda: self._cell(anchors[which["pick"][0]], start, stem, free))
+        total = total + of_pairs[PAIRS.index(which["pair"])]
+        path += (which["pair"],)
         anchors = [stem, cell, free[0], free[1]]
-        of_pairs = torch.stack([self.scores(state, anchors)[list(pair)].sum() for pair in PAIRS])
-        total = total + of_pairs.log_softmax(0)[PAIRS.index(which["pair"])]
-        state = self.step(sum(anchors[index] for index in which["pair"]) / 2)
-        anchors = [cell, cell]
-        p = torch.softmax(torch.stack([-(q := self.scores(state, anchors)), q]), dim=0)[1]
-        target = c.skip_target
-        self.penalty = (p * torch.log(p / target) + (1 - p) * torch.log((1 - p) / (1 - target))).sum()
-        self.entropy_of_any = -(p * torch.log(p) + (1 - p) * torch.log(1 - p)).sum()
+        read = sum(anchors[index] for index in which["pair"]) / 2
+        p, self.penalty, self.entropy_of_any = self.once(*path, compute=lambda: self._any(read, cell))
         taken = torch.tensor([index in which["any"] for index in range(2)])
         total = total + torch.where(taken, p, 1 - p).log().sum()
-        read = sum((anchors[index] for index in which["any"]), 0 * cell) / (1 + len(which["any"]))
-        return total + self.limited(c.head[:2] @ self.step(read)).log_softmax(0)[which["last"][0]]
+        path += (which["any"],)
+        read = sum(([cell, cell][index] for index in which["any"]), 0 * cell) / (1 + len(which["any"]))
+        of_last = self.once(*path, compute=lambda: self.limited(c.head[:2] @ self.step(read)).log_softmax(0))
+        return total + of_last[which["last"][0]]
+
+    def _op(self, read: Tensor, free: Tensor, stem: Tensor) -> tuple[Tensor, Tensor]:
+        op = self.step(read)
+        return op, self.scores(op, [free, stem, op]).log_softmax(0)
+
+    def _cell(self, read: Tensor, start: Tensor, stem: Tensor, free: list[Tensor]) -> tuple[Tensor, Tensor]:
+        cell = state = self.step(read)
+        if self.controller.script._exit_step:
+            state = self.step(start)
+        scores = self.scores(state, [stem, cell, *free])
+        return cell, torch.stack([scores[list(pair)].sum() for pair in PAIRS]).log_softmax(0)
+
+    def _any(self, read: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q = self.scores(self.step(read), [cell, cell])
+        p = torch.softmax(torch.stack([-q, q]), dim=0)[1]
+        target = self.controller.skip_target
+        penalty = (p * torch.log(p / target) + (1 - p) * torch.log((1 - p) / (1 - target))).sum()
+        return p, penalty, -(p * torch.log(p) + (1 - p) * torch.log(1 - p)).sum()

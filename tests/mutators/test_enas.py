@@ -37,7 +37,7 @@ def test_probabilities_are_those_of_the_equations(options: dict[str, Any]) -> No
         assert evaluated.log_probability[index].item() == pytest.approx(expected.item(), abs=1e-12)
         assert evaluated.penalty[index].item() == pytest.approx(reference.penalty.item(), abs=1e-12)
         gradient = torch.autograd.grad(evaluated.log_probability[index], list(mutator.parameters()), retain_graph=True)
-        exact = torch.autograd.grad(expected, list(mutator.parameters()))
+        exact = torch.autograd.grad(expected, list(mutator.parameters()), retain_graph=True)
         for one, other in zip(gradient, exact, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 

@@ -29,7 +29,8 @@ def exact_gradients() -> tuple[Tensor, Tensor]:
     """Of the expected planted reward, and of the entropy, by the equations: of ``space_mutator()``'s parameters."""
     mutator = space_mutator()
     parameters = list(mutator.parameters())
-    log_p = torch.stack([Reference(mutator).log_probability(which) for which in EVERYTHING])
+    reference = Reference(mutator)
+    log_p = torch.stack([reference.log_probability(which) for which in EVERYTHING])
     reward = flat(torch.autograd.grad((log_p.exp() * planted_rewards()).sum(), parameters, retain_graph=True))
     entropy = flat(torch.autograd.grad(-(log_p.exp() * log_p).sum(), parameters))
     return reward, entropy
@@ -41,13 +42,16 @@ def test_the_expected_gradient_is_that_of_expected_reward_and_entropy(exact_grad
     rewards = planted_rewards()
     parameters = list(mutator.parameters())
     exact = exact_gradients[0] + 0.3 * exact_gradients[1]
-    masks = mutator.controller.masks(EVERYTHING)
-    p = mutator.controller(masks).log_probability.exp().tolist()
-    expected = torch.zeros_like(exact)
-    for mask, reward, probability in zip(masks, rewards.tolist(), p, strict=True):
-        mutator.baseline = 0.37  # any number: it must not matter
-        loss, _ = mutator.surrogate(mask[None], [reward])
-        expected -= probability * flat(torch.autograd.grad(loss, parameters))
+    evaluated = mutator.controller(mutator.controller.masks(EVERYTHING))
+    p, entropy = evaluated.log_probability.exp().detach(), evaluated.entropy
+    count, baseline = len(EVERYTHING), 0.37  # any number: it must not matter
+    # The surrogate is a mean over samples, and the expectation weights them by p. What a sample's probability is
+    # multiplied with is linear in its return: this one gives it the weight; that of the entropy is mended below.
+    returns = baseline + count * p * (rewards + 0.3 * entropy.detach() - baseline)
+    mutator.baseline = baseline
+    loss, _ = mutator.surrogate(mutator.controller.masks(EVERYTHING), (returns - 0.3 * entropy.detach()).tolist())
+    loss = loss - 0.3 * ((p - 1 / count) * entropy).sum()
+    expected = -flat(torch.autograd.grad(loss, parameters))
     torch.testing.assert_close(expected, exact, rtol=1e-9, atol=1e-12)
 
 

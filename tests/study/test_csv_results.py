@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import io
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nnas_core.errors import InputError
 from nnas_core.space.search_space import SearchSpace
-from nnas_core.study.csv_results import read_csv
+from nnas_core.study.csv_results import read_csv, results_csv
+from nnas_core.study.storage.store import StudyStore
+from tests.study.known_studies import make
 
 
 def space_of(names: list[str], n_chosen: int | None = None) -> SearchSpace:
@@ -77,3 +81,25 @@ def test_names_that_repeat_one_another_do_not_take_forever() -> None:
     with pytest.raises(InputError, match="not a table of results") as failure:
         read(",".join(["a"] * 100), space_of(names, 12))
     assert "may be several decisions" in failure.value.problems[0]
+
+
+FORMULAS = ["=1+1", "+a", "-b", "@c", "\tdd", "\re", "'=f", "''-g", "'h", "-1.5", "+2e3", "'-1.5", "plain"]
+
+
+def test_no_cell_is_a_formula_and_all_names_come_back(tmp_path: Path) -> None:
+    spaces = {name: {"_type": "layer_choice", "_value": FORMULAS} for name in ("=key", "'=key", "@", "-")}
+    space = SearchSpace.from_json(spaces)
+    with StudyStore.open(f"sqlite:///{tmp_path}/s.db") as store:
+        values = [float(place) for place in range(-1, len(FORMULAS) - 1)]
+        study = make(store, "s", values, space=space)
+        trials = store.trials(study)
+    text = results_csv(trials, space)
+    rows = list(csv.reader(io.StringIO(text, newline="")))
+    cells = [cell for row in rows for cell in row]
+    begun = {cell for cell in cells if cell.startswith(tuple("=+-@\t\r"))}
+    assert {"-1.5", "+2e3", "-1.0"} <= begun
+    assert all(isinstance(float(cell), float) for cell in begun)
+    assert rows[0] == ["id", "''=key", "'-", "'=key", "'@", "reward", "accuracy", "loss"]
+    results = read_csv(text, space, "results.csv")
+    assert [one["parameter"] for one in results] == [trial.architecture.parameters() for trial in trials]
+    assert [one["value"] for one in results] == values

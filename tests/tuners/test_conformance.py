@@ -8,14 +8,26 @@ from typing import Any, ClassVar
 import pytest
 
 from nnas_core.plugins import registry
+from nnas_core.space.search_space import SearchSpaceDocument
 from nnas_core.testing import TunerConformance
+from nnas_core.testing.tuners import SPACES
+
+# A proposal of gp takes seconds in the large space, and 33 are made until the mixed one ends.
+_FOR_GP: dict[str, SearchSpaceDocument] = {
+    **SPACES,
+    "large": {
+        **{f"key{number}": SPACES["large"][f"key{number}"] for number in range(20)},
+        "half": SPACES["large"]["half"],
+    },
+    "mixed": {"op": SPACES["mixed"]["op"], "from": SPACES["mixed"]["from"]},
+}
 
 # What differs from one algorithm to the next: arguments with which a few trials suffice, since learning costs time.
 _SPECIAL: dict[str, dict[str, Any]] = {
     "bananas": {"arguments": {"num_candidates": 60, "epochs": 20}, "trials": 20},
     "bayes": {"arguments": {"num_init": 4}, "trials": 9},
     "cmaes": {"arguments": {"popsize": 5}, "trials": 12},
-    "gp": {"arguments": {"n_startup_trials": 3}, "trials": 4, "pytestmark": pytest.mark.slow},
+    "gp": {"arguments": {"n_startup_trials": 3}, "trials": 4, "spaces": _FOR_GP, "pytestmark": pytest.mark.slow},
     "ppo": {"arguments": {"hidden_size": 8, "embedding_size": 4, "trials_per_update": 4}, "trials": 12},
     "nsga2": {"arguments": {"population_size": 6}, "trials": 14},
     "tpe": {"arguments": {"n_startup_trials": 5}, "trials": 12},

@@ -36,6 +36,6 @@ def command(storage: str, force: bool, output: str | None, out: Output) -> None:
         count = len(store.studies())
         size = back_up(storage, output, overwrite=force)
     if out.as_json:
-        out.answer_json({"file": output, "studies": count, "bytes": size})
+        out.report("study-backup-report", {"file": output, "studies": count, "bytes": size})
     else:
         out.note(f"wrote {output} ({count} studies)")

@@ -40,4 +40,5 @@ def command(store: StudyStore, study: StudyRecord, yes: bool, output: str, seed:
         )
     store.delete_study(study)
     document = {"study": study.name, "finished": finished}
-    studies.answer(out, output, document, f"deleted study {study.name!r} and its {finished} finished trials\n")
+    text = f"deleted study {study.name!r} and its {finished} finished trials\n"
+    studies.answer(out, output, "study-delete-report", document, text)

@@ -8,6 +8,7 @@ import click
 
 from nnas_cli import options, studies
 from nnas_cli.output import Output
+from nnas_cli.parameter_types import Count
 from nnas_core.errors import NoResultError
 from nnas_core.files import dump_json
 
@@ -22,13 +23,12 @@ __all__ = ["command"]
 @studies.of_a_study()
 @click.option(
     "--format",
-    "form",
     type=click.Choice(["json", "csv"]),
     default="json",
     show_default=True,
     help="Of the results, as those of nnictl.",
 )
-@click.option("--best", type=click.IntRange(1), metavar="N", help="Only the N best trials, the best first.")
+@click.option("--best", type=Count(1), metavar="N", help="Only the N best trials, the best first.")
 @click.option(
     "--as-architecture", is_flag=True, help="The best architecture alone, or a list of the --best N, as masks."
 )
@@ -38,7 +38,7 @@ __all__ = ["command"]
 def command(
     store: StudyStore,
     study: StudyRecord,
-    form: str,
+    format: str,
     best: int | None,
     as_architecture: bool,
     optuna: str | None,
@@ -58,11 +58,11 @@ def command(
       nnas study export --optuna sqlite:///optuna.db
     """
     if optuna is not None:
-        options.refuse_idle(("form", "best", "as_architecture", "output"), "--optuna")
+        options.refuse_idle(("format", "best", "as_architecture", "output"), "--optuna")
         _to_optuna(store, study, optuna, out)
         return
     if as_architecture:
-        options.refuse_idle(("form",), "--as-architecture")
+        options.refuse_idle(("format",), "--as-architecture")
         best = best or 1
     from nnas_core.study.csv_results import results_csv
     from nnas_core.study.exporting import results_json
@@ -79,7 +79,7 @@ def command(
         if as_architecture:
             masks = [trial.architecture.masks() for trial in trials]
             out.write(output, dump_json(masks[0] if best == 1 else masks))
-        elif form == "csv":
+        elif format == "csv":
             out.write(output, results_csv(trials, study.settings.space))
         else:
             out.write(output, dump_json(results_json(trials, store.intermediates(study, damage))))
@@ -94,6 +94,6 @@ def _to_optuna(store: StudyStore, study: StudyRecord, url: str, out: Output) -> 
     storage = click.get_current_context().params["storage"]
     written = write_optuna_study(url, study, trials, store.intermediates(study), storage=storage)
     if out.as_json:
-        out.answer_json({"study": study.name, "trials": written})
+        out.report("study-optuna-report", {"study": study.name, "trials": written})
     else:
         out.note(f"wrote {written} trials of study {study.name!r} for Optuna")

@@ -8,6 +8,7 @@ import click
 
 from nnas_cli import options, studies
 from nnas_cli.output import Output
+from nnas_cli.parameter_types import FILE
 from nnas_core.files import read_bytes, source_name
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ __all__ = ["command"]
 
 
 @click.command("import")
-@click.argument("file", metavar="FILE")
+@click.argument("file", type=FILE, metavar="FILE")
 @studies.of_a_study()
 @options.with_output("File to write as JSON; - is standard output.")
 @options.common
@@ -43,4 +44,4 @@ def command(store: StudyStore, study: StudyRecord, file: str, output: str, seed:
     parts = [f"{done.known} known"] if done.known else []
     parts += [f"{without} without a value"] if without else []
     text += f"; left out {', '.join(parts)}" if parts else ""
-    studies.answer(out, output, document, text + "\n")
+    studies.answer(out, output, "study-import-report", document, text + "\n")

@@ -38,5 +38,5 @@ def command(store: StudyStore, study: StudyRecord, number: int, output: str, see
         text = f"trial {number} of study {study.name!r} will be ended\n"
     else:
         text = f"trial {number} of study {study.name!r} does not run: it is {state}\n"
-    studies.answer(out, output, document, text)
+    studies.answer(out, output, "study-kill-report", document, text)
     return ExitCode.DONE if state is None else ExitCode.CHECK_FAILED

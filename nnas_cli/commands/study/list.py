@@ -30,12 +30,10 @@ def command(storage: str, output: str, out: Output) -> None:
       nnas study list
       nnas study list --storage sqlite:///runs/nnas.db --json
     """
-    from nnas_core.files import dump_json
-
     with studies.opened(storage) as store, studies.the_rest(store, out) as damage:
         found = [store.status(study, damage) for study in store.studies(damage)]
         if out.as_json or output != "-":
-            out.write(output, dump_json({"studies": [status.to_json() for status in found]}))
+            out.report("study-list-report", {"studies": [status.to_json() for status in found]}, output)
         elif found:
             out.table(*_table(found), answer=True)
         elif not damage:

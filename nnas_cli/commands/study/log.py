@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from nnas_cli import options, studies
-from nnas_cli.output import Output, printable
+from nnas_cli.output import Output
+from nnas_cli.parameter_types import Count
 
 if TYPE_CHECKING:
     from nnas_core.study.storage.records import StudyRecord
@@ -19,7 +19,7 @@ __all__ = ["command"]
 
 @click.command("log")
 @studies.of_a_trial
-@click.option("--attempt", type=click.IntRange(1), metavar="N", help="Which attempt at it.  [default: the last]")
+@click.option("--attempt", type=Count(1), metavar="N", help="Which attempt at it.  [default: the last]")
 @options.with_output("File to write; - is standard output.")
 @options.common_without_seed
 def command(store: StudyStore, study: StudyRecord, number: int, attempt: int | None, output: str, out: Output) -> None:
@@ -32,12 +32,13 @@ def command(store: StudyStore, study: StudyRecord, number: int, attempt: int | N
       nnas study log 7
       nnas study log model-bayes 7 --attempt 1
     """
-    from nnas_core.files import dump_json, read_bytes
+    from nnas_core.files import read_bytes
     from nnas_core.study.logs import find_log
 
     path, found = find_log(store.trial(study, number), attempt)
     text = read_bytes(path).decode("utf-8", "replace")
     document = {"study": study.name, "trial": number, "attempt": found, "file": str(path), "text": text}
-    if output == "-" and sys.stdout.isatty():  # whatever a program printed, it does not move or colour this terminal
-        text = "".join(f"{printable(line)}\n" for line in text.splitlines())
-    out.write(output, dump_json(document) if out.as_json else text)
+    if out.as_json:
+        out.report("study-log-report", document, output)
+    else:
+        out.write(output, text)

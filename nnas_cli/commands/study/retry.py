@@ -41,4 +41,4 @@ def command(
         text = f"{which} {', '.join(map(str, waiting))} of study {study.name!r}: waiting for `nnas tune --resume`\n"
     else:
         text = f"study {study.name!r} has no trial that failed\n"
-    studies.answer(out, output, document, text)
+    studies.answer(out, output, "study-retry-report", document, text)

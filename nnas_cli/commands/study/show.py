@@ -37,7 +37,7 @@ def command(store: StudyStore, study: StudyRecord, output: str, out: Output) -> 
         status = store.status(study, damage)
         origin = status.study.settings.origin
         document = {**status.to_json(), "origin": origin.to_json(), "settings": {**status.study.to_json()}}
-        studies.answer(out, output, document, _text(status))
+        studies.answer(out, output, "study-show-report", document, _text(status))
 
 
 def _text(status: StudyStatus) -> str:

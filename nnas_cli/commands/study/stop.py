@@ -49,5 +49,5 @@ def command(store: StudyStore, study: StudyRecord, wait: bool, output: str, seed
         text = f"study {study.name!r} has stopped\n"
     else:
         text = f"study {study.name!r} was asked to stop" + (f"; its process was {silent}\n" if silent else "\n")
-    studies.answer(out, output, document, text)
+    studies.answer(out, output, "study-stop-report", document, text)
     return ExitCode.DONE if asked else ExitCode.CHECK_FAILED

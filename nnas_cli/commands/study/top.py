@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from nnas_cli import options, studies
-from nnas_cli.output import Output
+from nnas_cli.output import Output, printable
+from nnas_cli.parameter_types import Number
 from nnas_core.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _SHOWN = 15
 @studies.of_a_study(running=True)
 @click.option(
     "--interval",
-    type=click.FloatRange(0.1),
+    type=Number(0.1),
     default=3.0,
     show_default=True,
     metavar="S",
@@ -62,7 +63,7 @@ def command(
         status, trials = store.status(study, damage), _newest(store, study, damage)
         if out.as_json or output != "-":
             document = {**status.to_json(), "trials": [trial.to_json() for trial in trials]}
-            studies.answer(out, output, document, "")
+            out.report("study-top-report", document, output)
             return
         out.answer(_line(status) + "\n")
         if trials:
@@ -119,5 +120,5 @@ def _screen(status: StudyStatus, trials: list[TrialRecord]) -> RenderableType:
     columns, rows = studies.trial_rows(trials)
     table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for row in rows:
-        table.add_row(*map(Text, row))
-    return Group(Text(_line(status), style="bold"), Text(), table)
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    return Group(Text(printable(_line(status)), style="bold"), Text(), table)

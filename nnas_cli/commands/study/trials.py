@@ -8,6 +8,7 @@ import click
 
 from nnas_cli import options, studies
 from nnas_cli.output import Output
+from nnas_cli.parameter_types import Count
 from nnas_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,11 +27,10 @@ __all__ = ["command"]
     show_default=True,
     help="Order; value: the best first, seconds: the longest first.",
 )
-@click.option("--head", type=click.IntRange(1), metavar="N", help="Only the N trials with the best values.")
-@click.option("--tail", type=click.IntRange(1), metavar="N", help="Only the N trials with the worst values.")
+@click.option("--head", type=Count(1), metavar="N", help="Only the N trials with the best values.")
+@click.option("--tail", type=Count(1), metavar="N", help="Only the N trials with the worst values.")
 @click.option(
     "--state",
-    "states",
     type=click.Choice(["waiting", "running", "succeeded", "failed", "stopped"]),
     multiple=True,
     help="Only trials in this state. Repeatable.",
@@ -43,7 +43,7 @@ def command(
     sort: str,
     head: int | None,
     tail: int | None,
-    states: tuple[str, ...],
+    state: tuple[str, ...],
     output: str,
     out: Output,
 ) -> None:
@@ -63,15 +63,15 @@ def command(
     explicit = click.get_current_context().get_parameter_source("sort") is not click.core.ParameterSource.DEFAULT
     cut = head is not None or tail is not None
     with studies.the_rest(store, out) as damage:
-        found = [trial for trial in store.trials(study, damage=damage) if not states or trial.state in states]
+        found = [trial for trial in store.trials(study, damage=damage) if not state or trial.state in state]
         found = _chosen(found, study, "value" if cut and not explicit else sort, head, tail)
         document = {"study": study.name, "trials": [trial.to_json() for trial in found]}
         if out.as_json or output != "-":
-            studies.answer(out, output, document, "")
+            out.report("study-trials-report", document, output)
         elif found:
             out.table(*studies.trial_rows(found), answer=True)
         elif not damage:
-            out.note(f"study {study.name!r} has no " + ("such trials" if states or cut else "trials"))
+            out.note(f"study {study.name!r} has no " + ("such trials" if state or cut else "trials"))
 
 
 def _chosen(

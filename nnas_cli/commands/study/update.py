@@ -8,7 +8,7 @@ import click
 
 from nnas_cli import options, studies
 from nnas_cli.output import Output
-from nnas_cli.parameter_types import DURATION, OrNone
+from nnas_cli.parameter_types import DURATION, MOST_PROCESSES, Count, OrNone
 from nnas_core.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ __all__ = ["command"]
 @click.command("update")
 @studies.of_a_study(running=True)
 @click.option(
-    "--trials", type=OrNone(click.IntRange(1)), metavar="N", help="Finished trials that it shall have; none: no limit."
+    "--trials", type=OrNone(Count(1)), metavar="N", help="Finished trials that it shall have; none: no limit."
 )
 @click.option(
     "--duration",
@@ -29,7 +29,7 @@ __all__ = ["command"]
     metavar="TIME",
     help="Begin no trial after 90s, 30m, 2h of this run; none: no limit.",
 )
-@click.option("--concurrency", type=click.IntRange(1), metavar="N", help="Trials that run at once.")
+@click.option("--concurrency", type=Count(1, MOST_PROCESSES), metavar="N", help="Trials that run at once.")
 @options.with_output("File to write as JSON; - is standard output.")
 @options.common
 def command(
@@ -64,5 +64,5 @@ def command(
     else:
         text = f"study {study.name!r}: {studies.limits_in_words(status)}\n"
     document = {"study": study.name, "state": status.study.state, "limits": limits}
-    studies.answer(out, output, document, text)
+    studies.answer(out, output, "study-update-report", document, text)
     return ExitCode.DONE if limits is not None else ExitCode.CHECK_FAILED

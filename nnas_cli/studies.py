@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nnas_core.space.architecture import Architecture
     from nnas_core.study.administration import StudyStatus
     from nnas_core.study.storage.records import TrialRecord
+    from nnas_core.study.storage.rows import Damage
     from nnas_core.study.storage.store import StudyStore
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "opened",
     "span",
     "storage",
+    "the_rest",
     "trial_rows",
 ]
 
@@ -87,8 +89,12 @@ def of_trials(function: F) -> F:
 
     @functools.wraps(function)
     def wrapped(words: tuple[str, ...], storage: str, **values: object) -> object:
+        from nnas_core.study.storage.rows import Damage  # late: as below
+
         with opened(storage) as store:
-            named = bool(words) and (not words[0].isdecimal() or words[0] in {one.name for one in store.studies()})
+            named = bool(words) and (
+                not words[0].isdecimal() or words[0] in {one.name for one in store.studies(Damage(store.where))}
+            )
             numbers = words[named:]
             wrong = [word for word in numbers if not _is_number(word)]
             if wrong:
@@ -120,6 +126,16 @@ def opened(url: str) -> Iterator[StudyStore]:
 
     with StudyStore.open(url, create=False, go_on=None) as store:
         yield store
+
+
+@contextmanager
+def the_rest(store: StudyStore, out: Output) -> Iterator[Damage | None]:
+    """What is sound is shown, and then the rows are named that are not; a document is whole, or it is refused."""
+    from nnas_core.study.storage.rows import Damage  # late: as above
+
+    damage = Damage(store.where)
+    yield None if out.as_json else damage
+    damage.refuse()
 
 
 def answer(out: Output, output: str, kind: str, document: Mapping[str, object], text: str) -> None:

@@ -11,9 +11,10 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
-from nnas_core.errors import EnvironmentFailure, UsageError
+from nnas_core.errors import EnvironmentFailure, InputError, UsageError
 from nnas_core.execution.engine import (
     Engine,
     Failed,
@@ -26,7 +27,7 @@ from nnas_core.execution.engine import (
 )
 from nnas_core.execution.process import GRACE_S, End, Supervised, environment, last_line
 from nnas_core.execution.results import Reported, read_result
-from nnas_core.files import environment_failure, prepare_folder, write_json
+from nnas_core.files import environment_failure, prepare_folder, read_json, write_json
 
 __all__ = [
     "LINGER_S",
@@ -199,6 +200,8 @@ class CommandEngine(Engine):
                 self._selector.unregister(key.fd)
         for number, trial in list(self._trials.items()):
             reports += self._intermediates(trial)
+            if trial.ended_as is not None and trial.process.end is None:
+                trial.process.look()  # which ends by force what does not heed its supervisor
             if trial.process.end is not None:
                 del self._trials[number]
                 if trial.gpu is not None:
@@ -274,6 +277,23 @@ class CommandEngine(Engine):
         said = "the program wrote no file NNAS_RESULT and did not call report_final"
         word = shell_word(self._command)
         return said if word is None else f"{said}; no shell ran it, which {word!r} needs: sh -c '...'"
+
+    def left(self, job: Job, begun: datetime) -> list[Report]:
+        """Returns the reports in the files of an attempt, if its result is whole, and was written after it began."""
+        folder = log_file(self._settings.folder, job.number, job.attempt).parent
+        parameters, result_file, intermediate, _ = (folder / name for name in _FILES)
+        try:
+            seconds = result_file.stat().st_mtime - begun.timestamp()
+            if seconds < 0 or read_json(parameters) != job.architecture.parameters():
+                return []  # of another study, of the same name
+            result = read_result(result_file, job.number, job.attempt)
+        except (OSError, InputError, EnvironmentFailure, TrialFailed):
+            return []
+        if result is None:
+            return []
+        values = enumerate(Reported(intermediate).new(True))
+        reports: list[Report] = [Intermediate(job.number, job.attempt, place, value) for place, value in values]
+        return [*reports, Finished(job.number, job.attempt, result, seconds)]
 
     def cancel(self, number: int, attempt: int, reason: str) -> None:
         """Ends the processes of a trial."""

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from nnas_core.errors import NnasError, UserCodeError
 from nnas_core.space.architecture import Architecture
@@ -159,6 +160,15 @@ class Engine(ABC):
     @abstractmethod
     def cancel(self, number: int, attempt: int, reason: str) -> None:
         """Ends a job; it is reported as ``Failed`` with ``reason``, unless its result came first."""
+
+    def left(self, job: Job, begun: datetime) -> list[Report]:
+        """Returns all reports of an attempt that had finished when its coordinator died; none if it had not.
+
+        Args:
+            job: as it was submitted to an engine with the same ``log_folder``.
+            begun: not before that.
+        """
+        return []
 
     def close(self) -> None:
         """Ends all jobs without reports, and leaves no process behind; may be called twice."""

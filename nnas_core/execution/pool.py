@@ -161,6 +161,8 @@ class WorkerPool(Engine):
         wait = 0.0 if self._found else max(0.0, min([timeout_s, *deadlines]))
         for worker in {id(key.data): key.data for key, _ in self._selector.select(wait)}.values():
             self._look(worker)
+        for worker in [one for one in self._workers if not one.able]:
+            self._look(worker)  # which ends by force what does not heed its supervisor
         for worker in self._workers:
             if worker.deadline is not None and worker.job is not None and time.monotonic() >= worker.deadline:
                 worker.ended_as = worker.ended_as or timed_out(worker.job)

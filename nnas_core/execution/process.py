@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -20,6 +21,9 @@ __all__ = ["GRACE_S", "End", "Supervised", "environment", "last_line", "served_b
 
 GRACE_S = 3.0
 """How long a process has between SIGTERM and SIGKILL."""
+
+_LATE_S = 3.0
+"""How much longer than its grace a command may take, which its supervisor and that one's watcher end before."""
 
 _BOOTSTRAP = "import sys; sys.path[:] = sys.argv[3:]; from {} import main; main(int(sys.argv[1]), int(sys.argv[2]))"
 
@@ -86,6 +90,9 @@ class Supervised:
     ) -> None:
         self.end: End | None = None
         self._pid: int | None = None
+        self._mark = secrets.token_hex(16)
+        self._overdue: float | None = None  # when it should have ended that was asked to
+        self._grace_s = grace_s
         order: process_supervisor.Order = {
             "command": list(command),
             "log": str(log),
@@ -99,7 +106,7 @@ class Supervised:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env=dict(env),
+                env={**env, process_supervisor.MARK: self._mark},
                 cwd=cwd,
                 pass_fds=fds,
                 start_new_session=True,
@@ -120,16 +127,16 @@ class Supervised:
         """Reads what the supervisor said; sets ``end``."""
         if self.end is not None:
             return
+        if self._overdue is not None and time.monotonic() >= self._overdue:
+            self._force()
         for said in self._status.receive():
             if isinstance(said, End):
                 self._ended(said)
             else:
                 self._pid = said
         if self._status.closed and self.end is None:
-            # the supervisor was killed: its child died with it, what that had started may live
-            if self._pid is not None:
-                with contextlib.suppress(OSError):
-                    os.killpg(self._pid, signal.SIGKILL)
+            # supervisor and watcher were killed: their child died with them, what that had started may live
+            self._force()
             self._ended(End(signal=signal.SIGKILL))
 
     def _ended(self, end: End) -> None:
@@ -140,8 +147,18 @@ class Supervised:
             self._process.stdout.close()
         self._process.wait()
 
+    def _force(self) -> None:
+        """Ends it by ourselves, whatever became of those who should."""
+        self._overdue = None
+        if self._pid is not None:
+            with contextlib.suppress(OSError):
+                os.killpg(self._pid, signal.SIGKILL)
+        process_supervisor.end_all(self._process.pid, self._mark)
+
     def stop(self) -> None:
-        """Asks for the end; it comes within the grace and a moment."""
+        """Asks for the end; it comes within the grace and a moment, if ``look`` is called on."""
+        if self._overdue is None:
+            self._overdue = time.monotonic() + self._grace_s + _LATE_S
         with contextlib.suppress(OSError, ValueError):
             self._leash.close()
 
@@ -149,8 +166,9 @@ class Supervised:
         """Waits for the end that was asked for; the last means when it does not come."""
         deadline = time.monotonic() + seconds
         while self.end is None:
-            if not self._status.wait(deadline - time.monotonic()):
-                self._process.kill()
+            until = deadline if self._overdue is None else min(deadline, self._overdue)
+            if not self._status.wait(max(0.0, until - time.monotonic())):
+                self._force()
                 self._status.wait(seconds)
             self.look()
 

@@ -4,6 +4,10 @@ This file is started as a script, one process a command, and imports nothing of 
 when anything comes from there, or its other end is closed because whoever held it died, the command is ended, first
 gently, then not. All that the command started ends with it, also what left its session: orphans come to this process.
 
+A command may do to its supervisor what it likes, for both are the same user's. So there are two processes: the
+supervisor, and above it a watcher, which lets it go on when it is stopped, and when it is killed, or does not end the
+command in time, ends all that is left. Whoever gets past both bears the mark that the environment of all of them has.
+
 Its argument is a JSON object: ``command``, ``log`` (a path), ``log_bytes``, ``grace_s``, ``fds`` (to hand on). On its
 standard output it says ``{"pid": N}``, then ``{"exit": N}`` or ``{"signal": N}``; or ``{"error": TEXT, "errno": N}``.
 """
@@ -14,23 +18,28 @@ import contextlib
 import ctypes
 import json
 import os
+import select
 import selectors
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import TypedDict
 
-__all__ = ["TAIL_BYTES", "Order", "descendants", "main"]
+__all__ = ["MARK", "TAIL_BYTES", "Order", "bearers", "descendants", "end_all", "main"]
 
 TAIL_BYTES = 4096
 """How much of the end of a log is kept that grew too long."""
 
+MARK = "_NNAS_SUPERVISED"
+"""The variable by which processes of one command are known, wherever they went."""
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_LATE_S = 2.0  # how much longer than the grace a supervisor may take to end its command
 _GIVE_UP_S = 10.0  # on processes that not even SIGKILL ends, in a system call that does not return
 
 
@@ -96,7 +105,7 @@ class _Supervisor:
             stderr=theirs,
             start_new_session=True,
             pass_fds=order["fds"],
-            preexec_fn=_die_with_parent,
+            preexec_fn=_die_with(os.getpid()),
         )
         for descriptor in (theirs, *order["fds"]):
             os.close(descriptor)
@@ -184,6 +193,88 @@ class _Supervisor:
             self._reap()
 
 
+class _Watcher:
+    """Sees to it that a supervisor, its child, does its work."""
+
+    def __init__(self, supervisor: int, grace_s: float) -> None:
+        self._supervisor = supervisor
+        self._late_s = grace_s + _LATE_S
+        self._wake_read, wake = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, _ignore)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._hand_on)
+
+    def _hand_on(self, number: int, _frame: FrameType | None) -> None:
+        with contextlib.suppress(OSError):
+            os.kill(self._supervisor, number)
+
+    def run(self) -> None:
+        """Waits for the end of the supervisor; ends what it has left."""
+        poll = select.poll()
+        poll.register(self._wake_read, select.POLLIN)
+        poll.register(0, 0)  # a hang-up is told always; what else comes is the supervisor's
+        deadline: float | None = None
+        while (code := self._look()) is None:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if left == 0.0:
+                break
+            for descriptor, _ in poll.poll(None if left is None else left * 1000):
+                if descriptor == 0:
+                    poll.unregister(0)
+                    deadline = time.monotonic() + self._late_s
+                else:
+                    os.read(descriptor, 1 << 16)
+        if code != 0:
+            end_all(os.getpid())
+
+    def _look(self) -> int | None:
+        """Returns how the supervisor ended, None while it lives."""
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+            if pid == 0:
+                return None
+            if pid == self._supervisor and not os.WIFSTOPPED(status):
+                return os.waitstatus_to_exitcode(status)
+            if pid == self._supervisor:
+                os.kill(pid, signal.SIGCONT)
+
+
+def end_all(root: int, mark: str | None = None) -> None:
+    """Kills all that is below ``root``, and all that bears a mark, until nothing is left of either.
+
+    Args:
+        root: a process, which is not killed itself unless it bears the mark.
+        mark: the value of ``MARK``.
+    """
+    end = time.monotonic() + _GIVE_UP_S
+    while time.monotonic() < end:
+        found = {*descendants(root), *(bearers(mark) if mark is not None else ())} - {os.getpid()}
+        if not found:
+            return
+        for pid in found:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.002)
+        with contextlib.suppress(ChildProcessError):
+            while root == os.getpid() and os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+
+def bearers(mark: str) -> list[int]:
+    """Returns all processes that bear a mark and are no zombies, which have no environment."""
+    wanted = f"{MARK}={mark}".encode()
+    found = []
+    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
+        if name.isdigit():
+            with contextlib.suppress(OSError):  # of others, or gone
+                if wanted in Path("/proc", name, "environ").read_bytes().split(b"\0"):
+                    found.append(int(name))
+    return found
+
+
 def descendants(root: int) -> list[int]:
     """Returns all processes below ``root`` that are no zombies."""
     children: dict[int, list[int]] = {}
@@ -214,13 +305,17 @@ def _prctl(option: int, value: int) -> None:
 
 
 _LIBC = ctypes.CDLL(None)
-_OURSELVES = os.getpid()
 
 
-def _die_with_parent() -> None:
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != _OURSELVES:  # it died before that
-        os.kill(os.getpid(), signal.SIGKILL)
+def _die_with(parent: int) -> Callable[[], None]:
+    """Returns what a new child of ``parent`` calls to die with it."""
+
+    def prepare() -> None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before that
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return prepare
 
 
 def _say(record: Mapping[str, object]) -> None:
@@ -230,9 +325,16 @@ def _say(record: Mapping[str, object]) -> None:
 
 def main(text: str) -> None:
     """Runs the command that a JSON object describes."""
+    order: Order = json.loads(text)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
-        supervisor = _Supervisor(json.loads(text))
+        if (child := os.fork()) != 0:
+            for descriptor in order["fds"]:
+                os.close(descriptor)
+            _Watcher(child, order["grace_s"]).run()
+            return
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # which a fork does not hand on
+        supervisor = _Supervisor(order)
     except OSError as error:
         _say({"error": f"{error.filename or 'the command'}: {error.strerror}", "errno": error.errno})
         return

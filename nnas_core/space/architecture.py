@@ -116,7 +116,8 @@ class Architecture:
         decision = self._decisions[key]
         if isinstance(decision, Weights):
             return list(decision.values)
-        return [index in decision for index in range(len(self._choices[key].candidates))]
+        chosen = set(decision)
+        return [index in chosen for index in range(len(self._choices[key].candidates))]
 
     def indices(self) -> dict[str, Decision]:
         """Returns the chosen indices by key.
@@ -324,8 +325,8 @@ def _weights(choice: Choice, value: Sequence[float]) -> Weights:
 
 def _index_of(choice: Choice, value: object) -> int:
     if isinstance(value, str):
-        if value in choice.candidates:
-            return choice.candidates.index(value)
+        if value in choice.positions:
+            return choice.positions[value]
         raise _Unreadable(f"no candidate is named {value!r}; {_expected(choice)}")
     if isinstance(value, int) and not isinstance(value, bool):
         if 0 <= value < len(choice.candidates):

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypedDict
 
 import numpy as np
@@ -45,6 +46,27 @@ def natural_order(text: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), part) if part.isdigit() and part.isascii() else (1, 0, part) for part in parts]
 
 
+class _Blocks:
+    """Counts subsets in the combinatorial number system, in lexicographic order, one candidate after the other.
+
+    Each count comes of the one before: a binomial of thousands costs thousands of times as much as the step to it.
+
+    Attributes:
+        size: how many subsets choose the next candidate, given what was chosen before.
+    """
+
+    def __init__(self, candidates: int, chosen: int) -> None:
+        self._candidates, self._chosen = candidates, chosen
+        self.size = math.comb(candidates - 1, chosen - 1) if chosen > 0 and candidates > 0 else 0
+
+    def go_on(self, taken: bool) -> None:
+        """Goes to the next candidate; this one was taken, or not."""
+        rest = self._candidates - 1
+        if rest > 0:
+            self.size = self.size * (self._chosen - 1 if taken else rest - self._chosen + 1) // rest
+        self._candidates, self._chosen = rest, self._chosen - taken
+
+
 @dataclass(frozen=True)
 class Choice:
     """A choice at one key, among candidates.
@@ -75,13 +97,15 @@ class Choice:
             return (index,)
         if self.n_chosen is None:
             return tuple(i for i in range(len(self.candidates)) if index >> i & 1)
-        chosen, low = [], 0
-        for left in range(self.n_chosen, 0, -1):  # combinatorial number system, lexicographic
-            while index >= (block := math.comb(len(self.candidates) - low - 1, left - 1)):
-                index -= block
-                low += 1
-            chosen.append(low)
-            low += 1
+        chosen: list[int] = []
+        blocks = _Blocks(len(self.candidates), self.n_chosen)
+        for candidate in range(len(self.candidates)):
+            taken = index < blocks.size and len(chosen) < self.n_chosen
+            if taken:
+                chosen.append(candidate)
+            else:
+                index -= blocks.size
+            blocks.go_on(taken)
         return tuple(chosen)
 
     def number(self, decision: Decision) -> int:
@@ -90,10 +114,11 @@ class Choice:
             return decision[0]
         if self.n_chosen is None:
             return sum(1 << index for index in decision)
-        count, number, low = len(self.candidates), 0, 0
-        for left, chosen in zip(range(self.n_chosen, 0, -1), decision, strict=True):
-            number += sum(math.comb(count - skipped - 1, left - 1) for skipped in range(low, chosen))
-            low = chosen + 1
+        number, chosen = 0, set(decision)
+        blocks = _Blocks(len(self.candidates), self.n_chosen)
+        for candidate in range(decision[-1] + 1 if decision else 0):
+            number += 0 if candidate in chosen else blocks.size
+            blocks.go_on(candidate in chosen)
         return number
 
     def sample(self, rng: np.random.Generator) -> Decision:
@@ -110,6 +135,11 @@ class Choice:
         while (drawn := self.sample(rng)) == than:
             pass
         return drawn
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """The index of each name; of a name that several candidates have, the first one's."""
+        return {name: index for index, name in reversed(list(enumerate(self.candidates)))}
 
     @property
     def turns(self) -> int:

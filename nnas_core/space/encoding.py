@@ -170,7 +170,8 @@ def _step(choice: Choice, number: int, index: int) -> int:
         return index + (index >= number)
     decision = choice.decision(number)
     leaves, enters = divmod(index, len(choice.candidates) - choice.n_chosen)
-    others = [candidate for candidate in range(len(choice.candidates)) if candidate not in decision]
+    chosen = set(decision)
+    others = [candidate for candidate in range(len(choice.candidates)) if candidate not in chosen]
     return choice.number(tuple(sorted({*decision, others[enters]} - {decision[leaves]})))
 
 

@@ -5,11 +5,11 @@ Nothing here begins a session. What a running study is asked, those who run it r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Connection, Row, delete, select
 
 from nnas_core.errors import InputError, UsageError
 from nnas_core.study.storage.database import Database
@@ -21,7 +21,9 @@ from nnas_core.study.storage.records import (
     StudyRecord,
     TrialRecord,
     limits_of,
+    trial_of,
 )
+from nnas_core.study.storage.rows import Damage, change, change_study, check_control, note_gaps, sound, sound_row
 from nnas_core.study.storage.tables import (
     exclusive_leases,
     intermediates,
@@ -32,7 +34,18 @@ from nnas_core.study.storage.tables import (
     trials,
 )
 
-__all__ = ["StudyStatus", "delete_study", "read_status", "request_kill", "request_stop", "true_state", "update_limits"]
+__all__ = [
+    "StudyStatus",
+    "best_first",
+    "delete_study",
+    "known_holders",
+    "read_status",
+    "read_trials",
+    "request_kill",
+    "request_stop",
+    "true_state",
+    "update_limits",
+]
 
 _LATEST = 20
 """The trials whose mean time stands for those to come."""
@@ -93,42 +106,61 @@ class StudyStatus:
         }
 
 
-def read_status(database: Database, study: StudyRecord, best: TrialRecord | None) -> StudyStatus:
-    """Returns how far ``study`` is; its ``state`` is not looked at, that of the database is."""
-    latest = (
-        select(trials.c.seconds)
-        .where(trials.c.study_id == study.id, trials.c.state.in_(ENDED_STATES), trials.c.seconds.is_not(None))
-        .order_by(trials.c.told_order.desc())
-        .limit(_LATEST)
-        .subquery()
-    )
+def read_status(database: Database, study: StudyRecord, damage: Damage) -> StudyStatus:
+    """Returns how far ``study`` is; its ``state`` is not looked at, that of the database is.
+
+    Args:
+        database: where the study is.
+        study: which.
+        damage: gets the rows of trials that are not as they were written, which do not count.
+    """
     with database.read() as connection:
-        row = connection.execute(
-            select(studies.c.state, studies.c.limits, studies.c.stop_requested).where(studies.c.id == study.id)
-        ).first()
+        stored = connection.execute(select(studies).where(studies.c.id == study.id)).all()
+        row = sound_row(studies, stored, None, database.where)
         if row is None:
             raise gone(database, study)
-        by = holders(database, connection, study)
-        counted = connection.execute(
-            select(trials.c.state, trials.c.lease_token, func.count().label("number"))
-            .where(trials.c.study_id == study.id)
-            .group_by(trials.c.state, trials.c.lease_token)
-        ).all()
-        trial_s = connection.execute(select(func.avg(latest.c.seconds))).scalar()
+        by = known_holders(database, connection, study, damage)
+        found = read_trials(connection, study, damage)
     counts = dict.fromkeys(TRIAL_STATES, 0)
-    for one in counted:
-        counts[true_state(one, by)] += one.number
-    state = "interrupted" if row.state == "running" and by.who is None else row.state
+    for one in found:
+        counts[true_state(one, by)] += 1
+    told = [one for one in found if one.state in ENDED_STATES and one.seconds is not None]
+    seconds = [one.seconds for one in sorted(told, key=lambda one: one.told_order)[-_LATEST:]]
+    best = best_first(found, study)[:1]
+    state = str(row.state)
     return StudyStatus(
-        study=study.with_state(state),
+        study=study.with_state("interrupted" if state == "running" and by.who is None else state),
         in_use_by=by.who,
         silent=by.heard if by.silent else None,
         counts=counts,
         limits=limits_of(row.limits),
         stop_requested=by.who is not None and bool(row.stop_requested),
-        best=best,
-        trial_s=trial_s,
+        best=trial_of(best[0], study) if best else None,
+        trial_s=sum(seconds) / len(seconds) if seconds else None,
     )
+
+
+def known_holders(database: Database, connection: Connection, study: StudyRecord, damage: Damage) -> Holders:
+    """Returns who works on a study; nobody, where that cannot be read, which ``damage`` gets."""
+    try:
+        return holders(database, connection, study)
+    except InputError as error:
+        damage.add_error(error)
+        return Holders(None, (), database.now(connection))
+
+
+def read_trials(connection: Connection, study: StudyRecord, damage: Damage) -> list[Row[Any]]:
+    """Returns the sound rows of all trials of a study, by number; the others, and what is missing, go to ``damage``."""
+    query = select(trials).where(trials.c.study_id == study.id).order_by(trials.c.number)
+    found = list(sound(trials, connection.execute(query).all(), study.name, damage))
+    note_gaps("trial", [row.number for row in found], study.name, damage)
+    return found
+
+
+def best_first(rows: Sequence[Row[Any]], study: StudyRecord) -> list[Row[Any]]:
+    """Returns those of the rows that succeeded, the best first; of equal ones the earlier."""
+    sign = -1 if study.settings.optimize_mode == "maximize" else 1
+    return sorted((row for row in rows if row.state == "succeeded"), key=lambda row: (sign * row.value, row.number))
 
 
 def true_state(row: Any, by: Holders) -> str:
@@ -148,13 +180,13 @@ def request_kill(database: Database, study: StudyRecord, number: int) -> str | N
     """
     this = (trials.c.study_id == study.id, trials.c.number == number)
     with database.write() as connection:
-        row = connection.execute(select(trials.c.state, trials.c.lease_token, trials.c.attempt).where(*this)).first()
+        row = sound_row(trials, connection.execute(select(trials).where(*this)).all(), study.name, database.where)
         if row is None:
             raise InputError(f"study {study.name!r} has no trial {number}", where=database.where)
         state = true_state(row, holders(database, connection, study))
         if state != "running":
             return state
-        connection.execute(update(trials).where(*this).values(kill_requested=row.attempt))
+        change(connection, trials, row, {"kill_requested": row.attempt})
     return None
 
 
@@ -163,7 +195,7 @@ def request_stop(database: Database, study: StudyRecord) -> bool:
     with database.write() as connection:
         if not holders(database, connection, study).leases:
             return False
-        connection.execute(update(studies).where(studies.c.id == study.id).values(stop_requested=1))
+        change_study(connection, database.where, study, stop_requested=1)
     return True
 
 
@@ -186,8 +218,9 @@ def update_limits(database: Database, study: StudyRecord, changes: Mapping[str, 
         if not holders(database, connection, study).leases:
             return None
         before = connection.execute(select(studies.c.limits).where(studies.c.id == study.id)).scalar_one()
+        check_control({"limits": before, "stop_requested": 0}, database.where, study.name)
         limits = limits_of({**before, **changes})
-        connection.execute(update(studies).where(studies.c.id == study.id).values(limits=limits))
+        change_study(connection, database.where, study, limits=limits)
     return limits
 
 

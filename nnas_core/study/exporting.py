@@ -167,8 +167,9 @@ def _categories(choice: Choice, decision: Decision) -> Iterator[tuple[str, _Name
     if choice.n_chosen == 1:
         yield choice.key, names[decision[0]], names
         return
+    chosen = set(decision)
     for index, name in enumerate(names):
-        yield f"{choice.key}[{name}]", index in decision, (False, True)
+        yield f"{choice.key}[{name}]", index in chosen, (False, True)
 
 
 def _local(time: str | None) -> datetime | None:

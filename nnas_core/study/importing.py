@@ -12,20 +12,22 @@ from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert
 
 from nnas_core import schema
 from nnas_core.errors import ArchitectureError, InputError
 from nnas_core.files import finite, finite_only, parse_json
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.search_space import SearchSpace
+from nnas_core.study.administration import read_trials
 from nnas_core.study.csv_results import is_csv, read_csv
 from nnas_core.study.storage.database import Database
 from nnas_core.study.storage.leases import shut_out
-from nnas_core.study.storage.records import StudyRecord, worst_value
+from nnas_core.study.storage.records import StudyRecord, digest_of, worst_value
+from nnas_core.study.storage.rows import Damage, sealed
 from nnas_core.study.storage.tables import intermediates, trials
 from nnas_core.study.storage.trial_writer import timestamp
-from nnas_core.study.storage.tuner_log import digest_of, next_numbers
+from nnas_core.study.storage.tuner_log import next_numbers
 
 __all__ = ["GivenResult", "ImportResult", "import_results", "read_file", "read_results"]
 
@@ -176,15 +178,16 @@ def import_results(database: Database, study: StudyRecord, results: list[GivenRe
     Raises:
         EnvironmentFailure: somebody works on the study.
     """
-    mine = trials.c.study_id == study.id
     with database.write() as connection:
         shut_out(database, connection, study)
-        known = set(connection.execute(select(trials.c.digest).where(mine)).scalars())
-        rows, steps = _rows(study, results, known, *next_numbers(connection, study.id))
+        damage = Damage(database.where)
+        known = {row.digest for row in read_trials(connection, study, damage)}
+        damage.refuse()
+        rows, steps = _rows(study, results, known, *next_numbers(connection, database.where, study))
         if rows:
-            connection.execute(insert(trials), rows)
+            connection.execute(insert(trials), [sealed(trials, row) for row in rows])
         if steps:
-            connection.execute(insert(intermediates), steps)
+            connection.execute(insert(intermediates), [sealed(intermediates, step) for step in steps])
     return ImportResult(len(rows), len(results) - len(rows))
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from nnas_core.errors import InputError, NnasWarning, UserCodeError
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.search_space import SearchSpace
-from nnas_core.study.storage.tuner_log import Event, Stored, digest_of
+from nnas_core.study.storage.records import digest_of
+from nnas_core.study.storage.tuner_log import Event, Stored
 from nnas_core.tuners.base import NoMoreTrials, Tuner
 
 __all__ = ["Proposer"]

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert
 
 from nnas_core.errors import InputError
+from nnas_core.study.administration import read_trials
 from nnas_core.study.storage.database import Database
 from nnas_core.study.storage.leases import shut_out
 from nnas_core.study.storage.records import StudyRecord
-from nnas_core.study.storage.tables import retries, studies, trials
+from nnas_core.study.storage.rows import Damage, change, change_study, sealed
+from nnas_core.study.storage.tables import retries, trials
 
 __all__ = ["retry_trials"]
 
 _AGAIN: dict[str, object] = {
     "state": "waiting",
-    "attempt": trials.c.attempt + 1,
     "error": None,
     "metrics": {},
     "seconds": None,
+    "started": None,  # what the attempt before has left is not the result of this one
     "finished": None,
     "told_order": None,
     "lease_token": None,
@@ -45,13 +47,11 @@ def retry_trials(database: Database, study: StudyRecord, numbers: Sequence[int] 
         InputError: the study has no such trial, or it has a value, or has not ended; all are listed.
         EnvironmentFailure: somebody works on the study.
     """
-    of_study = trials.c.study_id == study.id
     with database.write() as connection:
         shut_out(database, connection, study)
-        found = {
-            row.number: row
-            for row in connection.execute(select(trials.c.number, trials.c.state, trials.c.told_order).where(of_study))
-        }
+        damage = Damage(database.where)
+        found = {row.number: row for row in read_trials(connection, study, damage)}
+        damage.refuse()
         chosen = sorted(set(numbers)) or sorted(number for number, row in found.items() if row.state == "failed")
         problems = [
             f"trial {number}: " + (f"it is {found[number].state}" if number in found else "there is none")
@@ -67,8 +67,8 @@ def retry_trials(database: Database, study: StudyRecord, numbers: Sequence[int] 
             )
         for number in chosen:
             told = {"study_id": study.id, "number": number, "told_order": found[number].told_order}
-            connection.execute(insert(retries).values(told))
-            connection.execute(update(trials).where(of_study, trials.c.number == number).values(_AGAIN))
+            connection.execute(insert(retries).values(sealed(retries, told)))
+            change(connection, trials, found[number], {**_AGAIN, "attempt": found[number].attempt + 1})
         if chosen:  # what is left to do, a run must take up
-            connection.execute(update(studies).where(studies.c.id == study.id).values(state="interrupted"))
+            change_study(connection, database.where, study, state="interrupted")
     return chosen

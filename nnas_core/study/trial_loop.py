@@ -10,8 +10,8 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext, suppress
+from datetime import datetime
 from functools import partial
 
 from nnas_core.errors import EnvironmentFailure, NnasWarning
@@ -21,11 +21,12 @@ from nnas_core.space.architecture import Architecture
 from nnas_core.study.failures import FailureWatch
 from nnas_core.study.limits import LimitWatch, RunSettings, interrupted
 from nnas_core.study.proposals import Proposer
-from nnas_core.study.storage.records import ENDED_STATES, TrialRecord, worst_value
+from nnas_core.study.running_trial import RunningTrial
+from nnas_core.study.storage.records import ENDED_STATES, TrialRecord, digest_of, worst_value
 from nnas_core.study.storage.session import StudySession
 from nnas_core.study.storage.store import StudyStore
 from nnas_core.study.storage.trial_writer import Evaluator
-from nnas_core.study.storage.tuner_log import Event, Stored, digest_of
+from nnas_core.study.storage.tuner_log import Event, Stored
 from nnas_core.tuners.base import NoMoreTrials, Tuner
 
 __all__ = ["MOST_REPEATS", "REASONS", "TrialLoop"]
@@ -49,27 +50,6 @@ _FEW = 16
 
 _AGAIN_S = 1.0
 """How often a store is tried that cannot be reached."""
-
-
-@dataclass
-class _RunningTrial:
-    """A trial that runs here.
-
-    Attributes:
-        record: as it is stored.
-        losses: how many of its attempts ended because a process died.
-        reported: what this attempt has reported on its way; infinity, on the bad side, for what was not finite.
-        stored: how many of these values are stored.
-        stopping: it is being ended early.
-        killed: who but the assessor ends it.
-    """
-
-    record: TrialRecord
-    losses: int = 0
-    reported: list[float] = field(default_factory=list)
-    stored: int = 0
-    stopping: bool = False
-    killed: str | None = None
 
 
 class TrialLoop:
@@ -105,15 +85,17 @@ class TrialLoop:
         self._evaluator = Evaluator(engine.label, engine.log_folder)
         self._known: dict[str, Stored] = {}  # by digest
         self._digests: dict[int, str] = {}
-        self._running: dict[int, _RunningTrial] = {}
+        self._running: dict[int, RunningTrial] = {}
         self._tuner_ended: str | None = None  # why, if it has no more
         engine.attend = self._attend_if_possible
+        session.database.waiting = self._check_signal
         made = session.study.settings
-        self._size = made.space.size
-        tuner.update_search_space(made.space.to_json())
-        self._proposer = Proposer(tuner, made.tuner, made.space)
-        with self._interruptible(), self._turn():
-            pass
+        with self._interruptible():
+            self._size = made.space.size
+            tuner.update_search_space(made.space.to_json())
+            self._proposer = Proposer(tuner, made.tuner, made.space)
+            with self._turn():
+                pass
 
     def run(self) -> str:
         """Runs trials; returns the reason why there are no more to begin."""
@@ -225,7 +207,7 @@ class TrialLoop:
                 reason = self._limit()
         return reason
 
-    def _next(self) -> _RunningTrial | str | None:
+    def _next(self) -> RunningTrial | str | None:
         """Returns the next trial, stored as running; the reason why the tuner has no more; None at a limit."""
         with self._turn():
             if self._limit():
@@ -233,9 +215,20 @@ class TrialLoop:
             waiting = self._session.waiting()
             if waiting is None:
                 return self._propose()
-            return _RunningTrial(self._session.trials.restart(waiting.trial, self._evaluator), waiting.losses)
+            left = self._left(waiting.trial)
+            if left:
+                record, stored = self._session.trials.adopt(waiting.trial, self._evaluator)
+                return RunningTrial(record, waiting.losses, stored=stored, left=left)
+            return RunningTrial(self._session.trials.restart(waiting.trial, self._evaluator), waiting.losses)
 
-    def _propose(self) -> _RunningTrial | str:
+    def _left(self, trial: TrialRecord) -> list[Report]:
+        """Returns what an attempt has reported whose coordinator died before it could store the result."""
+        if trial.started is None or trial.log_folder is None or trial.log_folder != self._engine.log_folder:
+            return []
+        begun = datetime.fromisoformat(trial.started)
+        return self._engine.left(Job(trial.number, trial.attempt - 1, trial.architecture), begun)
+
+    def _propose(self) -> RunningTrial | str:
         repeated: list[int] = []
         while True:
             try:
@@ -256,12 +249,15 @@ class TrialLoop:
         self._digests[trial.number] = digest
         self._known[digest] = Stored(trial.number, trial.state, digest, None)
         self._proposer.untold[trial.number] = parameter_id, parameters
-        return _RunningTrial(trial)
+        return RunningTrial(trial)
 
-    def _submit(self, trial: _RunningTrial) -> None:
+    def _submit(self, trial: RunningTrial) -> None:
         record = trial.record
         self._running[record.number] = trial
-        self._engine.submit(Job(record.number, record.attempt, record.architecture, self._rules.timeout_s))
+        for report in trial.left:
+            self._hear(report)
+        if not trial.left:
+            self._engine.submit(Job(record.number, record.attempt, record.architecture, self._rules.timeout_s))
 
     # ---- on its way
 
@@ -275,7 +271,7 @@ class TrialLoop:
             self._close(trial, report)
             self._failures.check(lambda: self._store.trials(self._study, state="failed"), self._any_success)
 
-    def _assess(self, trial: _RunningTrial, report: Intermediate) -> None:
+    def _assess(self, trial: RunningTrial, report: Intermediate) -> None:
         if trial.stopping:
             return  # whatever it reports until it is dead: a resumed study shall judge by what was judged here
         self._any_report = True
@@ -298,7 +294,7 @@ class TrialLoop:
         with suppress(EnvironmentFailure):  # a store that cannot be reached is no reason to lose what is evaluated
             self._attend()
 
-    def _store_reported(self, trial: _RunningTrial) -> None:
+    def _store_reported(self, trial: RunningTrial) -> None:
         """Stores what came since the last time, all at once: a trial may report faster than a disk can write."""
         values = trial.reported[trial.stored :]
         if not values:
@@ -309,7 +305,7 @@ class TrialLoop:
             self._engine.cancel(trial.record.number, trial.record.attempt, "taken over")
             self._refuse(trial)
 
-    def _refuse(self, trial: _RunningTrial) -> None:
+    def _refuse(self, trial: RunningTrial) -> None:
         """Forgets a trial that another process has now."""
         number = trial.record.number
         del self._running[number]
@@ -322,14 +318,14 @@ class TrialLoop:
 
     # ---- its end
 
-    def _close(self, trial: _RunningTrial, report: Finished | Failed) -> None:
+    def _close(self, trial: RunningTrial, report: Finished | Failed) -> None:
         """Stores the end of an attempt, and says so when it is stored."""
         self._await_store(trial)
         with self._turn():
             say = self._store_end(trial, report)
         say()
 
-    def _await_store(self, trial: _RunningTrial) -> None:
+    def _await_store(self, trial: RunningTrial) -> None:
         """Returns when the store can be read: what took hours to measure is not lost to a server that restarts."""
         end = time.monotonic() + self._session.patience_s
         result, said = f"the result of trial {trial.record.number}", False
@@ -346,7 +342,7 @@ class TrialLoop:
             self._check_signal()
             time.sleep(_AGAIN_S)
 
-    def _store_end(self, trial: _RunningTrial, report: Finished | Failed) -> Callable[[], None]:
+    def _store_end(self, trial: RunningTrial, report: Finished | Failed) -> Callable[[], None]:
         """Stores the end of an attempt; returns what says so."""
         if not self._session.holds(trial.record):
             return partial(self._refuse, trial)
@@ -354,7 +350,7 @@ class TrialLoop:
         if isinstance(report, Failed) and report.lost and not trial.stopping:
             trial.losses += 1
             if trial.losses < self._rules.attempts:
-                again = _RunningTrial(self._session.trials.retry(trial.record), trial.losses)
+                again = RunningTrial(self._session.trials.retry(trial.record), trial.losses)
                 self._submit(again)
                 return partial(self._settings.on_retry, again.record, report.message)
         return partial(self._say_ended, self._end(trial, report))
@@ -363,7 +359,7 @@ class TrialLoop:
         self.evaluated += 1
         self._settings.on_trial(trial)
 
-    def _end(self, trial: _RunningTrial, report: Finished | Failed) -> TrialRecord:
+    def _end(self, trial: RunningTrial, report: Finished | Failed) -> TrialRecord:
         """Stores how a trial ended, and tells the tuner."""
         ended = self._store_failed(trial, report) if isinstance(report, Failed) else self._store_finished(trial, report)
         del self._running[ended.number]
@@ -375,12 +371,14 @@ class TrialLoop:
         # in the order that they have when they are read back, whatever order the evaluation gave
         metrics, cost = dict(sorted(ended.metrics.items())), dict(sorted(ended.cost.items()))
         self._known[digest] = Stored(ended.number, ended.state, digest, ended.value, metrics, cost)
-        self._proposer.tell(self._known[digest], self._architecture)
+        # the tuner may think for long; where the result is stored already, nothing is lost if it is not told
+        with self._interruptible() if self._session.stores_at_once else nullcontext():
+            self._proposer.tell(self._known[digest], self._architecture)
         if self._rules.assessor is not None:
             self._rules.assessor.trial_end(ended.number, ended.state == "succeeded")
         return ended
 
-    def _store_finished(self, trial: _RunningTrial, report: Finished) -> TrialRecord:
+    def _store_finished(self, trial: RunningTrial, report: Finished) -> TrialRecord:
         result, writer = report.result, self._session.trials
         value = finite(result.value)
         if value is None:
@@ -388,7 +386,7 @@ class TrialLoop:
         metrics, cost = finite_only(result.metrics), finite_only(result.cost)
         return writer.succeed(trial.record, value, metrics, cost, report.seconds)
 
-    def _store_failed(self, trial: _RunningTrial, report: Failed) -> TrialRecord:
+    def _store_failed(self, trial: RunningTrial, report: Failed) -> TrialRecord:
         # A broken model shows at the first trial, and its author wants to know. One bad architecture among good
         # ones costs its own trial only; and so does one that ended the study when it was first tried.
         if report.error is not None and trial.record.attempt == 1 and self.finished == self.failed:

@@ -33,6 +33,9 @@ __all__ = ["Encoding", "OptunaTuner"]
 _OLDEST = 5
 """The first major version of Optuna whose samplers are as the tuners describe them."""
 
+_MOST_PARAMETERS = 5000
+"""More would take Optuna more than seconds for each proposal."""
+
 _MOST_NUMBERED = 64
 """Subsets of a fixed size that are candidates of one categorical parameter; more of them are found by scores."""
 
@@ -201,8 +204,11 @@ class OptunaTuner(CodeTuner):
 
     @property
     def _most_parameters(self) -> int | None:
-        """Holds how many the sampler can learn, where its cost grows faster than their number; None: any number."""
-        return None
+        """Holds how many the sampler can learn: Optuna's own cost grows with the square of their number.
+
+        None: any number.
+        """
+        return _MOST_PARAMETERS
 
     def _check_size(self, parameters: int) -> None:
         most = self._most_parameters

@@ -67,7 +67,7 @@ class CmaesTuner(OptunaTuner):
 
     @property
     def _most_parameters(self) -> int | None:
-        return None if self._separable else _MOST_IN_A_MATRIX
+        return super()._most_parameters if self._separable else _MOST_IN_A_MATRIX
 
     def _sampler(self, seed: int) -> BaseSampler:
         from optuna.samplers import CmaEsSampler

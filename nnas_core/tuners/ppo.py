@@ -13,6 +13,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from nnas_core.errors import UsageError
 from nnas_core.plain_optimizers import Adam
 from nnas_core.plugins.arguments import check_count, check_range
 from nnas_core.randomness import derive_seed
@@ -25,6 +26,7 @@ from nnas_core.tuners._ranks import ranks
 __all__ = ["Policy", "PpoTuner", "advantages_of", "loss_of"]
 
 _HEATING, _HOTTEST = 1.5, 50.0
+_MOST_STEPS = 2000  # more would take longer than seconds for each proposal
 """A batch of known architectures multiplies the temperature by the first, up to the second."""
 
 
@@ -115,6 +117,12 @@ class PpoTuner(LearningTuner):
 
     def _begin(self) -> None:
         """Begins with a policy that knows nothing."""
+        steps = sum(map(_steps_of, self._codes.space))
+        if steps > _MOST_STEPS:
+            raise UsageError(
+                f"tuner 'ppo' decides in at most {_MOST_STEPS} steps, and this search space takes {steps}",
+                hint="take a tuner for spaces of any size: evolution, local-search or random",
+            )
         self.policy = Policy(self._codes.space, *self._sizes, self._draws)
         self._optimizer = Adam(self.policy.parameters(), lr=self._rate, eps=1e-5)
         self._values: list[float] = []  # all that are known
@@ -245,6 +253,13 @@ def loss_of(
     return -(surrogate - vf_coef * (values - returns).square() + ent_coef * entropy).mean()
 
 
+def _steps_of(choice: Choice) -> int:
+    """Counts the steps that a decision at a key takes."""
+    if choice.size == 1:
+        return 0
+    return 1 if choice.n_chosen == 1 else len(choice.candidates)
+
+
 class Policy(nn.Module):
     """A distribution over architectures, decided step by step in the order of the keys.
 
@@ -275,7 +290,7 @@ class Policy(nn.Module):
         for place, choice in enumerate(space):
             if choice.size > 1:
                 single = choice.n_chosen == 1
-                span = range(len(widths), len(widths) + (1 if single else len(choice.candidates)))
+                span = range(len(widths), len(widths) + _steps_of(choice))
                 self._spans.append((place, choice, span))
                 if not single and choice.n_chosen is not None:
                     self._counted.update(dict.fromkeys(span, (choice, span.start)))

@@ -115,6 +115,12 @@ class Deeds:
         while True:
             signal.pause()
 
+    def stops_all(self, poll: Poll, report: Report) -> float:
+        """Stop those who watch us, again and again."""
+        self.say("stops_all")
+        while True:
+            os.killpg(os.getpgid(os.getppid()), signal.SIGSTOP)
+
     def late(self, poll: Poll, report: Report) -> float:
         """Have a result just when the process is told to end, which it then does not."""
         told = []

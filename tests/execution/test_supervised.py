@@ -215,13 +215,13 @@ def test_a_command_dies_with_its_supervisor(start: Start, tmp_path: Path) -> Non
 
 
 @pytest.mark.kill
-def test_a_supervisor_that_does_not_answer_is_ended_itself(start: Start, tmp_path: Path) -> None:
+def test_a_supervisor_that_does_not_answer_is_made_to(start: Start, tmp_path: Path) -> None:
     process = start(*PYTHON, program(tmp_path, "say('command')\nwhile True: signal.pause()"))
     pid = pid_in(tmp_path / "command")
     os.kill(parent_of(pid), signal.SIGSTOP)
     process.stop()
-    process.wait(0.1)
-    assert process.end == End(signal=9)
+    process.wait(PATIENCE_S)
+    assert process.end == End(signal=15)
     until_gone(pid)
 
 

@@ -62,9 +62,13 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         r"the study database is damaged \(",
     ),
     "foreign": (lambda content: foreign(), "not a study database: an SQLite file of another program"),
+    "version 0": (
+        lambda content: with_version(content, 0),
+        r"the study database is damaged \(its tables are of version 0, which there never was\)",
+    ),
     "newer": (
-        lambda content: with_version(content, 4),
-        r"made by a newer nnas: its tables are of version 4, this is nnas \S+ which knows 3",
+        lambda content: with_version(content, 5),
+        r"made by a newer nnas: its tables are of version 5, this is nnas \S+ which knows 4",
     ),
 }
 
@@ -166,7 +170,7 @@ def test_a_new_database_has_the_journal_and_the_marks_it_should(tmp_path: Path) 
             connection.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("journal_mode", "application_id", "user_version", "integrity_check")
         ]
-    assert marks == ["delete", 0x6E6E6173, 3, "ok"]
+    assert marks == ["delete", 0x6E6E6173, 4, "ok"]
 
 
 @pytest.mark.parametrize(

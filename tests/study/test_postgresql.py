@@ -257,6 +257,8 @@ def old(store: StudyStore, postgres_server: Server, schema: str) -> set[tuple[An
         for name in ("worker", "lease_token", "losses", "log_folder", "kill_requested"):
             connection.execute(f"ALTER TABLE trials DROP COLUMN {name}")
         connection.execute("DROP TABLE intermediates, joiners, retries")
+        for table in ("studies", "trials", "repeats"):
+            connection.execute(sql.SQL("ALTER TABLE {} DROP COLUMN checksum").format(sql.Identifier(table)))
         connection.execute("UPDATE nnas_version SET version = 1")
     return new
 

@@ -20,6 +20,7 @@ from nnas_core.study.storage import postgresql, tables
 from nnas_core.study.storage.database import HowToOpen
 from nnas_core.study.storage.postgresql import LOCK, open_database
 from nnas_core.study.storage.records import StudyRecord
+from nnas_core.study.storage.rows import change_study
 from nnas_core.study.storage.store import StudyStore
 from tests.study import study_programs
 from tests.study.postgres_server import Server
@@ -148,13 +149,20 @@ def test_tables_of_another_program_are_left_alone(url: str, postgres_server: Ser
         assert found.fetchall() == [("studies",), ("trials",)]
 
 
-@pytest.mark.parametrize("version", [tables.VERSION + 1, 0])
-def test_tables_of_a_newer_version_are_refused(
-    store: StudyStore, url: str, postgres_server: Server, schema: str, version: int
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (tables.VERSION + 1, f"made by a newer nnas: its tables are of version {tables.VERSION + 1}"),
+        (0, r"is damaged \(its tables are of version 0, which there never was\)"),
+        (-1, r"is damaged \(its tables are of version -1, which there never was\)"),
+    ],
+)
+def test_tables_of_another_version_are_refused(
+    store: StudyStore, url: str, postgres_server: Server, schema: str, version: int, message: str
 ) -> None:
     with closing(postgres_server.connect(schema)) as connection:
         connection.execute("UPDATE nnas_version SET version = %s", [version])
-    with pytest.raises(InputError, match=f"made by a newer nnas: its tables are of version {version}") as caught:
+    with pytest.raises(InputError, match=message) as caught:
         StudyStore.open(url)
     assert caught.value.exit_code == ExitCode.INPUT
 
@@ -251,7 +259,7 @@ def test_a_connection_lost_in_a_transaction_loses_the_transaction_alone(
 
     def lose_it_after_a_write() -> None:
         with database.write() as connection:
-            connection.execute(tables.studies.update().values(state="finished"))
+            connection.execute(tables.studies.update().values(stop_requested=1))
             pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
             with closing(postgres_server.connect(admin=True)) as admin:
                 admin.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
@@ -264,7 +272,7 @@ def test_a_connection_lost_in_a_transaction_loses_the_transaction_alone(
     assert "run the command again with `resume`" in (caught.value.hint or "")
     assert store.study("study").state == "created"
     with database.write() as connection:  # and the next one has a new connection
-        connection.execute(tables.studies.update().values(state="finished"))
+        change_study(connection, database.where, study, state="finished")
     database.close()
     assert store.study("study").state == "finished"
 

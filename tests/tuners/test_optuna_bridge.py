@@ -180,6 +180,13 @@ def test_a_gaussian_process_has_its_limit() -> None:
     GpTuner().update_search_space({"in": inputs(2000, None)})
 
 
+@pytest.mark.parametrize("kind", [TpeTuner, Nsga2Tuner])
+def test_what_would_take_optuna_minutes_is_refused(kind: type[OptunaTuner]) -> None:
+    refused = "learns at most 5000 parameters, and this search space has 20000"
+    with pytest.raises(UsageError, match=refused):
+        kind().update_search_space({"in": inputs(20_000, 10_000)})
+
+
 def test_a_matrix_of_covariances_has_its_limit() -> None:
     refused = "tuner 'cmaes' learns at most 2000 parameters, and this search space has 2001"
     with pytest.raises(UsageError, match=refused) as failure:

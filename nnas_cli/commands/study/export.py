@@ -64,20 +64,25 @@ def command(
     if as_architecture:
         options.refuse_idle(("format",), "--as-architecture")
         best = best or 1
-    trials = store.trials(study, state="succeeded") if best is None else store.top(study, best)
-    if not trials:
-        raise NoResultError(f"study {study.name!r} has no trial with a result", where=store.where)
-    if as_architecture:
-        masks = [trial.architecture.masks() for trial in trials]
-        out.write(output, dump_json(masks[0] if best == 1 else masks))
-        return
     from nnas_core.study.csv_results import results_csv
     from nnas_core.study.exporting import results_json
 
-    if format == "csv":
-        out.write(output, results_csv(trials, study.settings.space))
-    else:
-        out.write(output, dump_json(results_json(trials, store.intermediates(study))))
+    with studies.the_rest(store, out) as damage:
+        if best is None:
+            trials = store.trials(study, state="succeeded", damage=damage)
+        else:
+            trials = store.top(study, best, damage)
+        if not trials and damage:
+            return
+        if not trials:
+            raise NoResultError(f"study {study.name!r} has no trial with a result", where=store.where)
+        if as_architecture:
+            masks = [trial.architecture.masks() for trial in trials]
+            out.write(output, dump_json(masks[0] if best == 1 else masks))
+        elif format == "csv":
+            out.write(output, results_csv(trials, study.settings.space))
+        else:
+            out.write(output, dump_json(results_json(trials, store.intermediates(study, damage))))
 
 
 def _to_optuna(store: StudyStore, study: StudyRecord, url: str, out: Output) -> None:

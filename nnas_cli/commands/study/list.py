@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from nnas_cli import options, studies
 from nnas_cli.output import Output
+
+if TYPE_CHECKING:
+    from nnas_core.study.administration import StudyStatus
 
 __all__ = ["command"]
 
@@ -24,14 +30,17 @@ def command(storage: str, output: str, out: Output) -> None:
       nnas study list
       nnas study list --storage sqlite:///runs/nnas.db --json
     """
-    with studies.opened(storage) as store:
-        found = [store.status(study) for study in store.studies()]
-    if out.as_json or output != "-":
-        out.report("study-list-report", {"studies": [status.to_json() for status in found]}, output)
-        return
-    if not found:
-        out.note("there are no studies yet")
-        return
+    with studies.opened(storage) as store, studies.the_rest(store, out) as damage:
+        found = [store.status(study, damage) for study in store.studies(damage)]
+        if out.as_json or output != "-":
+            out.report("study-list-report", {"studies": [status.to_json() for status in found]}, output)
+        elif found:
+            out.table(*_table(found), answer=True)
+        elif not damage:
+            out.note("there are no studies yet")
+
+
+def _table(found: Sequence[StudyStatus]) -> tuple[list[str], list[list[str]]]:
     columns = ["name", "state", "tuner", "finished", "failed", "running", "waiting", "best", "created"]
     rows = [
         [
@@ -45,4 +54,4 @@ def command(storage: str, output: str, out: Output) -> None:
         ]
         for status in found
     ]
-    out.table(columns, rows, answer=True)
+    return columns, rows

@@ -33,10 +33,11 @@ def command(store: StudyStore, study: StudyRecord, output: str, out: Output) -> 
       nnas study show
       nnas study show model-bayes --json
     """
-    status = store.status(study)
-    origin = status.study.settings.origin
-    document = {**status.to_json(), "origin": origin.to_json(), "settings": {**status.study.to_json()}}
-    studies.answer(out, output, "study-show-report", document, _text(status))
+    with studies.the_rest(store, out) as damage:
+        status = store.status(study, damage)
+        origin = status.study.settings.origin
+        document = {**status.to_json(), "origin": origin.to_json(), "settings": {**status.study.to_json()}}
+        studies.answer(out, output, "study-show-report", document, _text(status))
 
 
 def _text(status: StudyStatus) -> str:

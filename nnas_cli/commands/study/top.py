@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from nnas_core.study.administration import StudyStatus
     from nnas_core.study.storage.records import StudyRecord, TrialRecord
+    from nnas_core.study.storage.rows import Damage
     from nnas_core.study.storage.store import StudyStore
 
 __all__ = ["command"]
@@ -58,19 +59,20 @@ def command(
     """
     if out.shows_bars and not once and output == "-":
         _follow(store, study, interval, out)
-    status, trials = store.status(study), _newest(store, study)
-    if out.as_json or output != "-":
-        document = {**status.to_json(), "trials": [trial.to_json() for trial in trials]}
-        out.report("study-top-report", document, output)
-        return
-    out.answer(_line(status) + "\n")
-    if trials:
-        out.answer("\n")
-        out.table(*studies.trial_rows(trials), answer=True)
+    with studies.the_rest(store, out) as damage:
+        status, trials = store.status(study, damage), _newest(store, study, damage)
+        if out.as_json or output != "-":
+            document = {**status.to_json(), "trials": [trial.to_json() for trial in trials]}
+            out.report("study-top-report", document, output)
+            return
+        out.answer(_line(status) + "\n")
+        if trials:
+            out.answer("\n")
+            out.table(*studies.trial_rows(trials), answer=True)
 
 
-def _newest(store: StudyStore, study: StudyRecord) -> list[TrialRecord]:
-    return store.trials(study)[-_SHOWN:]
+def _newest(store: StudyStore, study: StudyRecord, damage: Damage | None) -> list[TrialRecord]:
+    return store.trials(study, damage=damage)[-_SHOWN:]
 
 
 def _line(status: StudyStatus) -> str:
@@ -91,10 +93,12 @@ def _follow(store: StudyStore, study: StudyRecord, interval: float, out: Output)
     from rich.live import Live
 
     from nnas_cli.signals import StopRequest
+    from nnas_core.study.storage.rows import Damage
 
     with StopRequest() as stop, Live(console=out.console(), transient=True, auto_refresh=False) as live:
-        while (status := store.status(study)).in_use_by is not None:
-            live.update(_screen(status, _newest(store, study)), refresh=True)
+        seen = Damage(store.where)  # said at the end, by whoever called
+        while (status := store.status(study, seen)).in_use_by is not None:
+            live.update(_screen(status, _newest(store, study, seen)), refresh=True)
             until = time.monotonic() + interval
             while time.monotonic() < until and stop() is None:
                 time.sleep(0.05)  # a signal ends it early

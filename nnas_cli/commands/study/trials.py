@@ -61,22 +61,28 @@ def command(
     if head is not None and tail is not None:
         raise UsageError("--head and --tail cannot be given together")
     explicit = click.get_current_context().get_parameter_source("sort") is not click.core.ParameterSource.DEFAULT
-    found = [trial for trial in store.trials(study) if not state or trial.state in state]
     cut = head is not None or tail is not None
-    if cut and not explicit:
-        sort = "value"
+    with studies.the_rest(store, out) as damage:
+        found = [trial for trial in store.trials(study, damage=damage) if not state or trial.state in state]
+        found = _chosen(found, study, "value" if cut and not explicit else sort, head, tail)
+        document = {"study": study.name, "trials": [trial.to_json() for trial in found]}
+        if out.as_json or output != "-":
+            out.report("study-trials-report", document, output)
+        elif found:
+            out.table(*studies.trial_rows(found), answer=True)
+        elif not damage:
+            out.note(f"study {study.name!r} has no " + ("such trials" if state or cut else "trials"))
+
+
+def _chosen(
+    found: list[TrialRecord], study: StudyRecord, sort: str, head: int | None, tail: int | None
+) -> list[TrialRecord]:
+    """Trials in the order that is asked for, all or the first or last of them."""
+    if sort == "value" and (head is not None or tail is not None):
         found = [trial for trial in found if trial.value is not None]
     best = -1 if study.settings.optimize_mode == "maximize" else 1
-    found.sort(key=lambda trial: _place(trial, sort, best))
-    if cut:
-        found = found[:head] if head is not None else found[-(tail or 0) :]
-    document = {"study": study.name, "trials": [trial.to_json() for trial in found]}
-    if out.as_json or output != "-":
-        out.report("study-trials-report", document, output)
-    elif found:
-        out.table(*studies.trial_rows(found), answer=True)
-    else:
-        out.note(f"study {study.name!r} has no such trials" if state or cut else f"study {study.name!r} has no trials")
+    found = sorted(found, key=lambda trial: _place(trial, sort, best))
+    return found[:head] if head is not None else found[-tail:] if tail is not None else found
 
 
 def _place(trial: TrialRecord, sort: str, best: int) -> tuple[float, ...]:

@@ -13,7 +13,7 @@ import queue
 import select
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +37,7 @@ from nnas_core.execution.ray.connection import abandon, connect, first_line, giv
 from nnas_core.execution.ray.host import Host
 from nnas_core.execution.ray.settings import DriverSettings
 
-__all__ = ["main"]
+__all__ = ["main", "refuse_impossible"]
 
 _TICK_S = 5.0
 """How often, at least, it is looked for actors that nobody needs, or that no node can ever hold."""
@@ -106,6 +106,7 @@ class _Driver:
         for descriptor in (self._wake_read, self._wake):
             os.set_blocking(descriptor, False)
         self._made = 0
+        self._was_possible = False  # to run a trial on some node
         self._stillborn = 0
         self._looked = time.monotonic()
 
@@ -267,18 +268,9 @@ class _Driver:
 
     def _refuse_impossible(self) -> None:
         """Says what would wait for ever: no node has what a trial needs, even when it is free."""
-        found = [node["Resources"] for node in _nodes() if node["Alive"]]
-        needed = {"CPU": self._threads, "GPU": int(self._needs_gpu)}
-        if any(all(node.get(name, 0) >= number for name, number in needed.items()) for node in found):
-            return
-        cpus, gpus = (max((node.get(name, 0) for node in found), default=0) for name in needed)
-        raise EnvironmentFailure(
-            f"a trial needs {_counted(needed['CPU'], 'CPU')}"
-            + (" and a GPU" if self._needs_gpu else "")
-            + f", and no node of the Ray cluster has that; the largest has {_counted(cpus, 'CPU')}"
-            + (f", and {_counted(gpus, 'GPU')}" if self._needs_gpu else ""),
-            hint="ask for less, or add a node",
-        )
+        alive = [node["Resources"] for node in _nodes() if node["Alive"]]
+        refuse_impossible(alive, {"CPU": self._threads, "GPU": int(self._needs_gpu)}, self._was_possible)
+        self._was_possible = True
 
     def _end_all(self) -> None:
         """Ends all trials in order, as long as that takes; then the actors."""
@@ -295,6 +287,35 @@ class _Driver:
                     self._listen(actor)
         for actor in self._actors[:]:
             self._drop(actor)
+
+
+def refuse_impossible(alive: Sequence[Mapping[str, float]], needed: Mapping[str, int], was_possible: bool) -> None:
+    """Makes sure that a node can run a trial, now or when it is free.
+
+    Args:
+        alive: the resources of the nodes that live; none of one whose raylet is dead.
+        needed: CPUs and GPUs of a trial.
+        was_possible: a node could.
+
+    Raises:
+        EnvironmentFailure: none can.
+    """
+    found = [node for node in alive if node]
+    if any(all(node.get(name, 0) >= number for name, number in needed.items()) for node in found):
+        return
+    if was_possible or not found:
+        raise EnvironmentFailure(
+            "the Ray cluster has lost every node that can run a trial" if found else "no node of the Ray cluster lives",
+            hint="see Ray's logs, start the nodes again and go on: what was finished is stored",
+        )
+    cpus, gpus = (max(node.get(name, 0) for node in found) for name in ("CPU", "GPU"))
+    raise EnvironmentFailure(
+        f"a trial needs {_counted(needed['CPU'], 'CPU')}"
+        + (" and a GPU" if needed["GPU"] else "")
+        + f", and no node of the Ray cluster has that; the largest has {_counted(cpus, 'CPU')}"
+        + (f", and {_counted(gpus, 'GPU')}" if needed["GPU"] else ""),
+        hint="ask for less, or add a node",
+    )
 
 
 def _messages(answer: Future[str]) -> list[Message]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import sqlite3
 import urllib.parse
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from nnas_core.errors import EnvironmentFailure, InputError, UsageError
 from nnas_core.files import environment_failure, sync_folder
 from nnas_core.study.storage.database import parse_url, without_password
+from nnas_core.study.storage.temporary import temporary_beside
 
 __all__ = ["back_up"]
 
@@ -46,15 +46,11 @@ def back_up(url: str, target: str, *, overwrite: bool = False) -> int:
         raise _exists(place)
     if place.exists() and place.samefile(source):
         raise UsageError("this is the database itself", where=target, hint="choose another name for the copy")
-    temporary = place.with_name(f".{place.name}.{secrets.token_hex(8)}.tmp")
     try:
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
-        try:
+        with temporary_beside(place) as temporary:
             _copy(source, temporary, place)
             size = temporary.stat().st_size
             _publish(temporary, place, overwrite)
-        finally:
-            temporary.unlink(missing_ok=True)
         sync_folder(place.parent)
     except OSError as error:
         raise environment_failure(error, target, "create") from error

@@ -6,22 +6,43 @@ What a kind of database does in its own way stands in a file of its own (``sqlit
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TypedDict
+from typing import TypedDict, TypeVar
 
 import sqlalchemy
 from sqlalchemy import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from nnas_core.errors import NnasError, UsageError
+from nnas_core.errors import EnvironmentFailure, NnasError, UsageError
 
-__all__ = ["SAFE", "URLS", "Database", "HowToOpen", "JsonOptions", "json_options", "parse_url", "without_password"]
+__all__ = [
+    "PATIENCE_S",
+    "SAFE",
+    "URLS",
+    "ConnectionLost",
+    "Database",
+    "HowToOpen",
+    "JsonOptions",
+    "Outcome",
+    "json_options",
+    "parse_url",
+    "repeated",
+    "without_password",
+]
 
 URLS = "sqlite:///PATH or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
 """The forms of a database URL, for hints."""
+
+PATIENCE_S = 60.0
+"""How long a server may be away that could be reached before."""
+
+_FIRST_PAUSE_S, _LAST_PAUSE_S = 0.05, 0.5
+
+_Result = TypeVar("_Result")
 
 SAFE = "nothing that was finished is lost"
 """Errors of a store say so, whichever it is."""
@@ -52,6 +73,33 @@ def _clock_of_this_machine(_connection: Connection) -> datetime:
     return datetime.now(timezone.utc)
 
 
+class ConnectionLost(EnvironmentFailure):
+    """The server cannot be reached, or not any more; a retry may help."""
+
+
+Outcome = Callable[[Connection], bool]
+"""Says by another connection whether a transaction was stored."""
+
+
+def _no_outcome(_connection: Connection) -> Outcome | None:
+    return None
+
+
+def repeated(work: Callable[[], _Result], patience_s: float) -> _Result:
+    """Returns what ``work`` returns, which is one transaction; it is begun again where the connection was lost in it.
+
+    Raises:
+        ConnectionLost: for longer than ``patience_s``.
+    """
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            return work()
+        except ConnectionLost:
+            if time.monotonic() >= end:
+                raise
+
+
 class Database:
     """Transactions on one database.
 
@@ -60,6 +108,12 @@ class Database:
         where: what errors name, without any password.
         translate: the NnasError that a failure of the database means, None for a bug of ours.
         clock: the time by which leases end, the same for all who use the database.
+        outcome: called before a commit; returns what says by another connection whether it was stored, where the
+            answer may be lost on its way.
+
+    Attributes:
+        patience_s: how long a transaction waits to begin for a server that cannot be reached.
+        waiting: called several times a second meanwhile; may raise.
     """
 
     def __init__(
@@ -68,8 +122,12 @@ class Database:
         where: str,
         translate: Callable[[DBAPIError], NnasError | None],
         clock: Callable[[Connection], datetime] = _clock_of_this_machine,
+        outcome: Callable[[Connection], Outcome | None] = _no_outcome,
     ) -> None:
         self.where = where
+        self.patience_s = 0.0
+        self.waiting: Callable[[], None] = lambda: None
+        self._outcome = outcome
         self.now = clock
         self._translate = translate
         self._reader = connector
@@ -77,15 +135,65 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Begins a transaction that sees one state of the database and changes nothing."""
-        with self._translated(), self._reader.begin() as connection:
+        """Begins a transaction that sees one state of the database and changes nothing.
+
+        Raises:
+            ConnectionLost: the server cannot be reached, for longer than ``patience_s`` if it could be before.
+        """
+        with self._translated(), self._begun(self._reader, self.patience_s) as connection:
             yield connection
+            self._commit(connection)
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """Begins a transaction that is the only writer from its start; all of it is stored or nothing."""
-        with self._translated(), self._writer.begin() as connection:
+    def write(self, *, patient: bool = True) -> Iterator[Connection]:
+        """Begins a transaction that is the only writer from its start; all of it is stored or nothing.
+
+        Args:
+            patient: wait for a server that cannot be reached, as ``read`` does.
+
+        Raises:
+            ConnectionLost: as for ``read``, or in the middle; then nothing is stored.
+        """
+        with self._translated(), self._begun(self._writer, self.patience_s if patient else 0.0) as connection:
             yield connection
+            self._commit(connection)
+
+    @contextmanager
+    def _begun(self, engine: sqlalchemy.Engine, patience_s: float) -> Iterator[Connection]:
+        """Begins a transaction as soon as the server can be reached: one that is restarted costs nothing."""
+        end, pause = time.monotonic() + patience_s, _FIRST_PAUSE_S
+        while True:
+            try:
+                connection = engine.connect()
+                try:
+                    connection.begin()
+                except BaseException:
+                    connection.close()
+                    raise
+                break
+            except DBAPIError as error:
+                if time.monotonic() + pause > end or not self._is_lost(error):
+                    raise
+            self.waiting()
+            time.sleep(pause)
+            pause = min(2 * pause, _LAST_PAUSE_S)
+        with connection:  # whose end without a commit is a rollback
+            yield connection
+
+    def _is_lost(self, error: DBAPIError) -> bool:
+        return isinstance(self._translate(error), ConnectionLost)
+
+    def _commit(self, connection: Connection) -> None:
+        """Commits; where the answer was lost, the server is asked what became of it."""
+        outcome = self._outcome(connection)
+        try:
+            connection.commit()
+        except DBAPIError as error:
+            if outcome is None or not self._is_lost(error):
+                raise
+            with self._begun(self._reader, self.patience_s) as another:
+                if not outcome(another):
+                    raise
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -17,8 +17,9 @@ from nnas_core.study.storage.database import Database
 from nnas_core.study.storage.heartbeat import Heartbeat
 from nnas_core.study.storage.leases import Lease
 from nnas_core.study.storage.records import LimitsDocument, StudyRecord, TrialRecord, trial_of
-from nnas_core.study.storage.session import BEGUN, REQUEUE, Control, StudySession, WaitingTrial
-from nnas_core.study.storage.tables import exclusive_leases, shared_leases, studies, trials
+from nnas_core.study.storage.rows import Damage, change_study, sound
+from nnas_core.study.storage.session import BEGUN, Control, StudySession, WaitingTrial, requeue
+from nnas_core.study.storage.tables import exclusive_leases, shared_leases, trials
 from nnas_core.study.storage.trial_writer import Counters
 from nnas_core.study.storage.tuner_log import Event, Stored, next_numbers, read_calls
 
@@ -31,12 +32,9 @@ _RENEW = (
     .values(expires=bindparam("new_expires"))
 )
 
-_RUNNING = update(studies).values(state="running", stop_requested=0)
-
 
 def acquire(database: Database, study: StudyRecord) -> ExclusiveSession:
     """Begins an exclusive session; see ``StudyStore.acquire``."""
-    of_study = {"of_study": study.id}
     with database.write() as connection:
         by = leases.holders(database, connection, study)
         if by.leases:
@@ -44,10 +42,10 @@ def acquire(database: Database, study: StudyRecord) -> ExclusiveSession:
         lease = leases.new_lease(database.now(connection), leases.TERM)
         token = _give(connection, study, lease)
         connection.execute(delete(shared_leases).where(shared_leases.c.study_id == study.id))
-        recovered = connection.execute(REQUEUE, of_study).rowcount
-        connection.execute(_RUNNING.where(studies.c.id == study.id))
-        begun = int(connection.execute(BEGUN, of_study).scalar_one())
-        counters = Counters(*next_numbers(connection, study.id), begun)
+        recovered = requeue(connection, database.where, study)
+        change_study(connection, database.where, study, state="running", stop_requested=0)
+        begun = int(connection.execute(BEGUN, {"of_study": study.id}).scalar_one())
+        counters = Counters(*next_numbers(connection, database.where, study), begun)
     session = ExclusiveSession(database, study, counters, lease, token)
     session.recovered = recovered
     session.heart.start()
@@ -78,6 +76,7 @@ class ExclusiveSession(StudySession):
     """
 
     go_on = "resume"
+    stores_at_once = True
 
     def __init__(self, database: Database, study: StudyRecord, counters: Counters, lease: Lease, token: int) -> None:
         super().__init__(database, study, counters)
@@ -95,10 +94,10 @@ class ExclusiveSession(StudySession):
         return None
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self, *, patient: bool = True) -> Iterator[Connection]:
         """Begins a transaction that renews the lease."""
         row: dict[str, object] = {"of_study": self.study.id, "of_token": self._token}
-        with self.database.write() as connection:
+        with self.database.write(patient=patient) as connection:
             expires = self.database.now(connection) + leases.TERM
             row["new_expires"] = expires.isoformat(timespec="milliseconds")
             if connection.execute(_RENEW, row).rowcount != 1:
@@ -115,7 +114,7 @@ class ExclusiveSession(StudySession):
 
     def _lost(self, connection: Connection) -> EnvironmentFailure:
         row = connection.execute(select(exclusive_leases).where(exclusive_leases.c.study_id == self.study.id)).first()
-        other = None if row is None else leases.lease_in(row)
+        other = None if row is None else leases.lease_in(row._mapping, self.database.where, self.study.name)
         who = other or leases.holders(self.database, connection, self.study).who or "another process"
         return EnvironmentFailure(
             f"study {self.study.name!r} was taken over by {who}; what this one does now is not stored",
@@ -128,19 +127,19 @@ class ExclusiveSession(StudySession):
     def set_limits(self, limits: LimitsDocument) -> None:
         """Stores the limits of this run, which others may change from here on."""
         with self.writing() as connection:
-            connection.execute(update(studies).where(studies.c.id == self.study.id).values(limits=limits))
+            change_study(connection, self.database.where, self.study, limits=limits)
 
-    def read_control(self) -> Control:
-        """Reads again what others may have changed, and whether the study is still in the hands of this process."""
+    def _read_control(self) -> Control:
+        """Reads also whether the study is still in the hands of this process."""
         with self.reading() as connection:
             mine = exclusive_leases.c.study_id == self.study.id
             if connection.execute(select(exclusive_leases.c.token).where(mine)).scalar() != self._token:
                 raise self._lost(connection)
-        return super().read_control()
+        return super()._read_control()
 
     def renew(self) -> None:
-        """Keeps the lease for another ``TERM``."""
-        with self.writing():
+        """Keeps the lease for another ``TERM``, if the database can be reached."""
+        with self.writing(patient=False):
             pass
 
     # ---- trials
@@ -151,15 +150,17 @@ class ExclusiveSession(StudySession):
             return [], []
         self._heard = True
         with self.reading() as connection:
-            return read_calls(connection, self.study.id)
+            return read_calls(connection, self.database.where, self.study)
 
     def waiting(self) -> WaitingTrial | None:
         """Returns the first trial that earlier runs have left; losses of theirs do not count."""
         if self._waiting is None:
             query = select(trials).where(trials.c.study_id == self.study.id, trials.c.state == "waiting")
+            damage = Damage(self.database.where)
             with self.reading() as connection:
                 rows = connection.execute(query.order_by(trials.c.number.desc())).all()
-            self._waiting = [trial_of(row, self.study) for row in rows]
+            self._waiting = [trial_of(row, self.study) for row in sound(trials, rows, self.study.name, damage)]
+            damage.refuse()
         return WaitingTrial(self._waiting.pop(), 0) if self._waiting else None
 
     def holds(self, trial: TrialRecord) -> bool:
@@ -178,11 +179,14 @@ class ExclusiveSession(StudySession):
         self._released = True
         self.heart.stop()
         leases.release(self.lease)
+        self.repeated(lambda: self._give_back(state))
+        return 0
+
+    def _give_back(self, state: str) -> None:
         mine = exclusive_leases.c.study_id == self.study.id
         with self.writing() as connection:
-            connection.execute(REQUEUE, {"of_study": self.study.id})
-            connection.execute(update(studies).where(studies.c.id == self.study.id).values(state=state))
+            requeue(connection, self.database.where, self.study)
+            change_study(connection, self.database.where, self.study, state=state)
             connection.execute(
                 update(exclusive_leases).where(mine).values(claim=None, token=exclusive_leases.c.token + 1)
             )
-        return 0

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Connection, delete, select, update
 
 from nnas_core.errors import EnvironmentFailure
+from nnas_core.study.storage.column_kinds import Columns
 from nnas_core.study.storage.database import Database
 from nnas_core.study.storage.records import StudyRecord
+from nnas_core.study.storage.rows import check_lease
 from nnas_core.study.storage.tables import exclusive_leases, shared_leases
 
 __all__ = [
@@ -83,11 +84,23 @@ class Lease:
         return {"claim": values.pop("key"), **values}
 
 
-def lease_in(row: Any) -> Lease | None:
-    """Returns the lease in a row of either table; None if the study was given back."""
-    if row.claim is None:
+def lease_in(row: Columns, where: str, study: str) -> Lease | None:
+    """Returns the lease in a row of either table; None if the study was given back.
+
+    Args:
+        row: by column.
+        where: the database, for errors.
+        study: whose it is, for errors.
+
+    Raises:
+        InputError: the row is damaged.
+    """
+    check_lease(row, where, study)
+    if row["claim"] is None:
         return None
-    return Lease(row.claim, row.host, row.boot, row.pid, row.pid_start, row.since, row.expires)
+    texts = (str(row[name]) for name in ("claim", "host", "boot", "pid_start", "since", "expires"))
+    key, host, boot, pid_start, since, expires = texts
+    return Lease(key, host, boot, int(str(row["pid"])), pid_start, since, expires)
 
 
 def now() -> datetime:
@@ -177,14 +190,16 @@ def _signalled(pid: int) -> str | None:
 # ---- of a study
 
 
-def exclusive_lease(connection: Connection, study: StudyRecord, time: datetime) -> Lease | None:
+def exclusive_lease(database: Database, connection: Connection, study: StudyRecord, time: datetime) -> Lease | None:
     """Returns the exclusive lease of a study, if its process lives; ``time`` is ``Database.now``."""
     row = connection.execute(select(exclusive_leases).where(exclusive_leases.c.study_id == study.id)).first()
-    lease = None if row is None else lease_in(row)
+    lease = None if row is None else lease_in(row._mapping, database.where, study.name)
     return lease if lease is not None and is_alive(lease, time) else None
 
 
-def living_and_dead(connection: Connection, study: StudyRecord, time: datetime) -> tuple[list[Lease], list[Lease]]:
+def living_and_dead(
+    database: Database, connection: Connection, study: StudyRecord, time: datetime
+) -> tuple[list[Lease], list[Lease]]:
     """Returns the shared leases of a study, the earliest first: those of living processes, and those of dead ones."""
     query = (
         select(shared_leases)
@@ -193,7 +208,7 @@ def living_and_dead(connection: Connection, study: StudyRecord, time: datetime) 
     )
     found: tuple[list[Lease], list[Lease]] = [], []
     for row in connection.execute(query):
-        lease = lease_in(row)
+        lease = lease_in(row._mapping, database.where, study.name)
         if lease is not None:
             found[not is_alive(lease, time, cluster=True)].append(lease)
     return found
@@ -250,8 +265,8 @@ class Holders:
 def holders(database: Database, connection: Connection, study: StudyRecord) -> Holders:
     """Returns who works on a study."""
     time = database.now(connection)
-    exclusive = exclusive_lease(connection, study, time)
-    living = [] if exclusive is not None else living_and_dead(connection, study, time)[0]
+    exclusive = exclusive_lease(database, connection, study, time)
+    living = [] if exclusive is not None else living_and_dead(database, connection, study, time)[0]
     return Holders(exclusive, tuple(living), time)
 
 

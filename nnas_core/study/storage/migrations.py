@@ -6,11 +6,12 @@ made by every version are kept in tests/study/old_databases.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from sqlalchemy import Connection
 
+from nnas_core.study.storage.rows import seal_all
 from nnas_core.study.storage.tables import VERSION
 
-__all__ = ["STEPS", "statements_from"]
+__all__ = ["STEPS", "migrate"]
 
 STEPS: dict[int, tuple[str, ...]] = {
     1: (
@@ -59,11 +60,21 @@ STEPS: dict[int, tuple[str, ...]] = {
         )
         """,
     ),
+    3: tuple(
+        f"ALTER TABLE {table} ADD COLUMN checksum VARCHAR(16) DEFAULT '' NOT NULL"
+        for table in ("studies", "trials", "repeats", "retries", "intermediates")
+    ),
 }
 """By the version that a step begins with."""
 
+_CHECKSUMS = 4
+"""The first version whose rows have checksums."""
 
-def statements_from(version: int) -> Iterator[str]:
-    """Yields the statements that make a database of ``version``, 1 or more, one of ``VERSION``."""
+
+def migrate(connection: Connection, version: int) -> None:
+    """Makes a database of ``version``, 1 or more, one of ``VERSION``, in the transaction of ``connection``."""
     for step in range(version, VERSION):
-        yield from STEPS[step]
+        for statement in STEPS[step]:
+            connection.exec_driver_sql(statement)
+    if version < _CHECKSUMS:
+        seal_all(connection)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import re
 import socket
+import time
 import warnings
 from datetime import datetime, timezone
-from types import SimpleNamespace
 
 import sqlalchemy
 from sqlalchemy import URL, Column, Connection, Integer, MetaData, Table, create_engine, event, insert, select
@@ -20,8 +20,16 @@ from sqlalchemy.exc import DBAPIError
 from nnas_core import __version__
 from nnas_core.errors import EnvironmentFailure, InputError, NnasError, NnasWarning, UsageError
 from nnas_core.study.storage import leases, tables
-from nnas_core.study.storage.database import SAFE, Database, HowToOpen, json_options
-from nnas_core.study.storage.migrations import statements_from
+from nnas_core.study.storage.database import (
+    PATIENCE_S,
+    SAFE,
+    ConnectionLost,
+    Database,
+    HowToOpen,
+    Outcome,
+    json_options,
+)
+from nnas_core.study.storage.migrations import migrate
 
 __all__ = ["LOCK", "STUCK_S", "open_database"]
 
@@ -57,7 +65,9 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND d.datname = c
   AND l.classid::bigint = {lock} AND l.objid::bigint = {schema}
 """
 
-_CONNECTION_LOST = {"25P03", "57P01", "57P02", "57P05"}  # and the class 08
+_ASK_AGAIN_S = 0.05
+
+_CONNECTION_LOST = {"25P03", "57P01", "57P02", "57P03", "57P05"}  # and the class 08
 
 
 def open_database(url: URL, how: HowToOpen) -> Database:
@@ -73,7 +83,7 @@ def open_database(url: URL, how: HowToOpen) -> Database:
         EnvironmentFailure: the server cannot be reached, refuses us, cannot write, or is locked for too long.
     """
     server = _Server(url, how)
-    database = Database(server.connector, server.where, server.translate, _server_time)
+    database = Database(server.connector, server.where, server.translate, _server_time, _outcome)
     try:
         with database.read() as connection:
             server.pin(connection)
@@ -86,6 +96,7 @@ def open_database(url: URL, how: HowToOpen) -> Database:
                     _fill(connection)
         elif found < tables.VERSION:
             server.migrate(database)
+        database.patience_s = PATIENCE_S  # it is there, and it may be restarted
     except BaseException:
         database.close()
         raise
@@ -102,6 +113,22 @@ def _server_time(connection: Connection) -> datetime:
     """Returns the time of the clock that all machines share."""
     seconds = connection.exec_driver_sql("SELECT extract(epoch FROM clock_timestamp())::float8").scalar_one()
     return datetime.fromtimestamp(seconds, timezone.utc)
+
+
+def _outcome(connection: Connection) -> Outcome | None:
+    """Returns what says whether the transaction was stored that is about to be committed; None if it wrote nothing."""
+    number = connection.exec_driver_sql("SELECT txid_current_if_assigned()").scalar()
+    if number is None:
+        return None
+
+    def stored(another: Connection) -> bool:
+        while True:
+            status = another.exec_driver_sql(f"SELECT txid_status({int(number)})").scalar()
+            if status != "in progress":
+                return bool(status == "committed")
+            time.sleep(_ASK_AGAIN_S)
+
+    return stored
 
 
 class _Server:
@@ -173,7 +200,9 @@ class _Server:
         found = connection.execute(select(_version.c.version)).scalars().all()
         if len(found) != 1:
             raise self._damaged(f"its table {_version.name} has {len(found)} rows")
-        if not 1 <= found[0] <= tables.VERSION:
+        if found[0] < 1:
+            raise self._damaged(f"its tables are of version {found[0]}, which there never was")
+        if found[0] > tables.VERSION:
             raise InputError(
                 f"made by a newer nnas: its tables are of version {found[0]}, this is nnas {__version__} "
                 f"which knows {tables.VERSION}",
@@ -192,13 +221,12 @@ class _Server:
                 return  # another process was quicker
             now = _server_time(connection)
             for row in connection.exec_driver_sql("SELECT * FROM owners WHERE claim IS NOT NULL").mappings():
-                lease = leases.lease_in(SimpleNamespace(**row))
+                lease = leases.lease_in(row, self.where, f"number {row['study_id']}")
                 if lease is not None and leases.is_alive(lease, now):
                     raise EnvironmentFailure(
                         f"an older nnas works on it, {lease}", where=self.where, hint="wait until it has ended"
                     )
-            for statement in statements_from(found):
-                connection.exec_driver_sql(statement)
+            migrate(connection, found)
             connection.execute(_version.update().values(version=tables.VERSION))
         warnings.warn(
             f"{self.where} was made by an older nnas: its tables went from version {found} to {tables.VERSION}",
@@ -213,7 +241,8 @@ class _Server:
         state = getattr(error.orig, "sqlstate", None)
         text = self._text(error)
         if error.connection_invalidated or (state or "").startswith("08") or state in _CONNECTION_LOST:
-            return self._failure(f"the connection to the server was lost ({text}); {SAFE}", f"then {self._how.again}")
+            hint = f"check the server, then {self._how.again}"
+            return self._failure(f"the connection to the server was lost ({text}); {SAFE}", hint, ConnectionLost)
         if error.statement is None and state is None:
             return self._unreachable(text)
         if state == "55P03":
@@ -251,10 +280,12 @@ class _Server:
             )
         if re.search(r'database ".*" does not exist', text):
             return self._failure(f"the server refuses us: {text}", "create it by createdb, or check `storage`")
-        return self._failure(f"cannot connect: {text}", "check the server and `storage`")
+        return self._failure(f"cannot connect: {text}", "check the server and `storage`", ConnectionLost)
 
-    def _failure(self, message: str, hint: str) -> EnvironmentFailure:
-        return EnvironmentFailure(message, where=self.where, hint=hint)
+    def _failure(
+        self, message: str, hint: str, kind: type[EnvironmentFailure] = EnvironmentFailure
+    ) -> EnvironmentFailure:
+        return kind(message, where=self.where, hint=hint)
 
     def _damaged(self, what: str) -> InputError:
         return InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import unicodedata
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
-from nnas_core.errors import UsageError
+from nnas_core.errors import InputError, UsageError
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.study.storage.origin import Origin
@@ -25,7 +26,9 @@ __all__ = [
     "TrialRecord",
     "check_name",
     "composed",
+    "digest_of",
     "limits_of",
+    "study_of",
     "trial_of",
     "worst_value",
 ]
@@ -259,18 +262,54 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def digest_of(canonical: str) -> str:
+    """Returns what makes an architecture unique in its study; of ``Architecture.canonical``."""
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
 def worst_value(optimize_mode: str) -> float:
     """Returns what a report that is not finite counts as: no value is worse."""
     return -math.inf if optimize_mode == "maximize" else math.inf
 
 
+def study_of(row: Any) -> StudyRecord:
+    """Returns the study in a sound row of the table of studies.
+
+    Raises:
+        InputError, UsageError: what it says fits no study.
+    """
+    space = SearchSpace.from_json(row.search_space)
+    if space.fingerprint != row.fingerprint:
+        raise InputError("its search space was changed")
+    settings = StudySettings(
+        name=row.name,
+        space=space,
+        tuner=row.tuner,
+        tuner_args=row.tuner_args,
+        seed=int(row.seed),
+        optimize_mode=row.optimize_mode,
+        config=row.config,
+        origin=Origin.from_json(row.origin),
+    )
+    return StudyRecord(row.id, settings, row.state, row.created, row.nnas_version)
+
+
 def trial_of(row: Any, study: StudyRecord, state: str | None = None) -> TrialRecord:
-    """Returns the trial in a row of the table of trials, perhaps in another state than it says."""
+    """Returns the trial in a sound row of the table of trials, perhaps in another state than it says.
+
+    Raises:
+        InputError: its architecture is none of the study's search space.
+    """
+    try:
+        architecture = Architecture.from_canonical(row.architecture, study.settings.space.choices)
+    except (ValueError, TypeError, RecursionError) as error:
+        problem = f"study {study.name!r}, trial {row.number}: architecture: none of the study's search space"
+        raise InputError("the study database is damaged", problems=[problem]) from error
     return TrialRecord(
         number=row.number,
         state=row.state if state is None else state,
         attempt=row.attempt,
-        architecture=Architecture.from_canonical(row.architecture, study.settings.space.choices),
+        architecture=architecture,
         value=row.value,
         metrics=row.metrics,
         cost=row.cost,

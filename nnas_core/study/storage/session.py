@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import ClassVar, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import Connection, bindparam, func, select
 
 from nnas_core.errors import NnasError
-from nnas_core.study.storage.database import Database
+from nnas_core.study.storage.database import Database, repeated
 from nnas_core.study.storage.records import LimitsDocument, StudyRecord, TrialRecord, limits_of
+from nnas_core.study.storage.rows import Damage, change, check_control, sound
 from nnas_core.study.storage.tables import studies, trials
 from nnas_core.study.storage.trial_writer import Counters, TrialWriter, read_intermediates
 from nnas_core.study.storage.tuner_log import Event, Stored
 
-__all__ = ["BEGUN", "REQUEUE", "Control", "StudySession", "WaitingTrial"]
+__all__ = ["BEGUN", "Control", "StudySession", "WaitingTrial", "requeue"]
 
 _Session = TypeVar("_Session", bound="StudySession")
+_Result = TypeVar("_Result")
 
 _CONTROL = select(studies.c.limits, studies.c.stop_requested).where(studies.c.id == bindparam("of_study"))
 
@@ -35,15 +37,33 @@ _KILLED = select(trials.c.number, trials.c.attempt).where(
     trials.c.kill_requested == trials.c.attempt,
 )
 
-REQUEUE = (
-    update(trials)
-    .where(trials.c.study_id == bindparam("of_study"), trials.c.state == "running")
-    .values(state="waiting", attempt=trials.c.attempt + 1, lease_token=None)
-)
-"""Every trial that runs waits again; narrow it by further conditions."""
-
 BEGUN = select(func.count()).where(trials.c.study_id == bindparam("of_study"), trials.c.state != "waiting")
 """Counts the trials that have ended or run."""
+
+
+def requeue(connection: Connection, where: str, study: StudyRecord, *lease_tokens: str | None) -> int:
+    """Lets trials that run wait again; returns how many.
+
+    Args:
+        connection: to write by.
+        where: the database, for errors.
+        study: which.
+        lease_tokens: those that run under one of these leases; none: all.
+
+    Raises:
+        InputError: the row of one is damaged.
+    """
+    running = select(trials).where(trials.c.study_id == study.id, trials.c.state == "running")
+    damage = Damage(where)
+    found = [
+        row
+        for row in sound(trials, connection.execute(running).all(), study.name, damage)
+        if not lease_tokens or row.lease_token in lease_tokens
+    ]
+    damage.refuse()
+    for row in found:
+        change(connection, trials, row, {"state": "waiting", "attempt": row.attempt + 1, "lease_token": None})
+    return len(found)
 
 
 @dataclass(frozen=True)
@@ -84,6 +104,7 @@ class StudySession(ABC):
         recovered: how many trials a dead process had left running; they wait again.
         control: as it was last read.
         go_on: the parameter of a command that goes on with the study after this process.
+        stores_at_once: each write is a transaction of its own, also in a turn.
         patience_s: how long a result waits for a database that cannot be reached.
 
     Raises:
@@ -91,6 +112,7 @@ class StudySession(ABC):
     """
 
     go_on: ClassVar[str]
+    stores_at_once: ClassVar[bool]
     patience_s: ClassVar[float] = 0.0
 
     def __init__(self, database: Database, study: StudyRecord, counters: Counters) -> None:
@@ -115,12 +137,20 @@ class StudySession(ABC):
         """Holds what this process's trials are leased to; None if that is to an exclusive lease."""
 
     @abstractmethod
-    def writing(self) -> AbstractContextManager[Connection]:
-        """Begins a transaction, which is refused where this process may not write to the study any more."""
+    def writing(self, *, patient: bool = True) -> AbstractContextManager[Connection]:
+        """Begins a transaction, which is refused where this process may not write to the study any more.
+
+        Args:
+            patient: wait for a server that cannot be reached.
+        """
 
     @abstractmethod
     def reading(self) -> AbstractContextManager[Connection]:
         """Begins a transaction that sees what this process has written."""
+
+    def repeated(self, work: Callable[[], _Result]) -> _Result:
+        """Does a work of one transaction; again, where the connection was lost in it."""
+        return repeated(work, self.database.patience_s)
 
     @abstractmethod
     def turn(self, attempts: int) -> AbstractContextManager[None]:
@@ -138,9 +168,13 @@ class StudySession(ABC):
 
     def read_control(self) -> Control:
         """Reads again what others may have changed."""
+        return self.repeated(self._read_control)
+
+    def _read_control(self) -> Control:
         of_study = {"of_study": self.study.id}
         with self.reading() as connection:
             limits, stop = connection.execute(_CONTROL, of_study).one()
+            check_control({"limits": limits, "stop_requested": stop}, self.database.where, self.study.name)
             killed = frozenset((number, attempt) for number, attempt in connection.execute(_KILLED, of_study))
         self.control = Control(limits_of(limits), bool(stop), killed)
         return self.control
@@ -183,8 +217,11 @@ class StudySession(ABC):
         Args:
             number: of the first trial to read.
         """
+        damage = Damage(self.database.where)
         with self.reading() as connection:
-            return read_intermediates(connection, self.study, number, ended=True)
+            found = read_intermediates(connection, self.study, damage, number, ended=True)
+        damage.refuse()
+        return found
 
     # ---- the end
 

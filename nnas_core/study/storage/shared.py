@@ -8,22 +8,26 @@ the trials that it evaluates name that lease. Who notices that another one has d
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from nnas_core.study.storage import leases
 from nnas_core.study.storage.database import Database
 from nnas_core.study.storage.heartbeat import Heartbeat
 from nnas_core.study.storage.leases import Holders, Lease
 from nnas_core.study.storage.records import LimitsDocument, StudyRecord, TrialRecord, limits_of, trial_of
-from nnas_core.study.storage.session import BEGUN, REQUEUE, StudySession, WaitingTrial
+from nnas_core.study.storage.rows import Damage, change, change_study, sound, sound_row
+from nnas_core.study.storage.session import BEGUN, StudySession, WaitingTrial, requeue
 from nnas_core.study.storage.tables import exclusive_leases, shared_leases, studies, trials
 from nnas_core.study.storage.trial_writer import Counters, timestamp
 from nnas_core.study.storage.tuner_log import Event, Stored, next_numbers, read_calls
 
 __all__ = ["SharedSession"]
+
+_Result = TypeVar("_Result")
 
 _RENEW = (
     update(shared_leases)
@@ -47,6 +51,7 @@ class SharedSession(StudySession):
     """
 
     go_on = "join"
+    stores_at_once = False
     patience_s = 600.0
 
     def __init__(self, database: Database, study: StudyRecord, term: timedelta) -> None:
@@ -64,13 +69,17 @@ class SharedSession(StudySession):
         """Holds the key of this process's lease."""
         return None if self._lease is None else self._lease.key
 
-    def writing(self) -> contextlib.AbstractContextManager[Connection]:
+    def writing(self, *, patient: bool = True) -> contextlib.AbstractContextManager[Connection]:
         """Begins a transaction in which nobody else writes, or goes on with the one at hand."""
         return contextlib.nullcontext(self._connection) if self._connection is not None else self._begun_turn()
 
     def reading(self) -> contextlib.AbstractContextManager[Connection]:
         """Begins a transaction that changes nothing, or goes on with the one at hand."""
         return contextlib.nullcontext(self._connection) if self._connection is not None else self.database.read()
+
+    def repeated(self, work: Callable[[], _Result]) -> _Result:
+        """Does a work of one transaction; again, where the connection was lost in it, if it is not part of a turn."""
+        return work() if self._connection is not None else super().repeated(work)
 
     @contextlib.contextmanager
     def turn(self, attempts: int) -> Iterator[None]:
@@ -111,15 +120,14 @@ class SharedSession(StudySession):
         this = studies.c.id == self.study.id
         if connection.execute(select(studies.c.id).where(this)).first() is None:
             raise leases.gone(self.database, self.study)
-        exclusive = leases.exclusive_lease(connection, self.study, time)
+        exclusive = leases.exclusive_lease(self.database, connection, self.study, time)
         if exclusive is not None:
             instead = "give `wait` to do so here, or choose another `study` name"
             raise leases.in_use(self.database, self.study, Holders(exclusive, (), time), instead)
-        living, _ = leases.living_and_dead(connection, self.study, time)
+        living, _ = leases.living_and_dead(self.database, connection, self.study, time)
         if not living:
-            connection.execute(
-                update(studies).where(this).values(state="running", stop_requested=0, limits=self._limits)
-            )
+            asked = {"state": "running", "stop_requested": 0, "limits": self._limits}
+            change_study(connection, self.database.where, self.study, **asked)
         self._take_over(connection)
         if self._lease is not None:
             leases.release(self._lease)
@@ -132,12 +140,11 @@ class SharedSession(StudySession):
         connection.execute(
             update(exclusive_leases).where(of_study).values(claim=None, token=exclusive_leases.c.token + 1)
         )
-        left = REQUEUE.where(trials.c.lease_token.is_(None))
-        self.recovered += connection.execute(left, {"of_study": self.study.id}).rowcount
+        self.recovered += requeue(connection, self.database.where, self.study, None)
 
     def renew(self) -> None:
         """Stays one of those who work on the study; does not bring back one that was given up."""
-        with self.database.write() as connection:
+        with self.database.write(patient=False) as connection:
             self._renewed(connection)
 
     # ---- in a turn
@@ -150,14 +157,15 @@ class SharedSession(StudySession):
 
     def _bury(self, connection: Connection, attempts: int) -> None:
         """Takes the trials of those who died: they wait again, or have failed by so many deaths."""
-        _, dead = leases.living_and_dead(connection, self.study, self.database.now(connection))
+        _, dead = leases.living_and_dead(self.database, connection, self.study, self.database.now(connection))
         for lease in dead:
             theirs = (trials.c.study_id == self.study.id, trials.c.lease_token == lease.key)
-            rows = connection.execute(
-                select(trials.c.number, trials.c.losses).where(*theirs, trials.c.state == "running")
-            ).all()
-            for number, losses in rows:
-                self._lose(connection, number, losses + 1, attempts)
+            query = select(trials).where(*theirs, trials.c.state == "running")
+            damage = Damage(self.database.where)
+            rows = list(sound(trials, connection.execute(query).all(), self.study.name, damage))
+            damage.refuse()
+            for row in rows:
+                self._lose(connection, row, attempts)
             connection.execute(
                 delete(shared_leases).where(
                     shared_leases.c.study_id == self.study.id, shared_leases.c.claim == lease.key
@@ -165,23 +173,23 @@ class SharedSession(StudySession):
             )
             self.recovered += len(rows)
 
-    def _lose(self, connection: Connection, number: int, losses: int, attempts: int) -> None:
+    def _lose(self, connection: Connection, row: Row[Any], attempts: int) -> None:
+        losses = row.losses + 1
         values: dict[str, object] = {"losses": losses, "lease_token": None}
         if losses < attempts:
-            values.update(state="waiting", attempt=trials.c.attempt + 1)
+            values.update(state="waiting", attempt=row.attempt + 1)
         else:
             times = f" {losses} times" if losses > 1 else ""
             values.update(state="failed", error=f"the process that evaluated it was lost{times}", finished=timestamp())
-            values.update(told_order=next_numbers(connection, self.study.id)[1])
-        this = (trials.c.study_id == self.study.id, trials.c.number == number)
-        connection.execute(update(trials).where(*this).values(values))
+            values.update(told_order=next_numbers(connection, self.database.where, self.study)[1])
+        change(connection, trials, row, values)
 
     def news(self, untold: int | None) -> tuple[list[Stored], list[Event]]:
         """Returns the calls of the tuner that others have made since the last time, and the trials that they are of."""
         counters = self.counters
         with self.reading() as connection:
             first = counters.number if untold is None else untold
-            found, events = read_calls(connection, self.study.id, first, counters.order)
+            found, events = read_calls(connection, self.database.where, self.study, first, counters.order)
         if found:
             counters.number = max(counters.number, found[-1].number + 1)
         if events:
@@ -192,7 +200,8 @@ class SharedSession(StudySession):
         """Returns the first trial that waits, wherever it ran before."""
         query = select(trials).where(trials.c.study_id == self.study.id, trials.c.state == "waiting")
         with self.reading() as connection:
-            row = connection.execute(query.order_by(trials.c.number).limit(1)).first()
+            rows = connection.execute(query.order_by(trials.c.number).limit(1)).all()
+        row = sound_row(trials, rows, self.study.name, self.database.where)
         return None if row is None else WaitingTrial(trial_of(row, self.study), int(row.losses))
 
     def holds(self, trial: TrialRecord) -> bool:
@@ -217,16 +226,15 @@ class SharedSession(StudySession):
         if lease is None:
             return 0
         leases.release(lease)
-        of_study = {"of_study": self.study.id}
         mine = (shared_leases.c.study_id == self.study.id, shared_leases.c.claim == lease.key)
         with self.database.write() as connection:
             time = self.database.now(connection)
             there = connection.execute(delete(shared_leases).where(*mine)).rowcount
-            connection.execute(REQUEUE.where(trials.c.lease_token == lease.key), of_study)
-            living, _ = leases.living_and_dead(connection, self.study, time)
+            requeue(connection, self.database.where, self.study, lease.key)
+            living, _ = leases.living_and_dead(self.database, connection, self.study, time)
             if there and not living:
                 connection.execute(delete(shared_leases).where(shared_leases.c.study_id == self.study.id))
-                if connection.execute(REQUEUE, of_study).rowcount:
+                if requeue(connection, self.database.where, self.study):
                     state = "interrupted"
-                connection.execute(update(studies).where(studies.c.id == self.study.id).values(state=state))
+                change_study(connection, self.database.where, self.study, state=state)
         return len(living)

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import sqlite3
 import urllib.parse
 import warnings
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy
@@ -26,7 +24,8 @@ from nnas_core.errors import EnvironmentFailure, InputError, NnasError, NnasWarn
 from nnas_core.files import environment_failure, sync_folder
 from nnas_core.study.storage import leases, tables
 from nnas_core.study.storage.database import SAFE, Database, HowToOpen, json_options
-from nnas_core.study.storage.migrations import statements_from
+from nnas_core.study.storage.migrations import migrate
+from nnas_core.study.storage.temporary import delete_leftovers, temporary_beside
 
 __all__ = ["APPLICATION_ID", "network_filesystem", "open_file"]
 
@@ -59,6 +58,7 @@ def open_file(path: str, how: HowToOpen) -> Database:
         if not how.create:
             raise InputError("no such file", where=path, hint="check the path of `storage`")
         _create(target, how)
+    delete_leftovers(target)
     _check(target, how)
     return Database(_connector(target, how), path, partial(_translate, target, how))
 
@@ -67,9 +67,12 @@ def open_file(path: str, how: HowToOpen) -> Database:
 
 
 def _connector(path: Path, how: HowToOpen) -> sqlalchemy.Engine:
-    connector = create_engine(
-        URL.create("sqlite", database=str(path)), connect_args={"timeout": how.busy_timeout_s}, **json_options()
-    )
+    def connect() -> sqlite3.Connection:
+        # never a new file: one that was deleted meanwhile is an error, and no empty database
+        uri = f"file:{urllib.parse.quote(str(path))}?mode=rw"
+        return sqlite3.connect(uri, uri=True, timeout=how.busy_timeout_s, check_same_thread=False)
+
+    connector = create_engine(URL.create("sqlite", database=str(path)), creator=connect, **json_options())
     event.listen(connector, "connect", _prepare)
     event.listen(connector, "begin", _begin)
     return connector
@@ -77,6 +80,8 @@ def _connector(path: Path, how: HowToOpen) -> sqlalchemy.Engine:
 
 def _prepare(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # transactions begin where we say so, not where the driver guesses
+    # a text that is no UTF-8 is for us to name: the driver would fail, and say no row
+    connection.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
     for pragma in ("journal_mode=DELETE", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
@@ -100,14 +105,10 @@ def _create(target: Path, how: HowToOpen) -> None:
             where=str(target),
             hint="put the file back, or delete the journal",
         )
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
-        try:
+        with temporary_beside(target) as temporary:
             _fill(temporary, target, how)
             _publish(temporary, target)
-        finally:
-            temporary.unlink()
         sync_folder(target.parent)
     except OSError as error:
         raise environment_failure(error, target, "create") from error
@@ -115,7 +116,7 @@ def _create(target: Path, how: HowToOpen) -> None:
 
 def _fill(temporary: Path, target: Path, how: HowToOpen) -> None:
     connector = _connector(temporary, how)
-    database = Database(connector, str(target), partial(_translate, target, how))
+    database = Database(connector, str(target), partial(_translate, target, how, file=temporary))
     try:
         with database.write() as connection:
             tables.metadata.create_all(connection)
@@ -167,7 +168,9 @@ def _check(path: Path, how: HowToOpen) -> None:
             where=str(path),
             hint="choose another file for `storage`",
         )
-    if version > tables.VERSION or version < 1:
+    if version < 1:
+        raise _damaged(path, f"its tables are of version {version}, which there never was")
+    if version > tables.VERSION:
         raise InputError(
             f"made by a newer nnas: its tables are of version {version}, this is nnas {__version__} "
             f"which knows {tables.VERSION}",
@@ -183,23 +186,17 @@ def _check(path: Path, how: HowToOpen) -> None:
 def _migrate(path: Path, version: int, how: HowToOpen) -> None:
     """Brings the file to this version, all of it or nothing; a copy of the old one stays beside it."""
     copy = path.with_name(f"{path.name}.version{version}")
+    database = Database(_connector(path, how), str(path), partial(_translate, path, how))
     try:
-        with contextlib.closing(sqlite3.connect(path, timeout=how.busy_timeout_s, isolation_level=None)) as connection:
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("BEGIN IMMEDIATE")
-            if connection.execute("PRAGMA user_version").fetchone()[0] != version:
+        with database.write() as connection:
+            if connection.exec_driver_sql("PRAGMA user_version").scalar() != version:
                 return  # another process was quicker
             _refuse_in_use(connection, path)
             _copy(path, copy)
-            for statement in statements_from(version):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version={tables.VERSION}")
-            connection.execute("COMMIT")
-    except sqlite3.DatabaseError as error:
-        known = _known(str(error), path, how)
-        if known is None:
-            raise
-        raise known from error
+            migrate(connection, version)
+            connection.exec_driver_sql(f"PRAGMA user_version={tables.VERSION}")
+    finally:
+        database.close()
     warnings.warn(
         f"{path} was made by an older nnas: its tables went from version {version} to {tables.VERSION}; the file as it"
         f" was is kept as {copy.name}",
@@ -210,9 +207,8 @@ def _migrate(path: Path, version: int, how: HowToOpen) -> None:
 
 def _copy(path: Path, target: Path) -> None:
     """Copies a database that nobody writes to meanwhile; the copy is there whole or not at all."""
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
-        try:
+        with temporary_beside(target) as temporary:
             with (
                 contextlib.closing(sqlite3.connect(path)) as connection,
                 contextlib.closing(sqlite3.connect(temporary)) as copied,
@@ -220,19 +216,15 @@ def _copy(path: Path, target: Path) -> None:
                 copied.execute("PRAGMA synchronous=FULL")
                 connection.backup(copied)
             os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
         sync_folder(target.parent)
     except OSError as error:
         raise environment_failure(error, target, "create") from error
 
 
-def _refuse_in_use(connection: sqlite3.Connection, path: Path) -> None:
+def _refuse_in_use(connection: Connection, path: Path) -> None:
     """Leaves the file to an older nnas that still works on it."""
-    rows = connection.execute("SELECT * FROM owners WHERE claim IS NOT NULL")
-    names = [column[0] for column in rows.description]
-    for row in rows:
-        lease = leases.lease_in(SimpleNamespace(**dict(zip(names, row, strict=True))))
+    for row in connection.exec_driver_sql("SELECT * FROM owners WHERE claim IS NOT NULL").mappings():
+        lease = leases.lease_in(row, str(path), f"number {row['study_id']}")
         if lease is not None and leases.is_alive(lease):
             raise EnvironmentFailure(
                 f"an older nnas works on it, {lease}", where=str(path), hint="wait until it has ended"
@@ -282,13 +274,26 @@ def network_filesystem(path: Path, mounts: str | None = None) -> str | None:
 # ---- failures
 
 
-def _translate(path: Path, how: HowToOpen, error: DBAPIError) -> NnasError | None:
-    return _known(str(error.orig), path, how)
+def _translate(path: Path, how: HowToOpen, error: DBAPIError, *, file: Path | None = None) -> NnasError | None:
+    return _known(str(error.orig), path, how, file=file)
 
 
-def _known(text: str, path: Path, how: HowToOpen) -> NnasError | None:
-    """Returns what a message of SQLite means to the user; None if nothing of theirs, so a bug of ours."""
+def _known(text: str, path: Path, how: HowToOpen, *, file: Path | None = None) -> NnasError | None:
+    """Returns what a message of SQLite means to the user; None if nothing of theirs, so a bug of ours.
+
+    Args:
+        text: the message.
+        path: the database, for errors.
+        how: it is opened.
+        file: what is open, where that is not yet the database.
+    """
     where = str(path)
+    if not (file or path).exists():
+        return EnvironmentFailure(
+            "the file was deleted or moved away while it was in use",
+            where=where,
+            hint="put it back where it was; what it had is lost with it",
+        )
     if "file is not a database" in text:
         return InputError("not a study database", where=where, hint="choose another file for `storage`")
     if any(part in text for part in ("malformed", "no such table", "no such column")):

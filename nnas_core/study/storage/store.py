@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Row, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from nnas_core import __version__
 from nnas_core.errors import InputError, UsageError
-from nnas_core.space.search_space import SearchSpace
 from nnas_core.study import administration, importing, retrying
 from nnas_core.study.administration import StudyStatus
 from nnas_core.study.importing import GivenResult, ImportResult
 from nnas_core.study.storage import leases, postgresql, sqlite, tables
 from nnas_core.study.storage.database import URLS, Database, HowToOpen, parse_url
 from nnas_core.study.storage.exclusive import ExclusiveSession, acquire
-from nnas_core.study.storage.origin import Origin
 from nnas_core.study.storage.records import (
-    ENDED_STATES,
     LimitsDocument,
     StudyRecord,
     StudySettings,
     TrialRecord,
     composed,
+    study_of,
     trial_of,
 )
+from nnas_core.study.storage.rows import Damage, change, note_strays, noting, sound_row
 from nnas_core.study.storage.shared import SharedSession
 from nnas_core.study.storage.trial_writer import read_intermediates
 
 __all__ = ["DEFAULT_STORAGE", "StudyStore"]
 
 DEFAULT_STORAGE = "sqlite:///nnas.db"
+
+
+_Record = TypeVar("_Record", StudyRecord, TrialRecord)
 
 
 class StudyStore:
@@ -113,16 +115,15 @@ class StudyStore:
         try:
             with self._database.write() as connection:
                 connection.execute(insert(tables.studies).values(row))
-                number = connection.execute(
-                    select(tables.studies.c.id).where(tables.studies.c.name == settings.name)
-                ).scalar_one()
+                made = connection.execute(select(tables.studies).where(tables.studies.c.name == settings.name)).one()
+                change(connection, tables.studies, made, {})  # its checksum is of its number too
         except IntegrityError as error:
             raise UsageError(
                 f"a study named {settings.name!r} exists already",
                 where=self.where,
                 hint="go on with it by `resume`, or choose another `study` name",
             ) from error
-        return StudyRecord(number, settings, "created", created, __version__)
+        return StudyRecord(made.id, settings, "created", created, __version__)
 
     def study(self, name: str) -> StudyRecord:
         """Returns the study of that name.
@@ -130,21 +131,33 @@ class StudyStore:
         Raises:
             InputError: there is none, or its row is damaged.
         """
-        with self._database.read() as connection:
-            row = connection.execute(select(tables.studies).where(tables.studies.c.name == composed(name))).first()
-            names = [] if row else sorted(connection.execute(select(tables.studies.c.name)).scalars())
-        if row is None:
+        rows = [row for row in self._study_rows() if row.name == composed(name)]
+        if not rows:
+            names = sorted(str(row.name) for row in self._study_rows())
             known = f"there are {', '.join(names[:10])}" + (", ..." if len(names) > 10 else "")
             raise InputError(
                 f"no study is named {name!r}", where=self.where, hint=known if names else "there are none yet"
             )
-        return self._study_of(row)
+        return self._study_of(rows[0])
 
-    def studies(self) -> list[StudyRecord]:
-        """Returns all studies, the oldest first."""
+    def studies(self, damage: Damage | None = None) -> list[StudyRecord]:
+        """Returns all studies, the oldest first.
+
+        Args:
+            damage: gets what is wrong with those whose row is damaged, which are left out; None: that is an error.
+
+        Raises:
+            InputError: the row of one is damaged, and ``damage`` is not given.
+        """
+        with noting(self.where, damage) as noted:
+            found = _sound_ones(self._study_of, self._study_rows(), noted)
+            with self._database.read() as connection:
+                note_strays(connection, noted)
+            return found
+
+    def _study_rows(self) -> Sequence[Row[Any]]:
         with self._database.read() as connection:
-            rows = connection.execute(select(tables.studies).order_by(tables.studies.c.id)).all()
-        return [self._study_of(row) for row in rows]
+            return connection.execute(select(tables.studies).order_by(tables.studies.c.id)).all()
 
     def find(self, prefix: str | None, *, running: bool = False) -> StudyRecord:
         """Returns the study that a person means.
@@ -154,109 +167,138 @@ class StudyStore:
             running: without a prefix, one that somebody works on comes before all others.
 
         Raises:
-            InputError: there is none.
+            InputError: there is none, or its row is damaged.
             UsageError: several are meant; they are listed.
         """
-        studies = self.studies()
+        rows = self._study_rows()
         if prefix == "":  # as of a shell's variable that is not set: the only study may not be the one that is meant
             raise UsageError("the name of the study is empty", hint="give it, or leave it out")
         if prefix is None:
-            at_work = [study for study in studies if self.in_use_by(study)] if running else []
-            candidates, hint = at_work or studies, "name one of them"
+            studies = self.studies(Damage(self.where)) if running else []
+            at_work = {study.id for study in studies if self.in_use_by(study)}
+            candidates, hint = [row for row in rows if row.id in at_work] or rows, "name one of them"
             what = "several studies are running" if at_work else "there are several studies"
-            if not studies:
+            if not rows:
                 raise InputError("there are no studies yet", where=self.where, hint="`nnas tune` makes one")
         else:
             prefix = composed(prefix)
-            candidates = [study for study in studies if study.name == prefix]
-            candidates = candidates or [study for study in studies if study.name.startswith(prefix)]
+            candidates = [row for row in rows if row.name == prefix]
+            candidates = candidates or [row for row in rows if str(row.name).startswith(prefix)]
             what, hint = f"several studies begin with {prefix!r}", "give more of the name"
             if not candidates:
                 return self.study(prefix)  # which says what there is
         if len(candidates) > 1:
             more = len(candidates) - 10
-            names = [study.name for study in candidates[:10]] + ([f"and {more} more"] if more > 0 else [])
+            names = [str(row.name) for row in candidates[:10]] + ([f"and {more} more"] if more > 0 else [])
             raise UsageError(what, where=self.where, problems=names, hint=hint)
-        return candidates[0]
+        return self._study_of(candidates[0])
 
     def _study_of(self, row: Row[Any]) -> StudyRecord:
-        space = SearchSpace.from_json(row.search_space, f"{self.where}: study {row.name!r}")
-        if space.fingerprint != row.fingerprint:
-            raise InputError("its search space was changed", where=f"{self.where}: study {row.name!r}")
-        settings = StudySettings(
-            name=row.name,
-            space=space,
-            tuner=row.tuner,
-            tuner_args=row.tuner_args,
-            seed=int(row.seed),
-            optimize_mode=row.optimize_mode,
-            config=row.config,
-            origin=Origin.from_json(row.origin),
-        )
-        return StudyRecord(row.id, settings, row.state, row.created, row.nnas_version)
+        """Returns the study in a row.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        damage = Damage(self.where)
+        good = sound_row(tables.studies, [row], None, self.where)
+        try:
+            return study_of(good)
+        except (InputError, UsageError) as error:
+            damage.add(f"study {row.name!r}", error.problems or [error.message])
+            damage.refuse()
+            raise
 
     # ---- trials
 
-    def trials(self, study: StudyRecord, *, state: str | None = None) -> list[TrialRecord]:
-        """Returns all trials of a study, or those in one state, by number."""
-        table = tables.trials
-        query = select(table).where(table.c.study_id == study.id).order_by(table.c.number)
-        if state in ENDED_STATES:
-            query = query.where(table.c.state == state)
-        with self._database.read() as connection:
-            rows = connection.execute(query).all()
-            by = leases.holders(self._database, connection, study)
-        found = [trial_of(row, study, administration.true_state(row, by)) for row in rows]
-        return [trial for trial in found if state is None or trial.state == state]
+    def trials(
+        self, study: StudyRecord, *, state: str | None = None, damage: Damage | None = None
+    ) -> list[TrialRecord]:
+        """Returns all trials of a study, or those in one state, by number.
+
+        Args:
+            study: which.
+            state: one of ``TRIAL_STATES``.
+            damage: gets what is wrong with those whose row is damaged, which are left out; None: that is an error.
+
+        Raises:
+            InputError: the row of one is damaged or missing, and ``damage`` is not given.
+        """
+        with noting(self.where, damage) as noted:
+            with self._database.read() as connection:
+                rows = administration.read_trials(connection, study, noted)
+                by = administration.known_holders(self._database, connection, study, noted)
+            chosen = [row for row in rows if state is None or administration.true_state(row, by) == state]
+            return _sound_ones(lambda row: trial_of(row, study, administration.true_state(row, by)), chosen, noted)
 
     def trial(self, study: StudyRecord, number: int) -> TrialRecord:
         """Returns one trial.
 
         Raises:
-            InputError: the study has no such trial.
+            InputError: the study has no such trial, or its row is damaged.
         """
         table = tables.trials
         query = select(table).where(table.c.study_id == study.id, table.c.number == number)
         with self._database.read() as connection:
-            row = connection.execute(query).first()
+            row = sound_row(table, connection.execute(query).all(), study.name, self.where)
             by = leases.holders(self._database, connection, study)
         if row is None:
             raise InputError(f"study {study.name!r} has no trial {number}", where=self.where)
         return trial_of(row, study, administration.true_state(row, by))
 
-    def top(self, study: StudyRecord, count: int) -> list[TrialRecord]:
-        """Returns the best trials that succeeded, the best first; of equal ones the earlier."""
-        table = tables.trials
-        better = table.c.value.desc() if study.settings.optimize_mode == "maximize" else table.c.value.asc()
-        query = (
-            select(table)
-            .where(table.c.study_id == study.id, table.c.state == "succeeded")
-            .order_by(better, table.c.number)
-            .limit(count)
-        )
-        with self._database.read() as connection:
-            rows = connection.execute(query).all()
-        return [trial_of(row, study) for row in rows]
+    def top(self, study: StudyRecord, count: int, damage: Damage | None = None) -> list[TrialRecord]:
+        """Returns the best trials that succeeded, the best first; of equal ones the earlier.
+
+        Args:
+            study: which.
+            count: how many at most.
+            damage: as for ``trials``.
+
+        Raises:
+            InputError: as for ``trials``.
+        """
+        with noting(self.where, damage) as noted:
+            with self._database.read() as connection:
+                rows = administration.read_trials(connection, study, noted)
+            chosen = administration.best_first(rows, study)[:count]
+            return _sound_ones(lambda row: trial_of(row, study), chosen, noted)
 
     def best(self, study: StudyRecord) -> TrialRecord | None:
-        """Returns the best trial by the study's ``optimize_mode``; None while none succeeded."""
+        """Returns the best trial by the study's ``optimize_mode``; None while none succeeded.
+
+        Raises:
+            InputError: the row of a trial is damaged.
+        """
         found = self.top(study, 1)
         return found[0] if found else None
 
-    def intermediates(self, study: StudyRecord) -> dict[int, list[float]]:
-        """Returns what the last attempt of each trial reported on its way, by the trial's number."""
-        with self._database.read() as connection:
-            return read_intermediates(connection, study)
+    def intermediates(self, study: StudyRecord, damage: Damage | None = None) -> dict[int, list[float]]:
+        """Returns what the last attempt of each trial reported on its way, by the trial's number.
+
+        Args:
+            study: which.
+            damage: as for ``trials``.
+
+        Raises:
+            InputError: as for ``trials``.
+        """
+        with noting(self.where, damage) as noted, self._database.read() as connection:
+            return read_intermediates(connection, study, noted)
 
     # ---- from outside, see administration.py, importing.py and retrying.py
 
-    def status(self, study: StudyRecord) -> StudyStatus:
+    def status(self, study: StudyRecord, damage: Damage | None = None) -> StudyStatus:
         """Returns how far a study is.
 
+        Args:
+            study: which.
+            damage: as for ``trials``; those that are left out do not count.
+
         Raises:
+            InputError: as for ``trials``, or the row of the study or its lease is damaged.
             EnvironmentFailure: it was deleted meanwhile.
         """
-        return administration.read_status(self._database, study, self.best(study))
+        with noting(self.where, damage) as noted:
+            return administration.read_status(self._database, study, noted)
 
     def request_stop(self, study: StudyRecord) -> bool:
         """Asks who runs the study to end; false if nobody does."""
@@ -328,6 +370,17 @@ class StudyStore:
     def join(self, study: StudyRecord, term: timedelta = leases.TERM) -> SharedSession:
         """Begins to work on a study beside others, with the first transaction of the session."""
         return SharedSession(self._database, study, term)
+
+
+def _sound_ones(made: Callable[[Row[Any]], _Record], rows: Sequence[Row[Any]], damage: Damage) -> list[_Record]:
+    """Returns what is made of rows; those that it cannot be made of are named in ``damage``."""
+    found = []
+    for row in rows:
+        try:
+            found.append(made(row))
+        except InputError as error:
+            damage.add_error(error)
+    return found
 
 
 def _open(url: str, how: HowToOpen) -> Database:

@@ -1,9 +1,8 @@
-"""The tables of a study database, version 3, in terms that every SQL database understands."""
+"""The tables of a study database, version 4, in terms that every SQL database understands."""
 
 from __future__ import annotations
 
 from sqlalchemy import (
-    JSON,
     Column,
     Float,
     ForeignKey,
@@ -15,6 +14,8 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
+
+from nnas_core.study.storage.stored_json import StoredJson
 
 __all__ = [
     "VERSION",
@@ -28,7 +29,7 @@ __all__ = [
     "trials",
 ]
 
-VERSION = 3
+VERSION = 4
 """Grows with every change below, each a step of ``migrations.STEPS``; a database says which it has."""
 
 metadata = MetaData()
@@ -54,26 +55,32 @@ def _keys_of_study(*names: str) -> list[Column[int]]:
     ]
 
 
+def _checksum_column() -> Column[str]:
+    """Makes what proves that a row is as it was written: see ``rows.sealed``. Leases have none, a minute ends them."""
+    return Column("checksum", String(16), nullable=False, server_default="")
+
+
 studies = Table(
     "studies",
     metadata,
     Column("id", Integer, primary_key=True),
     Column("name", String(100), nullable=False, unique=True),
     Column("state", String(16), nullable=False),
-    Column("search_space", JSON, nullable=False),
+    Column("search_space", StoredJson, nullable=False),
     Column("fingerprint", String(80), nullable=False),
     Column("tuner", Text, nullable=False),
-    Column("tuner_args", JSON, nullable=False),
+    Column("tuner_args", StoredJson, nullable=False),
     Column("seed", Text, nullable=False),  # of any size, so not an SQL integer
     Column("optimize_mode", String(8), nullable=False),
-    Column("config", JSON, nullable=False),
+    Column("config", StoredJson, nullable=False),
     Column("created", String(40), nullable=False),
     Column("nnas_version", String(40), nullable=False),
     # what others ask of those who work on it: other limits, and to end
-    Column("limits", JSON, nullable=False, server_default="{}"),
+    Column("limits", StoredJson, nullable=False, server_default="{}"),
     Column("stop_requested", Integer, nullable=False, server_default="0"),
     # where it was begun, and what the files were that its command names: see ``Origin``
-    Column("origin", JSON, nullable=False, server_default="{}"),
+    Column("origin", StoredJson, nullable=False, server_default="{}"),
+    _checksum_column(),
 )
 
 # exclusive leases. ``token`` is the fence: it grows with every lease, and every write under one must find its own
@@ -105,8 +112,8 @@ trials = Table(
     Column("digest", String(64), nullable=False),
     Column("architecture", Text, nullable=False),
     Column("value", Float(53), nullable=True),
-    Column("metrics", JSON, nullable=False),
-    Column("cost", JSON, nullable=False),
+    Column("metrics", StoredJson, nullable=False),
+    Column("cost", StoredJson, nullable=False),
     Column("error", Text, nullable=True),
     Column("seconds", Float(53), nullable=True),
     Column("started", String(40), nullable=True),
@@ -119,6 +126,7 @@ trials = Table(
     Column("losses", Integer, nullable=False, server_default="0"),  # attempts that ended because a process died
     Column("log_folder", Text, nullable=True),  # where the engine that evaluates it keeps logs
     Column("kill_requested", Integer, nullable=False, server_default="0"),  # the attempt that somebody wants ended
+    _checksum_column(),
     UniqueConstraint("study_id", "digest"),
     Index("trials_by_value", "study_id", "state", "value"),
 )
@@ -130,6 +138,7 @@ repeats = Table(
     *_keys_of_study("proposed_order"),
     Column("number", Integer, nullable=False),
     Column("told_order", Integer, nullable=False),
+    _checksum_column(),
 )
 
 # trials that failed and were told to the tuner as failed, before they were given another chance
@@ -138,6 +147,7 @@ retries = Table(
     metadata,
     *_keys_of_study("told_order"),
     Column("number", Integer, nullable=False),
+    _checksum_column(),
 )
 
 # what a trial reported before its end, each attempt from sequence 0; infinity, on the bad side, for what was not finite
@@ -146,4 +156,5 @@ intermediates = Table(
     metadata,
     *_keys_of_study("number", "attempt", "sequence"),
     Column("value", Float(53), nullable=False),
+    _checksum_column(),
 )

@@ -6,55 +6,36 @@ trial names. The statement that changes it finds only this attempt with this lea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy import Connection, Update, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select
 
 from nnas_core.errors import EnvironmentFailure
 from nnas_core.files import finite
 from nnas_core.space.architecture import Architecture
 from nnas_core.study.storage import leases
 from nnas_core.study.storage.database import Database
-from nnas_core.study.storage.records import ENDED_STATES, StudyRecord, TrialRecord
+from nnas_core.study.storage.records import ENDED_STATES, StudyRecord, TrialRecord, digest_of
+from nnas_core.study.storage.rows import Damage, change, sealed, sound, sound_row
 from nnas_core.study.storage.tables import intermediates, repeats, trials
-from nnas_core.study.storage.tuner_log import digest_of
 
 __all__ = ["Counters", "Evaluator", "Transactions", "TrialWriter", "read_intermediates", "timestamp"]
 
 _LONGEST_ERROR = 10_000
 
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
+
 # statements are built once: a trial costs two of these transactions, and no text is put together for it
 _INSERT_TRIAL = insert(trials)
 _INSERT_REPEAT = insert(repeats)
-_THIS = (
-    trials.c.study_id == bindparam("of_study"),
-    trials.c.number == bindparam("of_number"),
-    trials.c.attempt == bindparam("of_attempt"),
-)
-_MINE = (*_THIS, trials.c.state == "running", trials.c.lease_token.is_not_distinct_from(bindparam("of_lease")))
-_HELD = select(trials.c.number).where(*_MINE)
-_RESULT = ("state", "value", "metrics", "cost", "error", "seconds", "finished")
-_FINISH = update(trials).where(*_MINE).values({name: bindparam(f"new_{name}") for name in (*_RESULT, "told_order")})
-_RESTART = (
-    update(trials)
-    .where(*_THIS, trials.c.state == "waiting")
-    .values(
-        state="running",
-        started=bindparam("new_started"),
-        worker=bindparam("new_worker"),
-        log_folder=bindparam("new_log_folder"),
-        lease_token=bindparam("of_lease"),
-    )
-)
-_RETRY = (
-    update(trials)
-    .where(*_MINE)
-    .values(attempt=trials.c.attempt + 1, losses=trials.c.losses + 1, started=bindparam("new_started"))
-)
 _INSERT_INTERMEDIATE = insert(intermediates)
+_THIS = select(trials).where(trials.c.study_id == bindparam("of_study"), trials.c.number == bindparam("of_number"))
+_RESULT = ("state", "value", "metrics", "cost", "error", "seconds", "finished")
 
 
 @dataclass(frozen=True)
@@ -105,6 +86,21 @@ class Transactions(Protocol):
     def reading(self) -> AbstractContextManager[Connection]:
         """Begins a transaction that changes nothing, or goes on with one."""
 
+    def repeated(self, work: Callable[[], _Result]) -> _Result:
+        """Does a work of one transaction; again, where the connection was lost in it."""
+
+
+def _repeated(
+    method: Callable[Concatenate[TrialWriter, _Given], _Result],
+) -> Callable[Concatenate[TrialWriter, _Given], _Result]:
+    """Makes a method of one transaction begin that again if the connection is lost in it: then nothing is stored."""
+
+    @wraps(method)
+    def again(self: TrialWriter, /, *args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
+        return self._session.repeated(lambda: method(self, *args, **kwargs))
+
+    return again
+
 
 class TrialWriter:
     """Writes the trials of one session; each method is one transaction, or part of one that the session has begun.
@@ -123,6 +119,7 @@ class TrialWriter:
         self._study = study
         self._counters = counters
 
+    @_repeated
     def start(self, architecture: Architecture, repeated: Sequence[int] = (), by: Evaluator = _NOBODY) -> TrialRecord:
         """Stores a new trial, running.
 
@@ -134,7 +131,7 @@ class TrialWriter:
         number, started, canonical = self._counters.number, timestamp(), architecture.canonical
         again = self._repeats(repeated)
         order = self._counters.order + 2 * len(again)
-        row = {
+        row: dict[str, object] = {
             "study_id": self._study.id,
             "number": number,
             "state": "running",
@@ -151,37 +148,74 @@ class TrialWriter:
         with self._session.writing() as connection:
             if again:
                 connection.execute(_INSERT_REPEAT, again)
-            connection.execute(_INSERT_TRIAL, {**row, "lease_token": self._session.lease_key})
+            row["lease_token"] = self._session.lease_key
+            connection.execute(_INSERT_TRIAL, sealed(trials, row))
         self._counters.number += 1
         self._counters.order = order + 1
         self._counters.begun += 1
         return TrialRecord(number, "running", 1, architecture, started=started)
 
-    def _repeats(self, numbers: Sequence[int]) -> list[dict[str, int]]:
+    def _repeats(self, numbers: Sequence[int]) -> list[dict[str, object]]:
         orders = range(self._counters.order, self._counters.order + 2 * len(numbers), 2)
+        of_study = {"study_id": self._study.id}
         return [
-            {"study_id": self._study.id, "number": number, "proposed_order": order, "told_order": order + 1}
+            sealed(repeats, {**of_study, "number": number, "proposed_order": order, "told_order": order + 1})
             for number, order in zip(numbers, orders, strict=True)
         ]
 
+    @_repeated
     def restart(self, trial: TrialRecord, by: Evaluator = _NOBODY) -> TrialRecord:
         """Lets a waiting trial run."""
         started = timestamp()
-        who = {"new_worker": by.worker, "new_log_folder": by.log_folder}
-        self._change(_RESTART, trial, {"new_started": started, **who})
+        changes = {"state": "running", "started": started, "worker": by.worker, "log_folder": by.log_folder}
+        with self._session.writing() as connection:
+            row = self._row(connection, trial)
+            if row is None or (row.attempt, row.state) != (trial.attempt, "waiting"):
+                raise self._too_late(trial)
+            change(connection, trials, row, {**changes, "lease_token": self._session.lease_key})
         self._counters.begun += 1
         return replace(trial, state="running", started=started)
 
+    @_repeated
+    def adopt(self, trial: TrialRecord, by: Evaluator = _NOBODY) -> tuple[TrialRecord, int]:
+        """Lets the attempt before run on, of a trial that waits for its next one: it has finished, and left its result.
+
+        Returns:
+            The trial in that attempt, and how many values are stored that it has reported on its way.
+        """
+        attempt = trial.attempt - 1
+        changes = {"state": "running", "attempt": attempt, "worker": by.worker, "log_folder": by.log_folder}
+        mine = (intermediates.c.number == trial.number, intermediates.c.attempt == attempt)
+        with self._session.writing() as connection:
+            row = self._row(connection, trial)
+            if row is None or (row.attempt, row.state) != (trial.attempt, "waiting"):
+                raise self._too_late(trial)
+            change(connection, trials, row, {**changes, "lease_token": self._session.lease_key})
+            counted = select(func.count()).where(intermediates.c.study_id == self._study.id, *mine)
+            stored = int(connection.execute(counted).scalar_one())
+        self._counters.begun += 1
+        return replace(trial, state="running", attempt=attempt), stored
+
+    @_repeated
     def retry(self, trial: TrialRecord) -> TrialRecord:
         """Gives up an attempt of a running trial whose process died, and begins the next one."""
         started = timestamp()
-        self._change(_RETRY, trial, {"new_started": started})
+        with self._session.writing() as connection:
+            row = self._mine(connection, trial)
+            if row is None:
+                raise self._too_late(trial)
+            changes = {"attempt": row.attempt + 1, "losses": row.losses + 1, "started": started}
+            change(connection, trials, row, changes)
         return replace(trial, attempt=trial.attempt + 1, started=started)
 
+    @_repeated
     def intermediate(self, trial: TrialRecord, sequence: int, *values: float) -> None:
         """Stores what a running trial reported on its way; the first of the values has that sequence number."""
         row = {"study_id": self._study.id, "number": trial.number, "attempt": trial.attempt}
-        rows = [{**row, "sequence": place, "value": value} for place, value in enumerate(values, sequence)]
+        rows = [
+            sealed(intermediates, {**row, "sequence": place, "value": value})
+            for place, value in enumerate(values, sequence)
+        ]
         with self._session.writing() as connection:
             connection.execute(_INSERT_INTERMEDIATE, rows)
 
@@ -210,56 +244,63 @@ class TrialWriter:
     def holds(self, trial: TrialRecord) -> bool:
         """Returns true if that attempt of a trial runs, and is this process's own."""
         with self._session.reading() as connection:
-            return connection.execute(_HELD, self._key(trial)).first() is not None
+            return self._mine(connection, trial) is not None
 
+    @_repeated
     def _finish(self, trial: TrialRecord) -> TrialRecord:
         trial = replace(trial, finished=timestamp())
-        values = {f"new_{name}": getattr(trial, name) for name in _RESULT}
-        self._change(_FINISH, trial, {**values, "new_told_order": self._counters.order})
+        changes: dict[str, object] = {name: getattr(trial, name) for name in _RESULT}
+        with self._session.writing() as connection:
+            row = self._mine(connection, trial)
+            if row is None:
+                raise self._too_late(trial)
+            change(connection, trials, row, {**changes, "told_order": self._counters.order})
         self._counters.order += 1
         return trial
 
-    def _key(self, trial: TrialRecord) -> dict[str, object]:
-        return {
-            "of_study": self._study.id,
-            "of_number": trial.number,
-            "of_attempt": trial.attempt,
-            "of_lease": self._session.lease_key,
-        }
+    def _mine(self, connection: Connection, trial: TrialRecord) -> Row[Any] | None:
+        """Returns the row of a trial if that attempt of it runs, and is this process's own."""
+        row = self._row(connection, trial)
+        mine = (trial.attempt, "running", self._session.lease_key)
+        return row if row is not None and (row.attempt, row.state, row.lease_token) == mine else None
 
-    def _change(self, statement: Update, trial: TrialRecord, values: Mapping[str, object]) -> None:
-        with self._session.writing() as connection:
-            if connection.execute(statement, {**self._key(trial), **values}).rowcount != 1:
-                raise EnvironmentFailure(
-                    f"study {self._study.name!r}: attempt {trial.attempt} of trial {trial.number} comes too "
-                    "late; its result is not stored",
-                    where=self._session.database.where,
-                )
+    def _row(self, connection: Connection, trial: TrialRecord) -> Row[Any] | None:
+        rows = connection.execute(_THIS, {"of_study": self._study.id, "of_number": trial.number})
+        return sound_row(trials, rows.all(), self._study.name, self._session.database.where)
+
+    def _too_late(self, trial: TrialRecord) -> EnvironmentFailure:
+        return EnvironmentFailure(
+            f"study {self._study.name!r}: attempt {trial.attempt} of trial {trial.number} comes too late; its result "
+            "is not stored",
+            where=self._session.database.where,
+        )
 
 
 def read_intermediates(
-    connection: Connection, study: StudyRecord, number: int = 0, *, ended: bool = False
+    connection: Connection, study: StudyRecord, damage: Damage, number: int = 0, *, ended: bool = False
 ) -> dict[int, list[float]]:
     """Returns what the last attempt of each trial reported on its way, by the trial's number.
 
     Args:
         connection: to read by.
         study: which.
+        damage: gets the rows that are not as they were written.
         number: of the first trial to read.
         ended: leave out trials that have not ended.
     """
     table = intermediates.c
-    query = (
-        select(table.number, table.value)
-        .join(trials, (trials.c.study_id == table.study_id) & (trials.c.number == table.number))
-        .where(table.study_id == study.id, table.number >= number, trials.c.attempt == table.attempt)
-        .order_by(table.number, table.sequence)
-    )
+    last = select(trials.c.number, trials.c.attempt).where(trials.c.study_id == study.id, trials.c.number >= number)
     if ended:
-        query = query.where(trials.c.state.in_(ENDED_STATES))
+        last = last.where(trials.c.state.in_(ENDED_STATES))
+    attempts = {tuple(row) for row in connection.execute(last)}
+    # of all attempts, for one that is damaged may say another
+    query = select(intermediates).where(table.study_id == study.id).order_by(table.number, table.sequence)
+    if number > 0:
+        query = query.where(table.number >= number)
     found: dict[int, list[float]] = {}
-    for trial, value in connection.execute(query):
-        found.setdefault(trial, []).append(value)
+    for row in sound(intermediates, connection.execute(query).all(), study.name, damage):
+        if (row.number, row.attempt) in attempts:
+            found.setdefault(row.number, []).append(row.value)
     return found
 
 

@@ -27,7 +27,9 @@ __all__ = [
     "CheckpointHeader",
     "Progress",
     "RunFacts",
+    "check_header",
     "read_checkpoint",
+    "read_plain",
     "taking_state",
     "write_checkpoint",
 ]
@@ -157,6 +159,37 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         InputError: no such file, not one of ours, truncated, damaged (checksums are compared), of a newer format, or
             holding anything but dense tensors and plain data.
     """
+    content = read_plain(path)
+    check_header(content, str(path))
+    return cast("Checkpoint", content)
+
+
+def check_header(content: dict[object, object], where: str) -> None:
+    """Refuse what is no checkpoint by its header, which becomes plain JSON.
+
+    Raises:
+        InputError: it has none, or one of another format, or one that breaks its schema.
+    """
+    header = content.get("header")
+    if not isinstance(header, dict) or not isinstance(header.get("format"), str):
+        raise InputError("is not a checkpoint of nnas (it has no header)", where=where)
+    if header["format"] != FORMAT:
+        raise InputError(
+            f"has the format {header['format']!r}, this nnas reads {FORMAT!r}",
+            where=where,
+            hint="use the version of nnas that wrote it",
+        )
+    content["header"] = _plain_header(header, where)
+    schema.check("checkpoint-header", content["header"], where)
+
+
+def read_plain(path: str | Path) -> dict[object, object]:
+    """Read a dictionary of dense tensors and plain data onto the CPU, trusting nothing in it.
+
+    Raises:
+        InputError: no such file, no archive of torch, truncated, damaged (checksums are compared), or holding anything
+            else.
+    """
     where = str(path)
     _check_archive(where)
     try:
@@ -175,18 +208,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if not isinstance(content, dict):
         raise InputError("is not a checkpoint of nnas (it holds no dictionary)", where=where)
     _check_content(content, where)
-    header = content.get("header")
-    if not isinstance(header, dict) or not isinstance(header.get("format"), str):
-        raise InputError("is not a checkpoint of nnas (it has no header)", where=where)
-    if header["format"] != FORMAT:
-        raise InputError(
-            f"has the format {header['format']!r}, this nnas reads {FORMAT!r}",
-            where=where,
-            hint="use the version of nnas that wrote it",
-        )
-    content["header"] = _plain_header(header, where)
-    schema.check("checkpoint-header", content["header"], where)
-    return cast("Checkpoint", content)
+    return content
 
 
 def _check_archive(where: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from nnas_core import schema
@@ -21,6 +22,8 @@ _MOST_PROBLEMS = 1000
 """In the lines of a file; nobody reads on, and the lines may be millions."""
 
 _ZIP = b"PK\x03\x04"
+_MOST_SHOWN = 20
+_SQLITE = b"SQLite format 3\x00"
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class FileCheck:
 
     Attributes:
         file: its path.
-        kind: the name of a schema, ``checkpoint``, ``events``, or ``unknown``.
+        kind: the name of a schema, ``checkpoint``, ``weights``, ``study-database``, ``events``, or ``unknown``.
         problems: one line each, of many the first; empty: valid.
     """
 
@@ -62,10 +65,14 @@ def validate_file(file: str, space: SearchSpace | None = None, kind: str | None 
     try:
         content = read_bytes(file)
         if content.startswith(_ZIP):
-            found = "checkpoint"
-            if kind is not None:
-                return FileCheck(file, found, [f"is a checkpoint, not of the kind {kind!r}"])
-            return FileCheck(file, found, _checkpoint_problems(file, space))
+            found, problems = _torch_file(file, space)
+            return FileCheck(
+                file, found, problems if kind is None else [f"is no JSON, and so not of the kind {kind!r}"]
+            )
+        if content.startswith(_SQLITE):
+            found = "study-database"
+            wrong = [] if kind is None else [f"is no JSON, and so not of the kind {kind!r}"]
+            return FileCheck(file, found, wrong or _database_problems(content))
         if file.endswith(".jsonl"):
             found = kind or "events"
             return FileCheck(file, found, _line_problems(kind or "event", content, space))
@@ -152,10 +159,35 @@ def _line_problems(kind: str, content: bytes, space: SearchSpace | None) -> list
     return problems
 
 
-def _checkpoint_problems(file: str, space: SearchSpace | None) -> list[str]:
-    # by name and only here: the one kind of file that needs torch
-    header = importlib.import_module("nnas_core.runs.checkpoint").read_checkpoint(file)["header"]
+def _torch_file(file: str, space: SearchSpace | None) -> tuple[str, list[str]]:
+    """Returns the kind, and the problems: a checkpoint has a header, weights are tensors by name."""
+    # by name and only here: the kinds of files that need torch
+    checkpoint = importlib.import_module("nnas_core.runs.checkpoint")
+    content = checkpoint.read_plain(file)
+    if "header" not in content:
+        is_tensor = importlib.import_module("torch").is_tensor
+        wrong = [f"{name!r} is no tensor by name" for name, value in content.items() if not is_tensor(value)]
+        return "weights", wrong[:_MOST_SHOWN] or ([] if content else ["holds nothing"])
+    checkpoint.check_header(content, file)
+    header = content["header"]
     if space is None or "space" not in header:
-        return []
+        return "checkpoint", []
     theirs = SearchSpace.from_json(header["space"], file)
-    return space.differences(theirs, ("the space", "the checkpoint"))
+    return "checkpoint", space.differences(theirs, ("the space", "the checkpoint"))
+
+
+def _database_problems(content: bytes) -> list[str]:
+    """Opens a copy, as what is checked must stay as it is: an older one would be brought up to date."""
+    from nnas_core.study.storage.store import StudyStore  # late: no other kind needs SQLAlchemy
+
+    with tempfile.TemporaryDirectory(prefix="nnas-") as folder:
+        copy = Path(folder) / "copy.db"
+        copy.write_bytes(content)
+        try:
+            with StudyStore.open(f"sqlite:///{copy}", create=False, go_on=None) as store:
+                for study in store.studies():
+                    store.trials(study)
+                    store.intermediates(study)
+        except NnasError as error:
+            return [error.message, *error.problems]
+    return []

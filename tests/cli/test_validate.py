@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
+import torch
 
 from nnas_core import schema
+from nnas_core.study.storage.store import StudyStore
 from tests.cli_support import Cli
+from tests.study.known_studies import make
 
 EXAMPLES = Path(__file__).parents[1] / "schemas"
 
@@ -155,3 +160,74 @@ def test_a_space_that_is_none_is_bad_input_and_no_answer(nnas: Cli, tmp_path: Pa
     result = nnas("validate", "space.json", "--space", "space.json")
     assert (result.code, result.out) == (3, "")
     assert result.err == "nnas: error: space.json: not a search space\n  $: [] is not of type 'object'\n"
+
+
+def test_checkpoints_weights_and_databases_are_recognised(nnas: Cli, small_run: Path) -> None:
+    chosen = ("--architecture", small_run / "architecture.json", "--epochs", 1, "-o", "alone")
+    nnas.ok("retrain", "model.py", *chosen)
+    nnas.ok("tune", "model.py", "--checkpoint", "run/checkpoint.pt", "--tuner", "random", "--trials", 2)
+    before = Path("nnas.db").read_bytes()
+    result = nnas("validate", "run/checkpoint.pt", "alone/checkpoint.pt", "alone/weights.pt", "nnas.db")
+    assert (result.code, result.out.splitlines()) == (
+        0,
+        [
+            "run/checkpoint.pt: valid (checkpoint)",
+            "alone/checkpoint.pt: valid (checkpoint)",
+            "alone/weights.pt: valid (weights)",
+            "nnas.db: valid (study-database)",
+        ],
+    )
+    assert Path("nnas.db").read_bytes() == before
+    assert sorted(path.name for path in Path().glob("nnas.db*")) == ["nnas.db"]
+
+
+def test_damaged_weights_and_databases_are_not_valid(nnas: Cli, tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(2), "what": "text"}, tmp_path / "weights.pt")
+    torch.save({}, tmp_path / "empty.pt")
+    with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as connection:
+        connection.execute("create table t (x)")
+    with StudyStore.open("sqlite:///nnas.db") as store:
+        make(store)
+    with contextlib.closing(sqlite3.connect("nnas.db")) as connection, connection:
+        connection.execute("update trials set value = 0.76 where number = 1")
+    result = nnas("validate", "weights.pt", "empty.pt", "other.db", "nnas.db")
+    assert result.code == 1
+    assert result.out.splitlines() == [
+        "weights.pt: NOT VALID (weights)",
+        "  'what' is no tensor by name",
+        "empty.pt: NOT VALID (weights)",
+        "  holds nothing",
+        "other.db: NOT VALID (study-database)",
+        "  is not a study database of nnas",
+        "nnas.db: NOT VALID (study-database)",
+        "  the study database is damaged: rows are not as they were written",
+        "  study 'first', trial 1: it is not as it was written",
+    ]
+
+
+def test_a_schema_is_printed(nnas: Cli) -> None:
+    for kind in schema.kinds():
+        assert nnas.ok("validate", "--print-schema", kind).json == schema.load(kind)
+    unknown = nnas("validate", "--print-schema", "serch-report")
+    assert (unknown.code, unknown.err) == (
+        2,
+        "nnas: error: no kind is named 'serch-report'\nhint: did you mean 'search-report'?\n",
+    )
+    beside = nnas("validate", "x.json", "--print-schema", "error")
+    assert (beside.code, beside.err) == (
+        2,
+        "nnas: error: FILE does nothing with --print-schema\nhint: leave it out\n",
+    )
+    nothing = nnas("validate")
+    assert (nothing.code, nothing.err) == (
+        2,
+        "nnas: error: FILE is missing\nhint: give it, or a --config that has it\n",
+    )
+
+
+def test_a_tag_that_no_kind_has_is_not_valid(nnas: Cli) -> None:
+    result = nnas("validate", "-", stdin='{"format": "nnas.search-report/9"}')
+    assert (result.code, result.out.splitlines()) == (
+        1,
+        ["-: NOT VALID (unknown)", "  $.format: no kind of file is tagged 'nnas.search-report/9'"],
+    )

@@ -55,7 +55,7 @@ storage = "sqlite:///kept.db"
 def prepare(nnas: Cli) -> None:
     """Makes one good file of each kind in ``good``, a run and a study; the current folder is empty before."""
     Path("model.py").write_text(MODEL)
-    for mutator, folder in (("random", "run"), ("enas", "run-enas")):
+    for mutator, folder in (("random", "run"), ("darts", "run-darts")):
         size = 32 if mutator == "random" else 8
         nnas.ok("search", "model.py", "--mutator", mutator, "--epochs", 1, "--batch-size", size, "-o", f"good/{folder}")
     good = Path("good")
@@ -143,7 +143,7 @@ def _run_folder(rng: random.Random) -> list[str]:
 
 
 def _checkpoint(rng: random.Random) -> list[str]:
-    shutil.copytree(Path("good") / rng.choice(("run", "run-enas")), "out")
+    shutil.copytree(Path("good") / rng.choice(("run", "run-darts")), "out")
     bad = Path("out/checkpoint.pt")
     if rng.randrange(4):
         torch.save(changed_checkpoint(torch.load(bad, weights_only=True), rng), bad)

@@ -13,14 +13,14 @@ from tests.fuzz.campaign import Campaign
 SEED = 12
 
 COUNTS = {
-    "space": 600,
-    "architecture": 700,
+    "space": 750,
+    "architecture": 550,
     "latency": 350,
-    "results": 700,
+    "results": 800,
     "config": 600,
-    "run-folder": 250,
-    "checkpoint": 300,
-    "option": 1250,
+    "run-folder": 200,
+    "checkpoint": 200,
+    "option": 1300,
     "argument": 250,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,6 @@ _MOST_PROBLEMS = 1000
 """In the lines of a file; nobody reads on, and the lines may be millions."""
 
 _ZIP = b"PK\x03\x04"
-_MOST_SHOWN = 20
 _SQLITE = b"SQLite format 3\x00"
 
 
@@ -65,14 +65,12 @@ def validate_file(file: str, space: SearchSpace | None = None, kind: str | None 
     try:
         content = read_bytes(file)
         if content.startswith(_ZIP):
+            found = "checkpoint"
             found, problems = _torch_file(file, space)
-            return FileCheck(
-                file, found, problems if kind is None else [f"is no JSON, and so not of the kind {kind!r}"]
-            )
+            return FileCheck(file, found, problems if kind is None else [_no_json(kind)])
         if content.startswith(_SQLITE):
             found = "study-database"
-            wrong = [] if kind is None else [f"is no JSON, and so not of the kind {kind!r}"]
-            return FileCheck(file, found, wrong or _database_problems(content))
+            return FileCheck(file, found, _database_problems(content) if kind is None else [_no_json(kind)])
         if file.endswith(".jsonl"):
             found = kind or "events"
             return FileCheck(file, found, _line_problems(kind or "event", content, space))
@@ -159,6 +157,10 @@ def _line_problems(kind: str, content: bytes, space: SearchSpace | None) -> list
     return problems
 
 
+def _no_json(kind: str) -> str:
+    return f"is no JSON, and so not of the kind {kind!r}"
+
+
 def _torch_file(file: str, space: SearchSpace | None) -> tuple[str, list[str]]:
     """Returns the kind, and the problems: a checkpoint has a header, weights are tensors by name."""
     # by name and only here: the kinds of files that need torch
@@ -167,7 +169,7 @@ def _torch_file(file: str, space: SearchSpace | None) -> tuple[str, list[str]]:
     if "header" not in content:
         is_tensor = importlib.import_module("torch").is_tensor
         wrong = [f"{name!r} is no tensor by name" for name, value in content.items() if not is_tensor(value)]
-        return "weights", wrong[:_MOST_SHOWN] or ([] if content else ["holds nothing"])
+        return "weights", listed(wrong) or ([] if content else ["holds nothing"])
     checkpoint.check_header(content, file)
     header = content["header"]
     if space is None or "space" not in header:

@@ -144,7 +144,7 @@ def test_events_may_end_in_a_torn_line_and_only_there(nnas: Cli, tmp_path: Path)
     assert result.code == 1
     assert result.out.startswith(
         "good.jsonl: valid (events)\nbad.jsonl: NOT VALID (events)\n"
-        "  line 1: not JSON\n  line 3: $.event: 'party' is not one of "
+        "  line 1: not JSON: unterminated string starting at\n  line 3: $.event: 'party' is not one of "
     )
 
 
@@ -198,10 +198,10 @@ def test_damaged_weights_and_databases_are_not_valid(nnas: Cli, tmp_path: Path) 
         "empty.pt: NOT VALID (weights)",
         "  holds nothing",
         "other.db: NOT VALID (study-database)",
-        "  is not a study database of nnas",
+        "  not a study database: an SQLite file of another program",
         "nnas.db: NOT VALID (study-database)",
         "  the study database is damaged: rows are not as they were written",
-        "  study 'first', trial 1: it is not as it was written",
+        "  study 'first', trial 1: its checksum is that of other values: one of them was changed since it was written",
     ]
 
 

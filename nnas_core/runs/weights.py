@@ -5,17 +5,26 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
+from nnas_core._listing import listed
 from nnas_core.errors import InputError
-from nnas_core.runs.checkpoint import CheckpointHeader, RunFacts, read_checkpoint, taking_state
+from nnas_core.runs.checkpoint import (
+    CheckpointHeader,
+    RunFacts,
+    check_header,
+    read_checkpoint,
+    read_plain,
+    taking_state,
+)
 from nnas_core.runs.digests import candidates_of, check_candidates
 from nnas_core.space.search_space import SearchSpace
 
-__all__ = ["changes", "check_run", "check_space", "check_weights", "load_weights", "weights_digest"]
+__all__ = ["changes", "check_run", "check_space", "check_weights", "examine", "load_weights", "weights_digest"]
 
 
 def check_run(header: CheckpointHeader, facts: RunFacts, where: str) -> None:
@@ -130,6 +139,23 @@ def load_weights(model: nn.Module, path: str | Path, space: SearchSpace) -> Chec
         check_weights(model, content["state"]["model"], str(path))
         model.load_state_dict(content["state"]["model"])
     return content["header"]
+
+
+def examine(path: str | Path) -> tuple[CheckpointHeader | None, list[str]]:
+    """Look at a file of torch.
+
+    Returns:
+        The header of a checkpoint; or None, and what is wrong with weights: they are tensors by name.
+
+    Raises:
+        InputError: neither, or damaged.
+    """
+    content = read_plain(path)
+    if "header" in content:
+        check_header(content, str(path))
+        return cast("CheckpointHeader", content["header"]), []
+    wrong = [f"{name!r} is no tensor by name" for name, value in content.items() if not isinstance(value, Tensor)]
+    return None, listed(wrong) or ([] if content else ["holds nothing"])
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -164,14 +164,9 @@ def _no_json(kind: str) -> str:
 def _torch_file(file: str, space: SearchSpace | None) -> tuple[str, list[str]]:
     """Returns the kind, and the problems: a checkpoint has a header, weights are tensors by name."""
     # by name and only here: the kinds of files that need torch
-    checkpoint = importlib.import_module("nnas_core.runs.checkpoint")
-    content = checkpoint.read_plain(file)
-    if "header" not in content:
-        is_tensor = importlib.import_module("torch").is_tensor
-        wrong = [f"{name!r} is no tensor by name" for name, value in content.items() if not is_tensor(value)]
-        return "weights", listed(wrong) or ([] if content else ["holds nothing"])
-    checkpoint.check_header(content, file)
-    header = content["header"]
+    header, problems = importlib.import_module("nnas_core.runs.weights").examine(file)
+    if header is None:
+        return "weights", problems
     if space is None or "space" not in header:
         return "checkpoint", []
     theirs = SearchSpace.from_json(header["space"], file)

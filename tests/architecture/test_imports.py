@@ -14,7 +14,7 @@ BY_NAME = {
     "nnas_core.plugins.loading": "source",
     "nnas_core.plugins.registry": "module",
     "nnas_core.space.search_space": "'nnas_core.mutables.tree'",
-    "nnas_core.workflows.validate": "'nnas_core.runs.checkpoint'",
+    "nnas_core.workflows.validate": "'nnas_core.runs.weights'",
 }
 
 

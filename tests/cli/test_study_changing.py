@@ -70,7 +70,7 @@ def test_stop_of_a_study_that_does_not_run_says_no(nnas: Cli, store: StudyStore)
     result = nnas("study", "stop", "first")
     assert (result.code, result.out, result.err) == (1, "study 'first' is not running: it is finished\n", "")
     result = nnas("study", "stop", "first", "--json")
-    assert (result.code, result.json) == (1, {"study": "first", "asked": False, "state": "finished"})
+    assert (result.code, result.json["asked"], result.json["state"]) == (1, False, "finished")
     with store.acquire(store.study("first")):
         assert not asked(store)
 
@@ -146,6 +146,7 @@ def test_update_changes_what_is_given(
         assert (result.code, result.out, result.err) == (0, f"study 'first': {said}\n", "")
         assert session.read_control().limits == limits
         assert nnas.ok("study", "update", *options, "--json").json == {
+            "format": "nnas.study-update-report/1",
             "study": "first",
             "state": "running",
             "limits": limits,
@@ -252,7 +253,8 @@ def test_backup_copies_all_studies_also_while_one_runs(nnas: Cli, store: StudySt
 
 def test_backup_as_json_tells_what_was_written(nnas: Cli, store: StudyStore) -> None:
     document = nnas.ok("study", "backup", "-o", "copy.db", "--json").json
-    assert document == {"file": "copy.db", "studies": 1, "bytes": Path("copy.db").stat().st_size}
+    facts = {"file": "copy.db", "studies": 1, "bytes": Path("copy.db").stat().st_size}
+    assert document == {"format": "nnas.study-backup-report/1", **facts}
 
 
 def test_backup_replaces_a_file_only_by_force(nnas: Cli, store: StudyStore) -> None:

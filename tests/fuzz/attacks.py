@@ -126,6 +126,15 @@ def _results(rng: random.Random) -> list[str]:
     )
 
 
+def _database(rng: random.Random) -> list[str]:
+    Path("study.db").write_bytes(changed_bytes(Path("kept.db").read_bytes(), rng))
+    verb = rng.choice(("list", "show", "trials", "top", "export", "backup", "retry", "import"))
+    more = {"import": ["good/results.json"], "backup": ["-o", "copy.db"]}.get(verb, [])
+    return rng.choice(
+        (["validate", "study.db"], ["study", verb, *more, *_ON_A_STUDY], ["study", verb, *more, *_ON_A_STUDY])
+    )
+
+
 def _config(rng: random.Random) -> list[str]:
     bad = _changed(rng.choice(("config.toml", "run/config.json")), rng)
     search = ["search", "--config", bad, "--resume", "no-run"]
@@ -248,6 +257,7 @@ ATTACKS: dict[str, Attack] = {
     "architecture": _architecture,
     "latency": _latency,
     "results": _results,
+    "database": _database,
     "config": _config,
     "run-folder": _run_folder,
     "checkpoint": _checkpoint,

@@ -97,7 +97,7 @@ def _problem(result: Result, arguments: list[str]) -> str | None:
     if result.code == 6 and "out of memory" in result.err:
         return f"memory: {_end(result)}"
     if result.code > 1:
-        if result.out:
+        if result.out and not _shows_the_rest(result, arguments):
             return f"an answer beside exit code {result.code}: {result.out[:200]}"
         if Path("old.json").read_text() != PRECIOUS:
             return f"old.json was changed, exit code {result.code}"
@@ -108,6 +108,11 @@ def _problem(result: Result, arguments: list[str]) -> str | None:
     if len(result.err) > _LONGEST_REPORT:
         return f"{len(result.err)} characters of errors"
     return None
+
+
+def _shows_the_rest(result: Result, arguments: list[str]) -> bool:
+    """Returns true if rows of a study are damaged: they are named, and the others shown."""
+    return arguments[0] == "study" and result.code == 3
 
 
 def _end(result: Result) -> str:

@@ -16,11 +16,12 @@ COUNTS = {
     "space": 750,
     "architecture": 550,
     "latency": 350,
-    "results": 800,
+    "results": 600,
+    "database": 400,
     "config": 600,
     "run-folder": 200,
     "checkpoint": 200,
-    "option": 1300,
+    "option": 1100,
     "argument": 250,
 }
 

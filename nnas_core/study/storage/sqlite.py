@@ -245,7 +245,10 @@ def _probe(path: Path, mode: str, how: HowToOpen) -> tuple[int, int, str]:
             raise
         if application != APPLICATION_ID or not 1 <= version <= tables.VERSION:
             return application, version, ""
-        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        try:
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        except UnicodeDecodeError:  # sqlite3 makes an exception of a message that names what is no text any more
+            return application, version, "a name in it is no text"
         return application, version, "" if found == "ok" else found.splitlines()[-1]  # after the database's name
 
 

@@ -88,7 +88,7 @@ class Recorder(Callback):
         self._cadence = cadence
         self._should_stop = should_stop
         self._kept: Architecture | None = None
-        self._logged: set[object] = set()  # epochs that events.jsonl has
+        self._logged: set[int] = set()  # epochs that events.jsonl has
         self._started = time.perf_counter() if started is None else started
 
     def build(self, model: nn.Module, mutator: Mutator | None, trainer: Trainer) -> None:
@@ -308,7 +308,8 @@ class Recorder(Callback):
                 self._run.write(name, document)
         # a kill may have come between a checkpoint and its events
         events = self._run.events()
-        self._logged = {event.get("epoch") for event in events if event.get("event") == "epoch"}
+        logged = (event.get("epoch") for event in events if event.get("event") == "epoch")
+        self._logged = {epoch for epoch in logged if isinstance(epoch, int)}
         if not any(event.get("event") == "started" for event in events):
             self._run.log("started", **started)
         self._log_epochs()

@@ -8,6 +8,7 @@ the environment win over both.
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,6 +25,9 @@ from nnas_core.files import parse_json, read_bytes
 __all__ = ["check_values", "load", "names_given", "refuse_unknown"]
 
 _GIVEN = f"{__name__}.given"
+
+_LONG_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){30}""")
+"""A dotted key of TOML with more parts than any of ours."""
 
 
 def load(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
@@ -66,7 +70,9 @@ def _toml(content: bytes, where: str) -> dict[str, object]:
     else:
         import tomli as tomllib
     try:
-        table = tomllib.loads(content.decode())
+        text = content.decode()
+        # a key of many parts takes the parser the square of their number
+        table = None if _LONG_KEY.search(text) else tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise InputError(f"not UTF-8 text (byte {error.start})", where=where) from error
     except tomllib.TOMLDecodeError as error:
@@ -75,7 +81,7 @@ def _toml(content: bytes, where: str) -> dict[str, object]:
         raise InputError("no configuration: nested too deeply", where=where) from error
     except ValueError as error:  # an integer of thousands of digits
         raise InputError("no configuration: a number is too long", where=where) from error
-    if nested_too_deeply(table):
+    if table is None or nested_too_deeply(table):
         raise InputError("no configuration: nested too deeply", where=where)
     return table
 

@@ -100,7 +100,9 @@ class _Text(click.types.StringParamType):
         text: str = super().convert(value, param, ctx)
         reason = _reason_against(text, self._most)
         if reason is not None:
-            self.fail(f"{shortened(text, 80)!r} {reason}", param, ctx)
+            scheme, is_url, _ = text.partition("://")  # which may have a password in it
+            shown = f"{scheme}://..." if is_url else text
+            self.fail(f"{shortened(shown, 80)!r} {reason}", param, ctx)
         return text
 
 

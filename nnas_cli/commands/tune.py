@@ -225,7 +225,8 @@ def _run(study: _Study, top: int, out: Output, begun: Callable[[], None] | None)
     run = _workflow(study)
     timeout_s = _TURNS_S if place.join else 60.0
     stopping = StopRequest(f"run the command again with `{place.go_on}` to go on")
-    with stopping as stop, StudyStore.open(place.storage, busy_timeout_s=timeout_s, go_on=place.go_on) as store:
+    opened = StudyStore.open(place.storage, create=not place.resume, busy_timeout_s=timeout_s, go_on=place.go_on)
+    with stopping as stop, opened as store:
         progress = StudyProgress(out, study.name, limits.trials, study.shown)
 
         def on_start(finished: int, recovered: int) -> None:

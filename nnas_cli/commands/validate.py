@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from nnas_cli import options
-from nnas_cli.output import Output
+from nnas_cli.output import Output, printable
 from nnas_cli.parameter_types import FILE
 from nnas_core.errors import ExitCode, UsageError
 
@@ -30,8 +30,8 @@ def command(
 ) -> int:
     """Check FILEs against their schemas and a search space.
 
-    Every file that nnas writes is recognised, and every report of --json. Exit code 0 if all are valid, 1 if any is
-    not. A file that cannot be read at all counts as not valid. Torch is loaded for checkpoints and weights only.
+    What nnas writes is recognised, reports of --json too, but for CSV and logs. Exit code 0 if all are valid, 1 if any
+    is not. A file that cannot be read at all counts as not valid. Torch is loaded for checkpoints and weights only.
 
     \b
     Examples:
@@ -61,7 +61,8 @@ def command(
             state = "valid" if not result.problems else "NOT VALID"
             lines.append(f"{result.file}: {state} ({result.kind})")
             lines += [f"  {problem}" for problem in result.problems]
-        out.write(output, "\n".join(lines) + "\n")
+        # one line each: a name with a line feed in it must not look like the line of another file
+        out.write(output, "".join(f"{printable(line)}\n" for line in lines))
     return ExitCode.DONE if valid else ExitCode.CHECK_FAILED
 
 

@@ -100,6 +100,12 @@ class Checkpoint(TypedDict):
 
 _PLAIN = (str, int, float, bool, type(None), bytes)
 
+_REFUSED = "holds more than tensors and plain data: refused, nothing in it was run"
+_TAKE_OURS = "take a checkpoint that nnas wrote"
+
+_ALLOCATES = b"\nbytearray\n"
+"""The one thing that torch makes of a pickle, and that no checkpoint has, whose size is but a number in it."""
+
 # What zipfile and torch.load were seen to raise for files with flipped bits.
 _DAMAGED = (
     ArithmeticError,
@@ -196,11 +202,7 @@ def read_plain(path: str | Path) -> dict[object, object]:
         with torch.sparse.check_sparse_tensor_invariants():  # type: ignore[no-untyped-call]
             content = torch.load(where, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise InputError(
-            "holds more than tensors and plain data: refused, nothing in it was run",
-            where=where,
-            hint="take a checkpoint that nnas wrote",
-        ) from error
+        raise InputError(_REFUSED, where=where, hint=_TAKE_OURS) from error
     except _DAMAGED as error:
         raise InputError(
             f"is not a checkpoint of nnas, or it is damaged ({type(error).__name__})", where=where
@@ -220,6 +222,8 @@ def _check_archive(where: str) -> None:
                 raise InputError("is not a checkpoint of nnas (it is compressed)", where=where)
             if sum(entry.file_size for entry in entries) > size:
                 raise InputError("is damaged: it claims to hold more than it does", where=where)
+            if any(_ALLOCATES in archive.read(entry) for entry in entries if entry.filename.endswith(".pkl")):
+                raise InputError(_REFUSED, where=where, hint=_TAKE_OURS)
             broken = archive.testzip()  # torch writes checksums, but does not compare them
     except (zipfile.BadZipFile, *_DAMAGED) as error:
         raise InputError("is not a checkpoint of nnas, or it is truncated", where=where) from error
@@ -251,8 +255,9 @@ def _check_content(content: dict[object, object], where: str) -> None:
 
     Lists that share their parts can say in 50 bytes a thing of 2^40 entries; written one by one they take a byte each.
     """
-    room = _bytes_of_structure(where)
+    room, stored = _sizes(where)
     text = room * _TEXT_A_BYTE
+    storages: dict[int, int] = {}
     waiting: list[tuple[object, _Place | None, int]] = [(content, None, 0)]
     while waiting:
         value, place, depth = waiting.pop()
@@ -266,6 +271,7 @@ def _check_content(content: dict[object, object], where: str) -> None:
             text -= sum(len(key) for key in value if isinstance(key, str)) if isinstance(value, dict) else 0
         elif isinstance(value, Tensor):
             _require_dense(value, where, place)
+            storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
         elif isinstance(value, (str, bytes)):
             text -= len(value)
         elif type(value) not in _PLAIN:
@@ -273,6 +279,8 @@ def _check_content(content: dict[object, object], where: str) -> None:
             raise InputError(f"holds more than tensors and plain data: {_named(place, 'it')} is a {what}", where=where)
         if text < 0:
             raise InputError(f"is damaged: texts at {_named(place, 'its top')} are many times in it", where=where)
+    if sum(storages.values()) > stored:
+        raise InputError("is damaged: its tensors claim more elements than are stored", where=where)
 
 
 _MOST_SHOWN = 8
@@ -291,10 +299,11 @@ def _named(place: _Place | None, top: str) -> str:
     return "".join(parts[:_MOST_SHOWN]).removeprefix(".") + more or top
 
 
-def _bytes_of_structure(where: str) -> int:
-    """The size of what says how tensors and plain data hang together, without the numbers in the tensors."""
+def _sizes(where: str) -> tuple[int, int]:
+    """The sizes of what says how tensors and plain data hang together, and of the numbers in the tensors."""
     with zipfile.ZipFile(where) as archive:
-        return sum(entry.file_size for entry in archive.infolist() if "/data/" not in entry.filename)
+        sizes = [(entry.file_size, "/data/" in entry.filename) for entry in archive.infolist()]
+    return sum(size for size, numbers in sizes if not numbers), sum(size for size, numbers in sizes if numbers)
 
 
 def _require_dense(value: Tensor, where: str, place: _Place | None) -> None:

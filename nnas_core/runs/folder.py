@@ -145,29 +145,34 @@ class RunFolder:
         fail, the first file of the older run goes.
 
         Raises:
-            EnvironmentFailure: the folder cannot be written; the older run is untouched.
+            EnvironmentFailure: the folder cannot be written; the older run is untouched, or once its first file has
+                gone, whoever works in the folder next lets the new one take its place.
         """
         first, configured = self.path / _FIRST, self.path / _CONFIGURED
         try:
             yield first
             write_json(configured, configuration)
-            self._made = False
-            self._take_place()
-            self.has_begun = True
-        finally:
+        except BaseException:
             for path in (first, configured):
                 path.unlink(missing_ok=True)
+            raise
+        self._made = False
+        self._take_place()
+        self.has_begun = True
 
     def _take_place(self) -> None:
         """Let the files of the run that begins replace those of an older one; after a kill it is gone on with."""
         first = self.path / _FIRST
-        (self.path / "config.json").unlink(missing_ok=True)
-        if first.exists():
-            for name in _FILES:
-                (self.path / name).unlink(missing_ok=True)
-            os.replace(first, self.checkpoint)
-        os.replace(self.path / _CONFIGURED, self.path / "config.json")
-        sync_folder(self.path)
+        try:
+            (self.path / "config.json").unlink(missing_ok=True)
+            if first.exists():
+                for name in _FILES:
+                    (self.path / name).unlink(missing_ok=True)
+                os.replace(first, self.checkpoint)
+            os.replace(self.path / _CONFIGURED, self.path / "config.json")
+            sync_folder(self.path)
+        except OSError as error:
+            raise environment_failure(error, error.filename or self.path, "begin the run") from error
 
     def configuration(self, command: str) -> dict[str, object]:
         """The options that the run was started with."""

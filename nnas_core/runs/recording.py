@@ -88,7 +88,7 @@ class Recorder(Callback):
         self._cadence = cadence
         self._should_stop = should_stop
         self._kept: Architecture | None = None
-        self._logged: set[object] = set()  # epochs that events.jsonl has
+        self._logged: set[int] = set()  # epochs that events.jsonl has
         self._started = time.perf_counter() if started is None else started
 
     def build(self, model: nn.Module, mutator: Mutator | None, trainer: Trainer) -> None:
@@ -224,12 +224,12 @@ class Recorder(Callback):
             NoResultError: a weight is not finite; the checkpoint before stays.
         """
         self._require_finite()
-        self._write_architecture(self._write_checkpoint(self._run.checkpoint, self._run.previous_checkpoint))
+        architecture = self.final_architecture()
+        self._write_checkpoint(self._run.checkpoint, architecture, self._run.previous_checkpoint)
+        self._write_architecture(architecture)
         self._cadence.written()
 
-    def _write_checkpoint(self, path: Path, keep: Path | None = None) -> Architecture | None:
-        """Write a checkpoint; the final architecture that it has."""
-        architecture = self.final_architecture()
+    def _write_checkpoint(self, path: Path, architecture: Architecture | None, keep: Path | None = None) -> None:
         try:
             write_checkpoint(path, self._header(architecture), {"state": self.trainer.state_dict()}, keep)
         except TypeError as error:
@@ -237,7 +237,6 @@ class Recorder(Callback):
                 f"the state of the training cannot be saved: {error}",
                 hint="look at the optimizer, the scheduler, the mutator and the model's extra state",
             ) from error
-        return architecture
 
     def _write_architecture(self, architecture: Architecture | None) -> None:
         if architecture is not None:
@@ -302,13 +301,14 @@ class Recorder(Callback):
                 warn(line)
         else:
             with self._run.beginning(configuration) as first:
-                self._write_checkpoint(first)
+                self._write_checkpoint(first, None)  # before the first step nothing is found
         for name, document in documents.items():
             if not (self._run.path / name).exists():
                 self._run.write(name, document)
         # a kill may have come between a checkpoint and its events
         events = self._run.events()
-        self._logged = {event.get("epoch") for event in events if event.get("event") == "epoch"}
+        logged = (event.get("epoch") for event in events if event.get("event") == "epoch")
+        self._logged = {epoch for epoch in logged if isinstance(epoch, int)}
         if not any(event.get("event") == "started" for event in events):
             self._run.log("started", **started)
         self._log_epochs()

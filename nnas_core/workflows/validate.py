@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from nnas_core import schema
 from nnas_core._listing import listed
-from nnas_core.errors import InputError, NnasError
+from nnas_core.errors import InputError, NnasError, NnasWarning
 from nnas_core.files import parse_json, read_bytes
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.latency_table import latency_problems
@@ -163,6 +164,8 @@ def _no_json(kind: str) -> str:
 
 def _torch_file(file: str, space: SearchSpace | None) -> tuple[str, list[str]]:
     """Returns the kind, and the problems: a checkpoint has a header, weights are tensors by name."""
+    if file == "-":
+        raise InputError("a checkpoint or weights, which are not read from standard input: give the path of the file")
     # by name and only here: the kinds of files that need torch
     header, problems = importlib.import_module("nnas_core.runs.weights").examine(file)
     if header is None:
@@ -177,7 +180,8 @@ def _database_problems(content: bytes) -> list[str]:
     """Opens a copy, as what is checked must stay as it is: an older one would be brought up to date."""
     from nnas_core.study.storage.store import StudyStore  # late: no other kind needs SQLAlchemy
 
-    with tempfile.TemporaryDirectory(prefix="nnas-") as folder:
+    with tempfile.TemporaryDirectory(prefix="nnas-") as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NnasWarning)  # what becomes of the copy is nobody's concern
         copy = Path(folder) / "copy.db"
         copy.write_bytes(content)
         try:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
+import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -97,7 +100,7 @@ def test_a_checkpoint_of_lists_that_share_their_parts_is_refused(nnas: Cli, comm
         (in_state(circle()), "is nested too deeply"),
         (in_state(dict.fromkeys(range(10_000), "x" * 100_000)), "are many times in it"),
         (in_state(10**5000), "holds more than tensors and plain data"),
-        (in_state(bytearray(5)), "state.bomb is a bytearray"),
+        (in_state(bytearray(5)), "holds more than tensors and plain data: refused, nothing in it was run"),
         (in_header("model", b"x"), "its header is no JSON (Object of type bytes is not JSON serializable)"),
         (in_header("metrics", {"loss": float("nan")}), "header: not JSON: NaN is not a number that JSON knows"),
         (in_header("model", "\ud800"), "is half a character"),
@@ -110,6 +113,49 @@ def test_a_checkpoint_that_cannot_be_walked_through_or_printed_is_refused(
     bad_checkpoint(change)
     for command in ("validate", "export"):
         is_refused(nnas(*COMMANDS[command]), message)
+
+
+class Made:
+    """Is made of a function and arguments when it is read."""
+
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        self.made_of = function, arguments
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return self.made_of
+
+
+def test_a_number_in_a_checkpoint_takes_no_memory(nnas: Cli) -> None:
+    bad_checkpoint(in_state(Made(bytearray, 1 << 30)))
+    tracemalloc.start()
+    try:
+        is_refused(nnas(*COMMANDS["validate"]), "holds more than tensors and plain data: refused")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 28
+    finally:
+        tracemalloc.stop()
+
+
+def test_tensors_have_no_more_elements_than_are_stored(nnas: Cli) -> None:
+    rest = ((1,), False, OrderedDict())
+    bad_checkpoint(in_state(Made(torch._utils._rebuild_tensor_v2, torch.FloatStorage(1), 0, (1 << 28,), *rest)))
+    is_refused(nnas(*COMMANDS["validate"]), "is damaged: its tensors claim more elements than are stored")
+
+
+def test_a_tensor_does_not_go_on_after_its_end(nnas: Cli) -> None:
+    with zipfile.ZipFile(CHECKPOINT) as good, zipfile.ZipFile("bad.pt", "w") as bad:
+        largest = max((one for one in good.infolist() if "/data/" in one.filename), key=lambda one: one.file_size)
+        for one in good.infolist():
+            bad.writestr(one.filename, good.read(one)[: 4 if one is largest else None])
+    for command in ("validate", "evaluate"):
+        is_refused(nnas(*COMMANDS[command]), "damaged")
+
+
+def test_a_key_of_thousands_of_parts_is_refused(nnas: Cli) -> None:
+    key = ".".join(["a"] * 30_000)
+    for text in (f"{key} = 1", f"[{key}]\nb = 1", f'x = {{ "b" . {key} = 1 }}'):
+        Path("config.toml").write_text(text)
+        result = nnas(*READERS["config.toml"])
+        assert (result.code, result.err) == (3, "nnas: error: config.toml: no configuration: nested too deeply\n")
 
 
 def test_what_is_shared_a_little_is_no_bomb(nnas: Cli) -> None:

@@ -119,6 +119,17 @@ def test_forcing_a_run_that_cannot_begin_leaves_the_old_one(nnas: Cli, small_run
     assert {file.name: file.read_bytes() for file in small_run.iterdir()} == before
 
 
+def test_a_password_in_a_url_that_is_refused_is_not_shown(nnas: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "postgresql+psycopg://me:secret@db/x\udcff"
+    said = nnas("study", "list", "--storage", url)
+    monkeypatch.setenv("NNAS_STUDY_LIST_STORAGE", url)
+    for result, name in ((said, "--storage"), (nnas("study", "list"), "NNAS_STUDY_LIST_STORAGE")):
+        assert (result.code, result.out) == (2, "")
+        assert name in result.err
+        assert "is no UTF-8" in result.err
+        assert "secret" not in result.err
+
+
 def test_minus_zero_is_zero(nnas: Cli) -> None:
     nnas.ok(*SEARCH, "--clip-grad", "-0.0", "--weight-decay", "-0.0")
     assert '"clip_grad": 0.0' in Path("run/config.json").read_text()

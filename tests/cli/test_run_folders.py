@@ -112,6 +112,18 @@ def test_a_kill_while_one_run_takes_the_place_of_another_leaves_one_of_them(
     assert not list(Path("run").glob("*.first"))
 
 
+def test_what_stops_the_exchange_half_way_loses_neither_run(nnas: Cli, small_run: Path) -> None:
+    nnas.ok(*SEARCH, "--seed", 1, "-o", "new")
+    Path("run/events.jsonl").unlink()
+    Path("run/events.jsonl").mkdir()
+    result = nnas(*SEARCH, "--seed", 1, "-o", "run", "--force")
+    assert (result.code, result.out) == (6, "")
+    assert result.err.startswith("nnas: error: run/events.jsonl: cannot begin the run: ")
+    Path("run/events.jsonl").rmdir()
+    nnas.ok("search", "--resume", "run")
+    assert_same_result("run", "new")
+
+
 # ---- the checkpoint before
 
 
@@ -352,6 +364,17 @@ def test_a_lost_line_of_the_last_epoch_is_written_and_none_twice(nnas: Cli, smal
     kept = [event for event in read_json_lines("run/events.jsonl") if event["event"] == "epoch"]
     expected = [json.loads(line) for line in lines[1:3]]
     assert [{**one, "time": 0} for one in kept] == [{**one, "time": 0} for one in expected]
+
+
+@pytest.mark.parametrize("epoch", ["[1]", '{"a": 1}', '"1"', "null"])
+def test_an_epoch_that_is_no_number_is_none_that_was_logged(nnas: Cli, small_run: Path, epoch: str) -> None:
+    lines = Path("run/events.jsonl").read_text().splitlines(keepends=True)
+    changed = lines[1].replace('"epoch": 1', f'"epoch": {epoch}', 1)
+    assert changed != lines[1]
+    Path("run/events.jsonl").write_text(lines[0] + changed + "".join(lines[2:]))
+    nnas.ok("search", "--resume", "run")
+    kept = [event["epoch"] for event in read_json_lines("run/events.jsonl") if event["event"] == "epoch"]
+    assert kept == [json.loads(epoch), 1]
 
 
 def test_an_architecture_older_than_the_checkpoint_is_written_again(nnas: Cli, small_run: Path) -> None:

@@ -193,6 +193,24 @@ def test_a_study_that_exists_is_not_begun_again(nnas: Cli) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--train-epochs", 1, "--tuner-arg", "num_init=-1"), 2),
+        (("--train-epochs", 1, "--tuner-arg", "num_init=-1", "--concurrency", 2), 2),
+        (("--trial-command", "true", "--tuner", "evolution", "--tuner-arg", "population=0"), 2),
+        (("--train-epochs", 1, "--model-arg", "width=nothing"), 4),
+        (("--checkpoint", "none.pt"), 3),
+        (("--train-epochs", 1, "--resume"), 3),
+    ],
+)
+def test_a_study_that_cannot_begin_leaves_nothing_behind(nnas: Cli, arguments: tuple[object, ...], code: int) -> None:
+    before = sorted(Path().rglob("*"))
+    result = nnas("tune", "model.py", "--trials", 1, *arguments)
+    assert (result.code, result.out) == (code, ""), result.err
+    assert [path for path in sorted(Path().rglob("*")) if path not in before and "__pycache__" not in path.parts] == []
+
+
 def test_a_study_that_does_not_exist_is_not_resumed(nnas: Cli) -> None:
     nnas.ok(*TUNE, "--trials", 1)
     result = nnas(*TUNE, "--trials", 1, "--study", "other", "--resume")

@@ -225,6 +225,30 @@ def test_a_schema_is_printed(nnas: Cli) -> None:
     )
 
 
+def test_what_is_no_line_of_ours_cannot_look_like_one(nnas: Cli, tmp_path: Path) -> None:
+    text = '{"op": {"_type": "choice", "_value": [1], "\\nother.json: valid (x)\\u001b[2J": 1}}'
+    (tmp_path / "bad.json").write_text(text)
+    result = nnas("validate", "bad.json")
+    assert result.code == 1
+    assert all(line.startswith(("bad.json: NOT VALID (", "  ")) for line in result.out.splitlines())
+    assert "\x1b" not in result.out
+
+
+def test_a_database_of_an_older_nnas_is_checked_and_stays(nnas: Cli, tmp_path: Path) -> None:
+    old = (Path(__file__).parents[1] / "study" / "old_databases" / "v3.db").read_bytes()
+    (tmp_path / "old.db").write_bytes(old)
+    result = nnas("validate", "old.db")
+    assert (result.code, result.out, result.err) == (0, "old.db: valid (study-database)\n", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["old.db"]
+    assert (tmp_path / "old.db").read_bytes() == old
+
+
+def test_weights_on_standard_input_are_said_to_need_a_path(nnas: Cli, small_run: Path) -> None:
+    result = nnas("validate", "-", stdin=Path("run/checkpoint.pt").read_bytes())
+    assert result.code == 1
+    assert "which are not read from standard input: give the path of the file" in result.out
+
+
 def test_a_tag_that_no_kind_has_is_not_valid(nnas: Cli) -> None:
     result = nnas("validate", "-", stdin='{"format": "nnas.search-report/9"}')
     assert (result.code, result.out.splitlines()) == (

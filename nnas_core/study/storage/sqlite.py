@@ -11,6 +11,7 @@ import os
 import sqlite3
 import urllib.parse
 import warnings
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,25 @@ from nnas_core.study.storage.database import SAFE, Database, HowToOpen, json_opt
 from nnas_core.study.storage.migrations import migrate
 from nnas_core.study.storage.temporary import delete_leftovers, temporary_beside
 
-__all__ = ["APPLICATION_ID", "network_filesystem", "open_file"]
+__all__ = ["APPLICATION_ID", "is_to_be_made", "network_filesystem", "open_file"]
 
 APPLICATION_ID = int.from_bytes(b"nnas", "big")
 
 _NETWORK = {"9p", "afs", "ceph", "cifs", "fuse.sshfs", "glusterfs", "lustre", "nfs", "nfs4", "smb3", "smbfs"}
+
+
+def is_to_be_made(path: str) -> bool:
+    """Returns true if there is no such file yet, after a check that it can be made.
+
+    Raises:
+        InputError, EnvironmentFailure: it cannot; the error is that of ``open_file``.
+    """
+    target = Path(path)
+    if target.exists():
+        return False
+    with _creating(target), temporary_beside(target):
+        pass
+    return True
 
 
 def open_file(path: str, how: HowToOpen) -> Database:
@@ -98,6 +113,16 @@ def _begin(connection: Connection) -> None:
 
 def _create(target: Path, how: HowToOpen) -> None:
     """Makes the whole database under another name, then gives it its own: nobody ever sees half of one."""
+    with _creating(target):
+        with temporary_beside(target) as temporary:
+            _fill(temporary, target, how)
+            _publish(temporary, target)
+        sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def _creating(target: Path) -> Iterator[None]:
+    """Inside, a failure of the system is one to create ``target``."""
     journal = target.with_name(target.name + "-journal")
     if journal.exists() and not target.exists():
         raise InputError(
@@ -106,10 +131,7 @@ def _create(target: Path, how: HowToOpen) -> None:
             hint="put the file back, or delete the journal",
         )
     try:
-        with temporary_beside(target) as temporary:
-            _fill(temporary, target, how)
-            _publish(temporary, target)
-        sync_folder(target.parent)
+        yield
     except OSError as error:
         raise environment_failure(error, target, "create") from error
 

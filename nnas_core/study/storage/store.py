@@ -15,9 +15,10 @@ from nnas_core.errors import InputError, UsageError
 from nnas_core.study import administration, importing, retrying
 from nnas_core.study.administration import StudyStatus
 from nnas_core.study.importing import GivenResult, ImportResult
-from nnas_core.study.storage import leases, postgresql, sqlite, tables
-from nnas_core.study.storage.database import URLS, Database, HowToOpen, parse_url
+from nnas_core.study.storage import leases, tables
+from nnas_core.study.storage.database import Database, HowToOpen
 from nnas_core.study.storage.exclusive import ExclusiveSession, acquire
+from nnas_core.study.storage.place import Place
 from nnas_core.study.storage.records import (
     LimitsDocument,
     StudyRecord,
@@ -45,8 +46,8 @@ class StudyStore:
     Reading needs no lease and never waits long; writing goes through a session, see ``acquire`` and ``join``.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, place: Place) -> None:
+        self._place = place
 
     @classmethod
     def open(
@@ -61,7 +62,7 @@ class StudyStore:
 
         Args:
             url: ``sqlite:///PATH`` or ``postgresql+psycopg://USER:PASSWORD@HOST/DATABASE``.
-            create: make it if there is none.
+            create: make it if there is none; a file is made when it is first used.
             busy_timeout_s: how long to wait for other writers.
             go_on: the parameter that hints name to go on after an error, see ``HowToOpen``.
 
@@ -70,7 +71,11 @@ class StudyStore:
             InputError: no such file, something else at that place, or a damaged or newer database.
             EnvironmentFailure: it cannot be reached or written.
         """
-        return cls(_open(url, HowToOpen(create, busy_timeout_s, go_on)))
+        return cls(Place(url, HowToOpen(create, busy_timeout_s, go_on)))
+
+    @property
+    def _database(self) -> Database:
+        return self._place.database
 
     @property
     def where(self) -> str:
@@ -79,7 +84,7 @@ class StudyStore:
 
     def close(self) -> None:
         """Gives the connections back."""
-        self._database.close()
+        self._place.close()
 
     def __enter__(self) -> StudyStore:
         return self
@@ -381,17 +386,3 @@ def _sound_ones(made: Callable[[Row[Any]], _Record], rows: Sequence[Row[Any]], d
         except InputError as error:
             damage.add_error(error)
     return found
-
-
-def _open(url: str, how: HowToOpen) -> Database:
-    parsed = parse_url(url)
-    kind = parsed.get_backend_name()
-    if kind == "postgresql":
-        return postgresql.open_database(parsed, how)
-    if kind != "sqlite":
-        raise UsageError(f"studies cannot be stored in {kind!r}", hint=f"give {URLS}")
-    if not parsed.database or parsed.database == ":memory:" or parsed.query:
-        raise UsageError(
-            f"storage {url!r} does not name a file", hint="give sqlite:///PATH with nothing after the path"
-        )
-    return sqlite.open_file(parsed.database, how)

@@ -158,7 +158,7 @@ class _Assignment(click.ParamType[tuple[str, object]]):
             key, equals, text = str(value).partition("=")
             key = key if equals else ""
         if not key.isidentifier():
-            self.fail(f"{_shown(key or value)!r} is not KEY=VALUE", param, ctx)
+            self.fail(f"{_shown(value)!r} is not KEY=VALUE", param, ctx)
         reason = _reason_against(text, 1_000_000)
         if reason is not None:
             self.fail(f"{key}: {shortened(text, 80)!r} {reason}", param, ctx)

@@ -68,7 +68,7 @@ def _fork(request: dict[str, Any], connection: socket.socket) -> int:
         os.setsid()
         os.chdir(request["cwd"])
         os.environ.update(request["env"])
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # nohup lets one be ignored
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         if "file_limit" in request:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

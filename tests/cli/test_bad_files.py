@@ -77,6 +77,7 @@ def test_what_is_no_checkpoint_is_refused_by_every_command(
         "resume": ("search", "--resume", "run"),
     }
     bad = CHECKPOINT if command == "resume" else "bad.pt"
+    Path("run/checkpoint.previous.pt").unlink()  # else it is what goes on
     Path(bad).write_bytes(content())
     before = Path(bad).read_bytes()
     result = nnas(*commands[command])
@@ -195,9 +196,9 @@ def test_weights_of_another_size_are_compared_by_shape(nnas: Cli) -> None:
     assert (result.code, result.out) == (3, "")
     assert result.err == (
         "nnas: error: run/checkpoint.pt: the weights are of another model (13 differences)\n"
-        "  stem.weight: shape [8, 4] in the checkpoint, [16, 4] in the model\n"
-        "  stem.bias: shape [8] in the checkpoint, [16] in the model\n"
-        "  norm.weight: shape [8] in the checkpoint, [16] in the model\n"
+        "  stem.weight: shape [8, 4] in the checkpoint, shape [16, 4] in the model\n"
+        "  stem.bias: shape [8] in the checkpoint, shape [16] in the model\n"
+        "  norm.weight: shape [8] in the checkpoint, shape [16] in the model\n"
         "  and 10 more\n"
         "hint: give the --model-arg that the checkpoint was made with\n"
     )

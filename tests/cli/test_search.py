@@ -187,12 +187,14 @@ def test_a_mutator_of_the_users_own(nnas: Cli, small_model: Path) -> None:
         (
             ("--mutator", "random", "--device", "tpu"),
             2,
-            "no device is named 'tpu'\nhint: use auto, cpu, cuda or cuda:N\n",
+            "invalid value for '--device': no device is named 'tpu'; use auto, cpu, cuda or cuda:N\n"
+            "hint: see `nnas search --help`\n",
         ),
         (
             ("--mutator", "random", "--checkpoint-every", "5q"),
             2,
-            "--checkpoint-every '5q' is no cadence\nhint: give steps (500) or time (30s, 5m, 1h)\n",
+            "invalid value for '--checkpoint-every': '5q' is no cadence; give steps (500) or time (30s, 5m, 1h)\n"
+            "hint: see `nnas search --help`\n",
         ),
     ],
 )

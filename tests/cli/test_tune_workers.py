@@ -125,12 +125,14 @@ def test_a_broken_model_is_told_as_without_workers(nnas: Cli, small_model: Path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--assessor", "x"), "--assessor does nothing with --checkpoint\nhint: leave it out\n"),
+        (("--assessor", "medianstop"), "--assessor does nothing with --checkpoint\nhint: leave it out\n"),
         (("--optimize-mode", "minimize"), "--optimize-mode does nothing with --checkpoint\nhint: leave it out\n"),
         (("--gpus", "0", "--device", "cpu"), "--gpus does nothing with --device cpu\nhint: leave one of them out\n"),
     ],
 )
-def test_an_option_that_would_do_nothing_is_refused(nnas: Cli, arguments: tuple[str, ...], message: str) -> None:
+def test_an_option_that_would_do_nothing_is_refused(
+    nnas: Cli, small_model: Path, arguments: tuple[str, ...], message: str
+) -> None:
     result = nnas(*INHERITED, *arguments)
     assert (result.code, result.out, result.err) == (2, "", f"nnas: error: {message}")
 

@@ -81,7 +81,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "cli/test_study_faults.py::test_a_study_of_an_older_version_is_migrated_and_kept_beside",
         "study/test_migrations.py::test_a_study_goes_on_as_if_nothing_had_happened",
         "study/test_postgresql.py::test_tables_of_an_older_version_are_brought_to_this_one",
-        "study/test_postgresql_refusals.py::test_tables_of_a_newer_version_are_refused",
+        "study/test_postgresql_refusals.py::test_tables_of_another_version_are_refused",
     ),
     "22: the file is on a network file system": (
         "cli/test_study_faults.py::test_a_network_file_system_is_warned_of",

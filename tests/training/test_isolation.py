@@ -184,13 +184,17 @@ def test_a_run_stopped_while_it_validates_ends_as_the_uninterrupted_one(tmp_path
 
 
 class AtOnce(Callback):
+    number = None
+
     def on_batch_end(self, epoch):
         if epoch == 1:
-            raise KeyboardInterrupt
+            self.number = 2  # the first signal, which is to be asked for after this batch
+            raise KeyboardInterrupt  # the second
 
 
 def test_a_second_signal_says_what_is_left(tmp_path):
-    run, recorder, _ = recorded(tmp_path / "run", own(), callbacks=[AtOnce()])
+    at_once = AtOnce()
+    run, recorder, _ = recorded(tmp_path / "run", own(), lambda: at_once.number, [at_once])
     with run, pytest.raises(Interrupted, match=r"stopped at once; the last checkpoint is .*checkpoint\.pt") as caught:
         recorder.train()
     assert caught.value.hint == f"resume the run {run.path}"

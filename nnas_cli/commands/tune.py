@@ -225,7 +225,9 @@ def _run(study: _Study, top: int, out: Output, begun: Callable[[], None] | None)
     run = _workflow(study)
     timeout_s = _TURNS_S if place.join else 60.0
     stopping = StopRequest(f"run the command again with `{place.go_on}` to go on")
-    opened = StudyStore.open(place.storage, create=not place.resume, busy_timeout_s=timeout_s, go_on=place.go_on)
+    opened = StudyStore.open(
+        place.storage, create=not place.resume, busy_timeout_s=timeout_s, go_on=place.go_on, late=True
+    )
     with stopping as stop, opened as store:
         progress = StudyProgress(out, study.name, limits.trials, study.shown)
 

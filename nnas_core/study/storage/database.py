@@ -57,11 +57,13 @@ class HowToOpen:
         busy_timeout_s: how long to wait for other writers.
         go_on: the parameter by which the command at hand goes on after an error, ``"resume"`` or ``"join"``; None: it
             is simply run again.
+        late: make it when it is first used, so that work which cannot begin leaves none behind.
     """
 
     create: bool = True
     busy_timeout_s: float = 60.0
     go_on: str | None = "resume"
+    late: bool = False
 
     @property
     def again(self) -> str:

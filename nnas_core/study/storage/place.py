@@ -14,8 +14,7 @@ __all__ = ["Place"]
 class Place:
     """The place of a database, which is opened once.
 
-    What is there is opened at once. A file that is not there is made when it is first used, so that work which cannot
-    begin leaves none behind; but that it can be made is seen at once, too.
+    Where it is to be made late, that it can be is seen at once nevertheless.
 
     Args:
         url: see ``StudyStore.open``.
@@ -30,7 +29,7 @@ class Place:
         self._how = how
         self._database: Database | None = None
         file = self._file
-        if not how.create or file is None or not sqlite.is_to_be_made(file):
+        if not (how.late and how.create) or file is None or not sqlite.is_to_be_made(file):
             self._database = self._opened()
 
     @property

@@ -57,21 +57,23 @@ class StudyStore:
         create: bool = True,
         busy_timeout_s: float = 60.0,
         go_on: str | None = "resume",
+        late: bool = False,
     ) -> StudyStore:
         """Connects to a database and makes sure that it is ours.
 
         Args:
             url: ``sqlite:///PATH`` or ``postgresql+psycopg://USER:PASSWORD@HOST/DATABASE``.
-            create: make it if there is none; a file is made when it is first used.
+            create: make it if there is none.
             busy_timeout_s: how long to wait for other writers.
             go_on: the parameter that hints name to go on after an error, see ``HowToOpen``.
+            late: make a file when it is first used, so that work which cannot begin leaves none behind.
 
         Raises:
             UsageError: not such a URL, or its driver is not installed.
             InputError: no such file, something else at that place, or a damaged or newer database.
             EnvironmentFailure: it cannot be reached or written.
         """
-        return cls(Place(url, HowToOpen(create, busy_timeout_s, go_on)))
+        return cls(Place(url, HowToOpen(create, busy_timeout_s, go_on, late)))
 
     @property
     def _database(self) -> Database:

@@ -80,13 +80,13 @@ class StopRequest:
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """While it is entered, also the first signal stops the work at once, by ``KeyboardInterrupt``."""
-        self._at_once = True
+        before, self._at_once = self._at_once, True
         try:
             if self._number is not None:
                 raise KeyboardInterrupt
             yield
         finally:
-            self._at_once = False
+            self._at_once = before
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._process:

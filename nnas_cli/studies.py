@@ -129,12 +129,18 @@ def opened(url: str) -> Iterator[StudyStore]:
 
 
 @contextmanager
-def the_rest(store: StudyStore, out: Output) -> Iterator[Damage | None]:
-    """What is sound is shown, and then the rows are named that are not; a document is whole, or it is refused."""
+def the_rest(store: StudyStore, out: Output, output: str = "-") -> Iterator[Damage | None]:
+    """What is sound is shown, and then the rows are named that are not; a document is whole, or it is refused.
+
+    Args:
+        store: is read in the block.
+        out: asks for a document, perhaps.
+        output: so does the name of a file, which stays as it is then.
+    """
     from nnas_core.study.storage.rows import Damage  # late: as above
 
     damage = Damage(store.where)
-    yield None if out.as_json else damage
+    yield None if out.as_json or output != "-" else damage
     damage.refuse()
 
 

@@ -194,16 +194,14 @@ class CommandEngine(Engine):
             if trial.job.timeout_s is not None and trial.ended_as is None
         ]
         for key, _ in self._selector.select(max(0.0, min([timeout_s, *until]))):
-            trial: _Trial = key.data
-            trial.process.look()
-            if trial.process.end is not None:
-                self._selector.unregister(key.fd)
+            key.data.process.look()
         for number, trial in list(self._trials.items()):
             reports += self._intermediates(trial)
             if trial.ended_as is not None and trial.process.end is None:
                 trial.process.look()  # which ends by force what does not heed its supervisor
             if trial.process.end is not None:
                 del self._trials[number]
+                self._selector.unregister(trial.process)
                 if trial.gpu is not None:
                     self._free_gpus.append(trial.gpu)
                 reports.append(self._ended(trial, trial.process.end))

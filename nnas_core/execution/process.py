@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnas_core.execution import process_supervisor
+from nnas_core.execution.control_group import new_group
 from nnas_core.execution.pipes import Receiver
 
 __all__ = ["GRACE_S", "End", "Supervised", "environment", "last_line", "served_by"]
@@ -91,6 +92,7 @@ class Supervised:
         self.end: End | None = None
         self._pid: int | None = None
         self._mark = secrets.token_hex(16)
+        self._group = new_group(self._mark)
         self._overdue: float | None = None  # when it should have ended that was asked to
         self._grace_s = grace_s
         order: process_supervisor.Order = {
@@ -99,6 +101,7 @@ class Supervised:
             "log_bytes": log_bytes,
             "grace_s": grace_s,
             "fds": list(fds),
+            "group": None if self._group is None else str(self._group),
         }
         try:
             self._process = subprocess.Popen(
@@ -111,6 +114,9 @@ class Supervised:
                 pass_fds=fds,
                 start_new_session=True,
             )
+        except OSError:
+            process_supervisor.end_group(self._group)
+            raise
         finally:
             for descriptor in fds:
                 os.close(descriptor)
@@ -145,6 +151,11 @@ class Supervised:
             self._leash.close()
         if self._process.stdout is not None:
             self._process.stdout.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.send_signal(signal.SIGCONT)  # the command may have stopped the watcher, and ended well
+            self._process.wait(_LATE_S)
+            return
+        self._process.kill()
         self._process.wait()
 
     def _force(self) -> None:
@@ -154,6 +165,7 @@ class Supervised:
             with contextlib.suppress(OSError):
                 os.killpg(self._pid, signal.SIGKILL)
         process_supervisor.end_all(self._process.pid, self._mark)
+        process_supervisor.end_group(self._group)
 
     def stop(self) -> None:
         """Asks for the end; it comes within the grace and a moment, if ``look`` is called on."""

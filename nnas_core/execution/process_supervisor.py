@@ -6,10 +6,12 @@ gently, then not. All that the command started ends with it, also what left its 
 
 A command may do to its supervisor what it likes, for both are the same user's. So there are two processes: the
 supervisor, and above it a watcher, which lets it go on when it is stopped, and when it is killed, or does not end the
-command in time, ends all that is left. Whoever gets past both bears the mark that the environment of all of them has.
+command in time, ends all that is left. Whoever gets past both bears the mark that the environment of all of them has,
+and is in the control group that they are in where the system allows for one.
 
-Its argument is a JSON object: ``command``, ``log`` (a path), ``log_bytes``, ``grace_s``, ``fds`` (to hand on). On its
-standard output it says ``{"pid": N}``, then ``{"exit": N}`` or ``{"signal": N}``; or ``{"error": TEXT, "errno": N}``.
+Its argument is a JSON object: ``command``, ``log`` (a path), ``log_bytes``, ``grace_s``, ``fds`` (to hand on), and
+``group`` (a folder, or null). On its standard output it says ``{"pid": N}``, then ``{"exit": N}`` or ``{"signal": N}``;
+or ``{"error": TEXT, "errno": N}``.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TypedDict
 
-__all__ = ["MARK", "TAIL_BYTES", "Order", "bearers", "descendants", "end_all", "main"]
+__all__ = ["MARK", "TAIL_BYTES", "Order", "bearers", "descendants", "end_all", "end_group", "main"]
 
 TAIL_BYTES = 4096
 """How much of the end of a log is kept that grew too long."""
@@ -51,6 +53,7 @@ class Order(TypedDict):
     log_bytes: int
     grace_s: float
     fds: list[int]
+    group: str | None
 
 
 class _Log:
@@ -86,6 +89,7 @@ class _Log:
 class _Supervisor:
     def __init__(self, order: Order) -> None:
         self._grace_s = order["grace_s"]
+        self._group = order["group"]
         self._log = _Log(order["log"], order["log_bytes"])
         self._stop = False
         self._ended: int | None = None
@@ -105,7 +109,7 @@ class _Supervisor:
             stderr=theirs,
             start_new_session=True,
             pass_fds=order["fds"],
-            preexec_fn=_die_with(os.getpid()),
+            preexec_fn=_prepare(os.getpid(), self._group),
         )
         for descriptor in (theirs, *order["fds"]):
             os.close(descriptor)
@@ -191,14 +195,16 @@ class _Supervisor:
             self._drain()
             time.sleep(0.002)
             self._reap()
+        end_group(self._group)
 
 
 class _Watcher:
     """Sees to it that a supervisor, its child, does its work."""
 
-    def __init__(self, supervisor: int, grace_s: float) -> None:
+    def __init__(self, supervisor: int, order: Order) -> None:
         self._supervisor = supervisor
-        self._late_s = grace_s + _LATE_S
+        self._late_s = order["grace_s"] + _LATE_S
+        self._group = order["group"]
         self._wake_read, wake = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(wake, False)
@@ -229,6 +235,7 @@ class _Watcher:
                     os.read(descriptor, 1 << 16)
         if code != 0:
             end_all(os.getpid())
+            end_group(self._group)
 
     def _look(self) -> int | None:
         """Returns how the supervisor ended, None while it lives."""
@@ -261,6 +268,20 @@ def end_all(root: int, mark: str | None = None) -> None:
         with contextlib.suppress(ChildProcessError):
             while root == os.getpid() and os.waitpid(-1, os.WNOHANG)[0]:
                 pass
+
+
+def end_group(group: str | os.PathLike[str] | None) -> None:
+    """Kills all that is in a control group, and deletes it; None: there is none."""
+    end = time.monotonic() + _GIVE_UP_S
+    while group is not None and time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            Path(group, "cgroup.kill").write_text("1")
+        for folder, _, _ in os.walk(group, topdown=False):  # a command may have made groups in its own
+            with contextlib.suppress(OSError):  # those in it have not ended yet
+                os.rmdir(folder)
+        if not os.path.isdir(group):
+            return
+        time.sleep(0.002)
 
 
 def bearers(mark: str) -> list[int]:
@@ -307,10 +328,13 @@ def _prctl(option: int, value: int) -> None:
 _LIBC = ctypes.CDLL(None)
 
 
-def _die_with(parent: int) -> Callable[[], None]:
-    """Returns what a new child of ``parent`` calls to die with it."""
+def _prepare(parent: int, group: str | None) -> Callable[[], None]:
+    """Returns what a new child of ``parent`` calls to die with it, and to be in a control group, if it may."""
 
     def prepare() -> None:
+        if group is not None:
+            with contextlib.suppress(OSError):
+                Path(group, "cgroup.procs").write_text("0")
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before that
             os.kill(os.getpid(), signal.SIGKILL)
@@ -331,11 +355,12 @@ def main(text: str) -> None:
         if (child := os.fork()) != 0:
             for descriptor in order["fds"]:
                 os.close(descriptor)
-            _Watcher(child, order["grace_s"]).run()
+            _Watcher(child, order).run()
             return
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # which a fork does not hand on
         supervisor = _Supervisor(order)
     except OSError as error:
+        end_group(order["group"])
         _say({"error": f"{error.filename or 'the command'}: {error.strerror}", "errno": error.errno})
         return
     _say(supervisor.run())

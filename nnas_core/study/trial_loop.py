@@ -14,6 +14,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from functools import partial
 
+from nnas_core.assessors.base import Assessor
 from nnas_core.errors import EnvironmentFailure, NnasWarning
 from nnas_core.execution.engine import Engine, Failed, Finished, Intermediate, Job, Report
 from nnas_core.files import finite, finite_only, not_finite
@@ -87,6 +88,7 @@ class TrialLoop:
         self._digests: dict[int, str] = {}
         self._running: dict[int, RunningTrial] = {}
         self._tuner_ended: str | None = None  # why, if it has no more
+        self._unstored = False  # a result is at hand, which no signal may lose
         engine.attend = self._attend_if_possible
         session.database.waiting = self._check_signal
         made = session.study.settings
@@ -131,9 +133,9 @@ class TrialLoop:
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Ends at a signal, not after it: a tuner may take minutes for a proposal, or to repeat its calls."""
+        """Ends at a signal, not after it: a tuner may take minutes for a proposal, to learn, or to repeat its calls."""
         try:
-            with self._settings.at_once():
+            with nullcontext() if self._unstored else self._settings.at_once():
                 yield
         except KeyboardInterrupt:
             self._check_signal()
@@ -168,18 +170,16 @@ class TrialLoop:
         self._any_success = self._any_success or any(trial.state == "succeeded" for trial in ended)
         if events:
             trials = {event.number: self._known[self._digests[event.number]] for event in events}
-            self._proposer.replay(events, trials, self._architecture)
+            with self._interruptible():
+                self._proposer.replay(events, trials, self._architecture)
         if self._rules.assessor is not None and ended:
-            self._let_assess(ended)
+            self._let_assess(self._rules.assessor, ended)
 
     def _architecture(self, number: int) -> Architecture:
         return self._store.trial(self._study, number).architecture
 
-    def _let_assess(self, ended: list[Stored]) -> None:
+    def _let_assess(self, assessor: Assessor, ended: list[Stored]) -> None:
         """Lets the assessor hear of trials that ended elsewhere, as if they had run here."""
-        assessor = self._rules.assessor
-        if assessor is None:
-            return
         reported = self._session.intermediates(ended[0].number)
         for trial in ended:
             values = reported.get(trial.number, [])
@@ -244,7 +244,8 @@ class TrialLoop:
                 return "repeats"
             # the proposals that led here are stored with the next trial; without one nothing was lost
             repeated.append(known.number)
-            self._proposer.tell_again(known, parameter_id, parameters)
+            with self._interruptible():
+                self._proposer.tell_again(known, parameter_id, parameters)
         trial = self._session.trials.start(architecture, repeated, self._evaluator)
         self._digests[trial.number] = digest
         self._known[digest] = Stored(trial.number, trial.state, digest, None)
@@ -320,9 +321,11 @@ class TrialLoop:
 
     def _close(self, trial: RunningTrial, report: Finished | Failed) -> None:
         """Stores the end of an attempt, and says so when it is stored."""
+        self._unstored = True
         self._await_store(trial)
         with self._turn():
             say = self._store_end(trial, report)
+        self._unstored = False
         say()
 
     def _await_store(self, trial: RunningTrial) -> None:
@@ -356,11 +359,16 @@ class TrialLoop:
         return partial(self._say_ended, self._end(trial, report))
 
     def _say_ended(self, trial: TrialRecord) -> None:
+        """Says how a trial ended, also to the tuner, which may think for long: it is stored by then."""
         self.evaluated += 1
         self._settings.on_trial(trial)
+        with self._interruptible():
+            self._proposer.tell(self._known[self._digests[trial.number]], self._architecture)
+        if self._rules.assessor is not None:
+            self._rules.assessor.trial_end(trial.number, trial.state == "succeeded")
 
     def _end(self, trial: RunningTrial, report: Finished | Failed) -> TrialRecord:
-        """Stores how a trial ended, and tells the tuner."""
+        """Stores how a trial ended."""
         ended = self._store_failed(trial, report) if isinstance(report, Failed) else self._store_finished(trial, report)
         del self._running[ended.number]
         self.failed += ended.state == "failed"
@@ -371,20 +379,14 @@ class TrialLoop:
         # in the order that they have when they are read back, whatever order the evaluation gave
         metrics, cost = dict(sorted(ended.metrics.items())), dict(sorted(ended.cost.items()))
         self._known[digest] = Stored(ended.number, ended.state, digest, ended.value, metrics, cost)
-        # the tuner may think for long; where the result is stored already, nothing is lost if it is not told
-        with self._interruptible() if self._session.stores_at_once else nullcontext():
-            self._proposer.tell(self._known[digest], self._architecture)
-        if self._rules.assessor is not None:
-            self._rules.assessor.trial_end(ended.number, ended.state == "succeeded")
         return ended
 
     def _store_finished(self, trial: RunningTrial, report: Finished) -> TrialRecord:
-        result, writer = report.result, self._session.trials
-        value = finite(result.value)
+        given, writer = report.result, self._session.trials
+        value = finite(given.value)
         if value is None:
-            return writer.fail(trial.record, not_finite(result.value), report.seconds)
-        metrics, cost = finite_only(result.metrics), finite_only(result.cost)
-        return writer.succeed(trial.record, value, metrics, cost, report.seconds)
+            return writer.fail(trial.record, not_finite(given.value), report.seconds)
+        return writer.succeed(trial.record, value, finite_only(given.metrics), finite_only(given.cost), report.seconds)
 
     def _store_failed(self, trial: RunningTrial, report: Failed) -> TrialRecord:
         # A broken model shows at the first trial, and its author wants to know. One bad architecture among good

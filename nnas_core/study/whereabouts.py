@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nnas_core.errors import InputError, NnasWarning
 from nnas_core.study.storage.origin import Origin
+from nnas_core.study.storage.rows import Damage
 from nnas_core.study.storage.store import StudyStore
 
 __all__ = ["folder_of"]
@@ -28,7 +29,8 @@ def folder_of(store: StudyStore, name: str, texts: Sequence[str | None]) -> Path
         InputError: the folder is not on this machine, and the files here are not those of the study.
     """
     here = Path.cwd()
-    origin = next((study.settings.origin for study in store.studies() if study.name == name), Origin())
+    sound = store.studies(Damage(store.where))  # what is wrong with this one is told when it is resumed
+    origin = next((study.settings.origin for study in sound if study.name == name), Origin())
     if origin.folder is None or Path(origin.folder) == here:
         return here
     if Path(origin.folder).is_dir():

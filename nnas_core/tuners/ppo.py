@@ -26,8 +26,10 @@ from nnas_core.tuners._ranks import ranks
 __all__ = ["Policy", "PpoTuner", "advantages_of", "loss_of"]
 
 _HEATING, _HOTTEST = 1.5, 50.0
-_MOST_STEPS = 2000  # more would take longer than seconds for each proposal
 """A batch of known architectures multiplies the temperature by the first, up to the second."""
+
+_MOST_STEPS = 2000
+"""More would take longer than seconds for each proposal."""
 
 
 class PpoTuner(LearningTuner):

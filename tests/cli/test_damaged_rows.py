@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -58,11 +59,26 @@ def test_a_damaged_row_is_named_and_the_rest_is_shown(
     assert shown(result.out), result.out
 
 
-@pytest.mark.parametrize("verb", [("list",), ("show", "first"), ("trials", "first"), ("top", "first")])
+VERBS = [("list",), ("show", "first"), ("trials", "first"), ("top", "first")]
+
+
+@pytest.mark.parametrize("verb", [*VERBS, ("export", "first"), ("export", "first", "--as-architecture")])
 def test_a_document_is_whole_or_refused(damaged: Cli, verb: tuple[str, ...]) -> None:
     result = damaged("study", *verb, "--json")
     assert (result.code, result.out) == (3, "")
     assert json.loads(result.err)["error"]["problems"] == [NAMED]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_document_that_is_refused_leaves_the_old_file(damaged: Cli, verb: tuple[str, ...]) -> None:
+    Path("old.json").write_text("old")
+    assert damaged("study", *verb, "-o", "old.json") == Result(3, "", ERROR)
+    assert Path("old.json").read_text() == "old"
+
+
+def test_what_is_sound_is_exported_to_a_file(damaged: Cli) -> None:
+    assert damaged("study", "export", "first", "-o", "rest.json") == Result(3, "", f"wrote rest.json\n{ERROR}")
+    assert [one["id"] for one in json.loads(Path("rest.json").read_text())] == ["0", "3"]
 
 
 @pytest.mark.parametrize("verb", ["show second", "trials second", "export second", "log first 0"])
@@ -85,6 +101,15 @@ def test_a_study_with_such_a_row_is_not_gone_on_with(damaged: Cli) -> None:
     result = damaged(*command, "--trials", "2", "--resume")
     assert (result.code, result.out) == (3, "")
     assert "  study 'third', trial 0: started: 'yesterday', expected a time or NULL\n" in result.err
+
+
+def test_a_damaged_row_of_a_study_does_not_keep_another_from_going_on(damaged: Cli) -> None:
+    Path("space.json").write_text(json.dumps({"act": {"_type": "layer_choice", "_value": ["relu", "tanh"]}}))
+    report = "import os; open(os.environ['NNAS_RESULT'], 'w').write('1')"
+    command = ("tune", "space.json", "--trial-command", f'{sys.executable} -I -S -c "{report}"', "--study", "third")
+    assert damaged(*command, "--tuner", "grid", "--trials", "1").code == 0
+    spoil("UPDATE studies SET tuner_args = ? WHERE name = 'first'", b"\xff\x00")
+    assert damaged(*command, "--tuner", "grid", "--trials", "2", "--resume").code == 0
 
 
 def test_a_damaged_row_of_a_study_hides_no_other_study(damaged: Cli) -> None:

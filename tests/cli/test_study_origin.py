@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,19 @@ def test_a_study_that_is_resumed_from_elsewhere_runs_where_it_was_begun(
     assert not (elsewhere / "here").exists()
     shown = nnas.ok("study", "show", "--storage", f"sqlite:///{project.parent}/nnas.db").out
     assert f"\nfolder         {project}\n" in shown
+
+
+def test_a_folder_whose_name_is_no_text_is_refused(nnas: Cli, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = project.rename(project.with_name(os.fsdecode(b"odd\xff")))
+    monkeypatch.chdir(odd)
+    result = nnas(
+        "tune", "space.json", "--trial-command", f"{sys.executable} trial.py", "--tuner", "grid", "--trials", 1
+    )
+    assert (result.code, result.out) == (3, "")
+    place = f"{odd.parent}/odd\\udcff"
+    assert result.err == (
+        f"nnas: error: {place}: the name of the current folder is no UTF-8\nhint: go to a folder with another name\n"
+    )
 
 
 def test_a_study_whose_folder_is_gone_goes_on_where_its_program_is(

@@ -183,6 +183,19 @@ def test_a_trial_is_cancelled_by_its_attempt_and_the_first_reason_counts(make: M
 
 
 @pytest.mark.kill
+def test_an_end_that_is_seen_late_leaves_its_open_file_to_the_next_trial(make: Make, tmp_path: Path) -> None:
+    engine = make(f"say('begun')\n{WAIT}")
+    engine.submit(job(0))
+    pid_in(tmp_path / "begun")
+    engine.cancel(0, 1, "not good enough")
+    engine._trials[0].process.wait(PATIENCE_S)  # so no poll sees its pipe
+    assert [failed(report) for report in engine.poll(0)] == [(0, 1, "not good enough", False)]
+    engine.submit(job(1))
+    engine.cancel(1, 1, "nor is this")
+    assert [failed(report) for report in ends(engine, 1)] == [(1, 1, "nor is this", False)]
+
+
+@pytest.mark.kill
 def test_an_engine_that_is_closed_leaves_nothing_and_says_nothing(make: Make, tmp_path: Path) -> None:
     engine = make(f"signal.signal(15, signal.SIG_IGN)\nsay('trial' + env['trial'])\n{WAIT}")
     for number in range(3):

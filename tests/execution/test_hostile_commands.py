@@ -19,7 +19,7 @@ from tests.execution.test_supervised import COORDINATOR, PYTHON
 from tests.study.conftest import ROOT
 from tests.study.known_studies import SPACE
 
-pytestmark = pytest.mark.kill
+pytestmark = [pytest.mark.kill, pytest.mark.usefixtures("ungrouped")]
 
 HIDE = """
 def parent(pid):
@@ -40,6 +40,12 @@ say("command")
 NAMES = ("orphan", "other session", "command")
 
 WAIT = "\nwhile True: signal.pause()"
+
+
+@pytest.fixture
+def ungrouped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No control group can be made, which would end all that gets past those who watch."""
+    monkeypatch.setattr(process_module, "new_group", lambda name: None)
 
 
 def start(folder: Path, text: str) -> Supervised:
@@ -70,6 +76,13 @@ def test_one_that_kills_its_supervisor_ends_with_all_that_it_started(
 
 def test_one_that_stops_its_supervisor_is_waited_for_as_any(tmp_path: Path) -> None:
     process = start(tmp_path, "for _ in range(20): os.kill(supervisor, 19)\nsys.exit(5)")
+    process.wait(60)
+    assert process.end == End(exit=5)
+    until_gone(*(pid_in(tmp_path / name) for name in NAMES))
+
+
+def test_one_that_ends_well_with_its_watcher_stopped_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    process = start(tmp_path, "os.kill(watcher, 19)\nsys.exit(5)")
     process.wait(60)
     assert process.end == End(exit=5)
     until_gone(*(pid_in(tmp_path / name) for name in NAMES))

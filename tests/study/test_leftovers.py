@@ -60,6 +60,12 @@ def test_a_journal_without_its_file_and_a_leftover_copy_are_deleted(tmp_path: Pa
     assert names(tmp_path) == ["copy.db", "nnas.db"]
 
 
+def test_a_pipe_that_is_named_so_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".nnas.db.0123456789abcdef.tmp")
+    StudyStore.open(f"sqlite:///{tmp_path}/nnas.db").close()
+    assert names(tmp_path) == ["nnas.db"]
+
+
 # ---- gone while it is in use
 
 

@@ -19,6 +19,7 @@ from nnas_core.execution.engine import TrialResult
 from nnas_core.space.architecture import Architecture
 from nnas_core.study.coordinator import run_study
 from nnas_core.study.storage import database as database_module
+from nnas_core.study.storage.database import ConnectionLost
 from nnas_core.study.storage.records import StudyRecord
 from nnas_core.study.storage.store import StudyStore
 from tests.study import study_programs
@@ -165,6 +166,28 @@ def test_a_signal_is_heeded_while_the_server_is_away(store: StudyStore, study: S
         run(store, study, relay, {2: away}, should_stop=lambda: numbers[0] if numbers else None)
     assert time.monotonic() - begin < database_module.PATIENCE_S / 2
     relay.mend()
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_connection_that_is_lost_in_every_transaction_is_not_tried_all_the_time(
+    url: str, stops: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def work() -> None:
+        asked.append(time.monotonic())
+        raise ConnectionLost("lost")
+
+    def stop() -> None:
+        raise Interrupted(15, "stopped")
+
+    with StudyStore.open(url) as store:
+        monkeypatch.setattr(store._database, "patience_s", 0.3)
+        if stops:
+            monkeypatch.setattr(store._database, "waiting", stop)
+        with pytest.raises(Interrupted if stops else ConnectionLost):
+            store._database.repeated(work)
+    assert len(asked) == 1 if stops else 2 <= len(asked) <= 8
 
 
 def test_a_server_that_never_was_there_is_not_waited_for(relay: Relay, postgres_url: str) -> None:

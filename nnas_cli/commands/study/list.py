@@ -30,7 +30,7 @@ def command(storage: str, output: str, out: Output) -> None:
       nnas study list
       nnas study list --storage sqlite:///runs/nnas.db --json
     """
-    with studies.opened(storage) as store, studies.the_rest(store, out) as damage:
+    with studies.opened(storage) as store, studies.the_rest(store, out, output) as damage:
         found = [store.status(study, damage) for study in store.studies(damage)]
         if out.as_json or output != "-":
             out.report("study-list-report", {"studies": [status.to_json() for status in found]}, output)

@@ -33,7 +33,7 @@ def command(store: StudyStore, study: StudyRecord, output: str, out: Output) -> 
       nnas study show
       nnas study show model-bayes --json
     """
-    with studies.the_rest(store, out) as damage:
+    with studies.the_rest(store, out, output) as damage:
         status = store.status(study, damage)
         origin = status.study.settings.origin
         document = {**status.to_json(), "origin": origin.to_json(), "settings": {**status.study.to_json()}}

@@ -59,7 +59,7 @@ def command(
     """
     if out.shows_bars and not once and output == "-":
         _follow(store, study, interval, out)
-    with studies.the_rest(store, out) as damage:
+    with studies.the_rest(store, out, output) as damage:
         status, trials = store.status(study, damage), _newest(store, study, damage)
         if out.as_json or output != "-":
             document = {**status.to_json(), "trials": [trial.to_json() for trial in trials]}
@@ -96,9 +96,9 @@ def _follow(store: StudyStore, study: StudyRecord, interval: float, out: Output)
     from nnas_core.study.storage.rows import Damage
 
     with StopRequest() as stop, Live(console=out.console(), transient=True, auto_refresh=False) as live:
-        seen = Damage(store.where)  # said at the end, by whoever called
-        while (status := store.status(study, seen)).in_use_by is not None:
-            live.update(_screen(status, _newest(store, study, seen)), refresh=True)
+        # what is damaged is said at the end, by whoever called
+        while (status := store.status(study, Damage(store.where))).in_use_by is not None:
+            live.update(_screen(status, _newest(store, study, Damage(store.where))), refresh=True)
             until = time.monotonic() + interval
             while time.monotonic() < until and stop() is None:
                 time.sleep(0.05)  # a signal ends it early

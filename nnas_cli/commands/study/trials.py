@@ -62,7 +62,7 @@ def command(
         raise UsageError("--head and --tail cannot be given together")
     explicit = click.get_current_context().get_parameter_source("sort") is not click.core.ParameterSource.DEFAULT
     cut = head is not None or tail is not None
-    with studies.the_rest(store, out) as damage:
+    with studies.the_rest(store, out, output) as damage:
         found = [trial for trial in store.trials(study, damage=damage) if not state or trial.state in state]
         found = _chosen(found, study, "value" if cut and not explicit else sort, head, tail)
         document = {"study": study.name, "trials": [trial.to_json() for trial in found]}

@@ -30,7 +30,6 @@ __all__ = [
     "Outcome",
     "json_options",
     "parse_url",
-    "repeated",
     "without_password",
 ]
 
@@ -85,21 +84,6 @@ Outcome = Callable[[Connection], bool]
 
 def _no_outcome(_connection: Connection) -> Outcome | None:
     return None
-
-
-def repeated(work: Callable[[], _Result], patience_s: float) -> _Result:
-    """Returns what ``work`` returns, which is one transaction; it is begun again where the connection was lost in it.
-
-    Raises:
-        ConnectionLost: for longer than ``patience_s``.
-    """
-    end = time.monotonic() + patience_s
-    while True:
-        try:
-            return work()
-        except ConnectionLost:
-            if time.monotonic() >= end:
-                raise
 
 
 class Database:
@@ -159,6 +143,22 @@ class Database:
         with self._translated(), self._begun(self._writer, self.patience_s if patient else 0.0) as connection:
             yield connection
             self._commit(connection)
+
+    def repeated(self, work: Callable[[], _Result]) -> _Result:
+        """Returns what ``work`` returns, which is one transaction; begins it again where the connection was lost in it.
+
+        Raises:
+            ConnectionLost: for longer than ``patience_s``.
+        """
+        end = time.monotonic() + self.patience_s
+        while True:
+            try:
+                return work()
+            except ConnectionLost:
+                if time.monotonic() >= end:
+                    raise
+            self.waiting()
+            time.sleep(_FIRST_PAUSE_S)
 
     @contextmanager
     def _begun(self, engine: sqlalchemy.Engine, patience_s: float) -> Iterator[Connection]:

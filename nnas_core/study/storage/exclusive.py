@@ -76,7 +76,6 @@ class ExclusiveSession(StudySession):
     """
 
     go_on = "resume"
-    stores_at_once = True
 
     def __init__(self, database: Database, study: StudyRecord, counters: Counters, lease: Lease, token: int) -> None:
         super().__init__(database, study, counters)

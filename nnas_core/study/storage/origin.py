@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nnas_core.errors import InputError
+
 __all__ = ["Origin"]
 
 _LARGEST = 16 * 2**20
@@ -37,7 +39,15 @@ class Origin:
         Args:
             texts: command lines, or ``file.py:Name``; None names nothing.
             folder: that relative paths begin at.
+
+        Raises:
+            InputError: the name of the folder is no text, which a database could not keep.
         """
+        try:
+            str(folder).encode()
+        except UnicodeEncodeError as error:
+            hint = "go to a folder with another name"
+            raise InputError("the name of the current folder is no UTF-8", where=str(folder), hint=hint) from error
         files: dict[str, str] = {}
         for text in texts:
             for place, word in enumerate(_words(text or "")):

@@ -17,7 +17,7 @@ from typing import ClassVar, NamedTuple, TypeVar
 from sqlalchemy import Connection, bindparam, func, select
 
 from nnas_core.errors import NnasError
-from nnas_core.study.storage.database import Database, repeated
+from nnas_core.study.storage.database import Database
 from nnas_core.study.storage.records import LimitsDocument, StudyRecord, TrialRecord, limits_of
 from nnas_core.study.storage.rows import Damage, change, check_control, sound
 from nnas_core.study.storage.tables import studies, trials
@@ -104,7 +104,6 @@ class StudySession(ABC):
         recovered: how many trials a dead process had left running; they wait again.
         control: as it was last read.
         go_on: the parameter of a command that goes on with the study after this process.
-        stores_at_once: each write is a transaction of its own, also in a turn.
         patience_s: how long a result waits for a database that cannot be reached.
 
     Raises:
@@ -112,7 +111,6 @@ class StudySession(ABC):
     """
 
     go_on: ClassVar[str]
-    stores_at_once: ClassVar[bool]
     patience_s: ClassVar[float] = 0.0
 
     def __init__(self, database: Database, study: StudyRecord, counters: Counters) -> None:
@@ -150,7 +148,7 @@ class StudySession(ABC):
 
     def repeated(self, work: Callable[[], _Result]) -> _Result:
         """Does a work of one transaction; again, where the connection was lost in it."""
-        return repeated(work, self.database.patience_s)
+        return self.database.repeated(work)
 
     @abstractmethod
     def turn(self, attempts: int) -> AbstractContextManager[None]:

@@ -51,7 +51,6 @@ class SharedSession(StudySession):
     """
 
     go_on = "join"
-    stores_at_once = False
     patience_s = 600.0
 
     def __init__(self, database: Database, study: StudyRecord, term: timedelta) -> None:

@@ -67,7 +67,7 @@ def delete_leftovers(target: Path) -> None:
 
 def _delete(path: Path) -> None:
     """Deletes a file, and its journal, if nobody has locked it."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for a writer
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path.unlink()

@@ -46,9 +46,15 @@ def command(checkpoint: str, format: str, architecture: str | None, output: str,
     if checkpoint == "-":
         raise UsageError("a checkpoint cannot come from standard input", hint="give the path of a file")
     header = read_checkpoint(checkpoint)["header"]
-    if "architecture" not in header:
+    if "space" not in header:
         raise InputError(
             "has no architecture: it is of a plain model", where=checkpoint, hint="take one of `nnas search`"
+        )
+    if architecture is None and "architecture" not in header:
+        raise InputError(
+            "has no architecture yet: it is of the beginning of a search",
+            where=checkpoint,
+            hint="let the search go on, or give --architecture",
         )
     space = SearchSpace.from_json(header["space"], checkpoint)
     if architecture is None:

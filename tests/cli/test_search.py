@@ -187,14 +187,18 @@ def test_a_mutator_of_the_users_own(nnas: Cli, small_model: Path) -> None:
         (
             ("--mutator", "random", "--device", "tpu"),
             2,
-            "invalid value for '--device': no device is named 'tpu'; use auto, cpu, cuda or cuda:N\n"
-            "hint: see `nnas search --help`\n",
+            (
+                "invalid value for '--device': no device is named 'tpu'; use auto, cpu, cuda or cuda:N\n"
+                "hint: see `nnas search --help`\n"
+            ),
         ),
         (
             ("--mutator", "random", "--checkpoint-every", "5q"),
             2,
-            "invalid value for '--checkpoint-every': '5q' is no cadence; give steps (500) or time (30s, 5m, 1h)\n"
-            "hint: see `nnas search --help`\n",
+            (
+                "invalid value for '--checkpoint-every': '5q' is no cadence; give steps (500) or time (30s, 5m, 1h)\n"
+                "hint: see `nnas search --help`\n"
+            ),
         ),
     ],
 )

@@ -61,7 +61,7 @@ def test_a_cluster_of_its_own_runs_trials_and_its_loss_is_said(tmp_path: Path, m
         trials.submit()
         assert isinstance(trials.reports(1)[-1], Finished)
         trials.process(trials.submit(hold=True))
-        (supervisor,) = (
+        supervisor = next(  # the watcher, and below it the supervisor
             pid for pid, args in below(os.getpid()).items() if "execution.ray.driver" in args and "-S" in args
         )
         processes = below(supervisor)

@@ -158,7 +158,8 @@ class _Assignment(click.ParamType[tuple[str, object]]):
             key, equals, text = str(value).partition("=")
             key = key if equals else ""
         if not key.isidentifier():
-            self.fail(f"{_shown(value)!r} is not KEY=VALUE", param, ctx)
+            shown = key if isinstance(value, (tuple, list)) and key else value
+            self.fail(f"{_shown(shown)!r} is not KEY=VALUE", param, ctx)
         reason = _reason_against(text, 1_000_000)
         if reason is not None:
             self.fail(f"{key}: {shortened(text, 80)!r} {reason}", param, ctx)

@@ -12,7 +12,7 @@ from typing import Any
 
 from nnas_core import schema
 from nnas_core._listing import listed
-from nnas_core.errors import InputError, NnasError, NnasWarning
+from nnas_core.errors import InputError, NnasError
 from nnas_core.files import parse_json, read_bytes
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.latency_table import latency_problems
@@ -180,8 +180,8 @@ def _database_problems(content: bytes) -> list[str]:
     """Opens a copy, as what is checked must stay as it is: an older one would be brought up to date."""
     from nnas_core.study.storage.store import StudyStore  # late: no other kind needs SQLAlchemy
 
-    with tempfile.TemporaryDirectory(prefix="nnas-") as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore", NnasWarning)  # what becomes of the copy is nobody's concern
+    # what becomes of the copy is nobody's concern: its warnings are recorded, and left there
+    with tempfile.TemporaryDirectory(prefix="nnas-") as folder, warnings.catch_warnings(record=True):
         copy = Path(folder) / "copy.db"
         copy.write_bytes(content)
         try:

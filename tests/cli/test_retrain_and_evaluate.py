@@ -70,9 +70,16 @@ def test_the_weights_are_of_a_plain_model_and_load_with_weights_only(nnas: Cli) 
 def test_the_run_folder_holds_what_it_promises(nnas: Cli) -> None:
     nnas.ok(*RETRAIN, "--architecture", "a.json")
     names = {path.name for path in Path("runs/model-retrain").iterdir() if not path.name.startswith(".")}
-    written = {"checkpoint.pt", "events.jsonl", "config.json", "search_space.json", "architecture.json"}
-    assert names == {*written, "weights.pt"}
-    nnas.ok("validate", *(f"runs/model-retrain/{name}" for name in written))
+    checkpoints = {"checkpoint.pt", "checkpoint.previous.pt"}
+    assert names == {
+        *checkpoints,
+        "events.jsonl",
+        "config.json",
+        "search_space.json",
+        "architecture.json",
+        "weights.pt",
+    }
+    nnas.ok("validate", *(f"runs/model-retrain/{name}" for name in names))
 
 
 @pytest.mark.parametrize("form", FORMS)

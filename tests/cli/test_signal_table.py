@@ -12,6 +12,7 @@ import random
 import shutil
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -163,10 +164,14 @@ def test_a_loader_process_that_dies_of_the_signal_does_not_hide_it(forks: ForkSe
     (folder / "model.py").write_text(SLOW)
     process = forks.start(folder, *RUNS["search"], "-o", "run", "--workers", 2, "--checkpoint-every", 1)
     wait_until(lambda: (folder / "run" / "checkpoint.previous.pt").exists() and len(loaders(process)) == 2, process)
-    victim = loaders(process)[0]
     process.signal(signal.SIGSTOP)
+    while not (found := loaders(process)):  # it is between two data sets
+        process.signal(signal.SIGCONT)
+        time.sleep(0.01)
+        process.signal(signal.SIGSTOP)
     process.signal(signal.SIGTERM)
-    os.kill(victim, signal.SIGKILL)
+    with suppress(ProcessLookupError):  # it was ending
+        os.kill(found[0], signal.SIGKILL)
     process.signal(signal.SIGCONT)
     result = process.wait()
     assert result.code == 143

@@ -141,6 +141,6 @@ def test_validate_heeds_the_kind_for_lines_and_refuses_it_for_a_checkpoint(nnas:
     assert lines[1].startswith("  line 1: $")
     assert lines[-2:] == [
         "run/checkpoint.pt: NOT VALID (checkpoint)",
-        "  is a checkpoint, not of the kind 'trial'",
+        "  is no JSON, and so not of the kind 'trial'",
     ]
     assert nnas.ok("validate", "--kind", "event", "run/events.jsonl").out == "run/events.jsonl: valid (event)\n"

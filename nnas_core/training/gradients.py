@@ -14,6 +14,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from nnas_core.errors import NnasWarning, UserCodeError
 from nnas_core.mutables.untouched import untouched
 from nnas_core.plain_optimizers import SGD
+from nnas_core.training.loader_processes import loader_died
 from nnas_core.training.optimizers import State
 from nnas_core.training.returned import explaining
 from nnas_core.training.task import Batch
@@ -37,7 +38,7 @@ def differentiating(
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if isinstance(error, torch.OutOfMemoryError) or loader_died(error):  # which interrupts whatever runs
             raise
         raise UserCodeError(f"{what}: {str(error).splitlines()[0]}", hint=hint) from error
 

@@ -17,6 +17,7 @@ from nnas_core.runs.folder import RunFolder
 from nnas_core.runs.recording import CheckpointCadence, Recorder
 from nnas_core.schema import problems
 from nnas_core.training.data import architecture_batches, build_batches
+from nnas_core.training.gradients import differentiating
 from nnas_core.training.settings import DataSettings
 from tests.mutables.sample_models import Always
 from tests.training.sample_trainings import numbers, task_of
@@ -138,3 +139,9 @@ def test_the_events_of_a_run_say_how_many(tmp_path: Any) -> None:
     lines = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     assert [line["weightless_passes"] for line in lines] == [4, 8]
     assert [problem for line in lines for problem in problems("event", line)] == []
+
+
+def test_a_loader_process_that_dies_meanwhile_is_not_the_loss_s_fault():
+    """torch raises that out of a signal handler, wherever the program is."""
+    with pytest.raises(RuntimeError, match="is killed by signal"), differentiating():
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")

@@ -39,7 +39,7 @@ def spell(error: NnasError, command: click.Command | None, ctx: click.Context | 
     error.hint = None if error.hint is None else with_options(error.hint, command, ctx)
     error.problems = tuple(with_options(problem, command, ctx) for problem in error.problems)
     if ctx is not None and error.where is None:  # it is about a value, and says no name: the variable's is of use
-        error.where = next((name for name, value in variables(ctx).items() if value in error.message), None)
+        error.where = next((name for name, value in variables(ctx).items() if repr(value) in error.message), None)
 
 
 def with_options(text: str, command: click.Command | None, ctx: click.Context | None = None) -> str:

@@ -67,6 +67,16 @@ def test_what_the_library_refuses_is_said_of_the_variable(
     assert "--device" not in result.err
 
 
+def test_an_error_that_has_a_digit_of_a_variable_is_not_about_it(
+    nnas: Cli, small_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NNAS_SEED", "1")
+    result = nnas("search", "model.py", "--mutator", "darts", "--mutator-arg", "order=17", "--epochs", 1)
+    assert result.code == 2
+    assert "17" in result.err
+    assert "NNAS_SEED" not in result.err
+
+
 def test_a_variable_is_named_as_its_option() -> None:
     """What click derives from the name of a parameter is what one expects who knows the option."""
 

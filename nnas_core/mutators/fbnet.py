@@ -17,8 +17,9 @@ from torch import Tensor
 from nnas_core.errors import InputError, UsageError, UserCodeError
 from nnas_core.mutables.binding import per_binding
 from nnas_core.mutators._gumbel import GumbelMutator
+from nnas_core.mutators._latency import latency_matrix, require_same_latencies
 from nnas_core.plugins.arguments import check_range
-from nnas_core.space.latency_table import read_latencies
+from nnas_core.space.latency_table import Latencies, read_latencies
 from nnas_core.training.bilevel import BilevelTrainer, warmup_of
 from nnas_core.training.task import Batch
 
@@ -88,7 +89,7 @@ class FbnetMutator(GumbelMutator):
     Args:
         model: to be bound.
         generator: source of the initial logits and of all noise, on the CPU; torch's default generator if None.
-        latency_table: a file of the schema latency-table, or key -> candidate -> latency.
+        latency_table: a file of the schema latency-table, or key -> candidate -> latency; or a list a key.
         alpha: scales the whole loss.
         beta: how much latency counts against the loss.
         temperature: T at the beginning of the training.
@@ -110,7 +111,7 @@ class FbnetMutator(GumbelMutator):
         model: nn.Module,
         generator: torch.Generator | None = None,
         *,
-        latency_table: str | Mapping[str, Mapping[str, float]] | None = None,
+        latency_table: str | Latencies | None = None,
         alpha: float = 0.2,
         beta: float = 0.6,
         temperature: float = 5.0,
@@ -138,17 +139,12 @@ class FbnetMutator(GumbelMutator):
         self.beta = beta
         self.warmup_epochs = warmup_epochs
         self.latencies = read_latencies(latency_table, self.space)
-        costs = torch.zeros(self.valid.shape, dtype=torch.float64)
-        for row in self.rows:
-            of_key = self.latencies.get(row.key, {})
-            for index, name in enumerate(row.mutable.choice.candidates):
-                costs[row.index, index] = of_key.get(name, 0.0)
         self.costs: Tensor
-        self.register_buffer("costs", costs.to(self.valid.device, self.logits.dtype), persistent=False)
-        self._require_logarithm(costs, latency_table)
+        self.register_buffer("costs", latency_matrix(self.latencies, self.rows, self.logits), persistent=False)
+        self._require_logarithm(latency_table)
 
-    def _require_logarithm(self, costs: Tensor, table: str | Mapping[str, object]) -> None:
-        fastest = sum((row.n_chosen or 0) * float(costs[row.index, : row.count].min()) for row in self.rows)
+    def _require_logarithm(self, table: str | Latencies) -> None:
+        fastest = sum((row.n_chosen or 0) * min(self.latencies[row.key]) for row in self.rows)
         if fastest <= 1:
             raise InputError(
                 f"the latencies of a fast architecture sum up to {fastest:g}, the logarithm needs more than 1",
@@ -193,7 +189,7 @@ class FbnetMutator(GumbelMutator):
 
     def get_extra_state(self) -> dict[str, object]:
         """The latencies, for runs that are gone on with."""
-        return {"latencies": {key: dict(row) for key, row in self.latencies.items()}}
+        return {"latencies": self.latencies}
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Make sure that the latencies are those of ``get_extra_state``.
@@ -201,22 +197,7 @@ class FbnetMutator(GumbelMutator):
         Raises:
             InputError: they differ; every difference is listed.
         """
-        before, now = _flat(state["latencies"]), _flat(self.latencies)
-        problems = [
-            f"{key}, {name!r}: {before.get((key, name), 'none')} before, {now.get((key, name), 'none')} now"
-            for key, name in sorted(before.keys() | now.keys())
-            if before.get((key, name)) != now.get((key, name))
-        ]
-        if problems:
-            raise InputError(
-                "the latency table is not the one that the run was started with",
-                problems=problems,
-                hint="put the old table back, or start a new run",
-            )
-
-
-def _flat(latencies: Mapping[str, Mapping[str, float]]) -> dict[tuple[str, str], float]:
-    return {(key, name): value for key, row in latencies.items() for name, value in row.items()}
+        require_same_latencies(state["latencies"], self.latencies, self.space)
 
 
 def _inclusion(logits: Tensor, k: int) -> Tensor:

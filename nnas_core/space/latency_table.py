@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,15 @@ __all__ = ["LATENCY_FORMAT", "Latencies", "latency_problems", "read_latencies"]
 
 LATENCY_FORMAT = "nnas.latency-table/1"
 
-Latencies = Mapping[str, Mapping[str, float]]
-"""key -> candidate's name -> latency, 0 or more."""
+Latencies = Mapping[str, Mapping[str, float] | Sequence[float]]
+"""key -> candidate's name -> latency, 0 or more; or key -> latencies in the order of the candidates.
+
+The second form prices inputs apart that have one name, as those without a tag have.
+"""
 
 
-def read_latencies(table: str | Path | Latencies, space: SearchSpace) -> dict[str, dict[str, float]]:
-    """Returns the latency of every candidate of ``space`` that has one in ``table``.
+def read_latencies(table: str | Path | Latencies, space: SearchSpace) -> dict[str, list[float]]:
+    """Returns the latencies of all candidates, key by key, in their order; 0 for inputs that ``table`` does not have.
 
     Args:
         table: a file (``-``: standard input) of the schema ``latency-table``, or what stands in it as ``latencies``.
@@ -46,7 +49,14 @@ def read_latencies(table: str | Path | Latencies, space: SearchSpace) -> dict[st
             problems=found,
             hint="`nnas ss-gen MODEL` prints the keys and candidates that are needed",
         )
-    return {key: {name: float(value) for name, value in row.items()} for key, row in document["latencies"].items()}
+    rows = {choice.key: document["latencies"].get(choice.key, {}) for choice in space}
+    return {choice.key: _in_order(rows[choice.key], choice.candidates) for choice in space}
+
+
+def _in_order(row: Mapping[str, float] | Sequence[float], candidates: Sequence[str]) -> list[float]:
+    if isinstance(row, Mapping):
+        return [float(row.get(name, 0.0)) for name in candidates]
+    return [float(value) for value in row]
 
 
 def latency_problems(document: Mapping[str, Any], space: SearchSpace) -> list[str]:
@@ -60,13 +70,23 @@ def latency_problems(document: Mapping[str, Any], space: SearchSpace) -> list[st
             if choice.kind == "layer_choice":
                 problems.append(f"{key}: missing, with the candidates {', '.join(map(repr, choice.candidates))}")
             continue
-        for name, value in row.items():
-            if name not in choice.candidates:
-                problems.append(f"{key}: {name!r} is no candidate; there are {', '.join(map(repr, choice.candidates))}")
-            elif not _is_finite(value):
-                problems.append(f"{key}: the latency of {name!r} is too large a number")
-        if choice.kind == "layer_choice":
-            problems += [f"{key}: no latency for {name!r}" for name in choice.candidates if name not in row]
+        if isinstance(row, Mapping):
+            problems += [
+                f"{key}: {name!r} is no candidate; there are {', '.join(map(repr, choice.candidates))}"
+                for name in row
+                if name not in choice.candidates
+            ]
+            if choice.kind == "layer_choice":
+                problems += [f"{key}: no latency for {name!r}" for name in choice.candidates if name not in row]
+            priced = [(repr(name), value) for name, value in row.items() if name in choice.candidates]
+        else:
+            count = len(choice.candidates)
+            if len(row) != count:
+                problems.append(f"{key}: a list of {len(row)} latencies for {count} candidates")
+            priced = [(f"candidate {index}", value) for index, value in enumerate(row)]
+        problems += [
+            f"{key}: the latency of {name} is too large a number" for name, value in priced if not _is_finite(value)
+        ]
     return problems
 
 

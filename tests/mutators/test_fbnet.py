@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from nnas_core.errors import BindingError, InputError, UsageError, UserCodeError
+from nnas_core.mutables.choices import InputChoice, LayerChoice
 from nnas_core.mutators.darts import DartsMutator
 from nnas_core.mutators.fbnet import FbnetMutator, FbnetTrainer
+from nnas_core.space.search_space import SearchSpace
 from nnas_core.training.bilevel import BilevelTrainer
 from nnas_core.training.trainer import Callback
 from tests.mutators.noisy_search import (
@@ -251,7 +253,8 @@ def test_a_file_and_what_stands_in_it_give_the_same(tmp_path: Path) -> None:
     one = FbnetMutator(Mixed(), latency_table=file_of(tmp_path, LATENCIES))
     other = FbnetMutator(Mixed(), latency_table=LATENCIES)
     assert torch.equal(one.costs, other.costs)
-    assert one.latencies == other.latencies == LATENCIES
+    assert one.latencies == other.latencies
+    assert one.latencies["two"] == [0.0, 2.5, 0.75, 1.25]
     row = row_of(one, "two")
     assert one.costs[row.index].tolist() == [0.0, 2.5, 0.75, 1.25]
 
@@ -263,11 +266,36 @@ def test_every_key_and_candidate_that_does_not_fit_is_named(tmp_path: Path) -> N
     assert list(caught.value.problems) == [
         "z: no key of the model",
         "zz: no key of the model",
-        "a: the latency of '1' is too large a number",
         "a: '9' is no candidate; there are '0', '1', '2'",
         "a: no latency for '2'",
+        "a: the latency of '1' is too large a number",
         "b: missing, with the candidates '0', '1'",
         "two: 'c' is no candidate; there are '', 'a', 'b', 'one'",
+    ]
+
+
+def test_a_list_prices_inputs_of_one_name_apart(tmp_path: Path) -> None:
+    class Untagged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.op = LayerChoice([nn.Linear(2, 2), nn.Identity()], key="op")
+            self.link = InputChoice(n_candidates=3, n_chosen=1, key="link")
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.link([x, 2 * x, self.op(x)])
+            return out
+
+    assert SearchSpace.from_model(Untagged())["link"].candidates == ("", "", "")
+    table = {"op": [2, 1], "link": [3, 0.5, 7]}
+    mutator = FbnetMutator(Untagged(), latency_table=file_of(tmp_path, table))
+    assert mutator.costs[row_of(mutator, "link").index].tolist() == [3.0, 0.5, 7.0]
+    assert mutator.costs[row_of(mutator, "op").index].tolist() == [2.0, 1.0, 0.0]
+    with pytest.raises(InputError, match="not one of this model") as caught:
+        FbnetMutator(Untagged(), latency_table={"op": [2, 1, 4], "link": [3, 10**400]})
+    assert list(caught.value.problems) == [
+        "link: a list of 2 latencies for 3 candidates",
+        "link: the latency of candidate 1 is too large a number",
+        "op: a list of 3 latencies for 2 candidates",
     ]
 
 
@@ -296,7 +324,7 @@ def test_a_checkpoint_of_another_table_is_refused() -> None:
     mutator = FbnetMutator(Mixed().double(), latency_table=other)
     with pytest.raises(InputError, match="not the one that the run was started with") as caught:
         mutator.load_state_dict(state)
-    assert list(caught.value.problems) == ["a, '1': 7.5 before, 8.0 now", "two, 'a': 2.5 before, none now"]
+    assert list(caught.value.problems) == ["a, '1': 7.5 before, 8.0 now", "two, 'a': 2.5 before, 0.0 now"]
 
 
 @pytest.mark.parametrize("step", [3, 10, 12, 20])

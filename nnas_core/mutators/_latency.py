@@ -18,12 +18,12 @@ def latency_matrix(latencies: Mapping[str, Sequence[float]], rows: Sequence[Rela
     """``[K, W]``: the latency of each candidate, where its logit is; 0 where none is.
 
     Args:
-        latencies: of all candidates by key, as ``read_latencies`` gives them.
+        latencies: of all candidates by key, as ``read_latencies`` gives them; empty: all are 0.
         rows: of the logits.
         logits: ``[K, W]``, whose device and dtype the result has.
     """
     costs = torch.zeros(logits.shape, dtype=torch.float64)
-    for row in rows:
+    for row in rows if latencies else ():
         costs[row.index, : row.count] = torch.tensor(latencies[row.key], dtype=torch.float64)
     return costs.to(logits.device, logits.dtype)
 

@@ -6,8 +6,7 @@ Source: Pham, Guan, Zoph, Le, Dean, "Efficient Neural Architecture Search via Pa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -15,21 +14,20 @@ import torch
 import torch.nn as nn
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from nnas_core.errors import BindingError, UsageError
 from nnas_core.mutables.choices import LayerChoice
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.mutators._controller.policy import Controller, Evaluated
+from nnas_core.mutators._rewards import RewardedTrainer, batch_statistics
 from nnas_core.plain_optimizers import Adam
 from nnas_core.space.choice import Decision
-from nnas_core.training.bilevel import BilevelTrainer
 from nnas_core.training.task import Batch
 
 __all__ = ["EnasMutator", "EnasTrainer"]
 
 
-class EnasTrainer(BilevelTrainer):
+class EnasTrainer(RewardedTrainer):
     """Steps of the weights with sampled architectures, and in between, evenly, ``mutator_steps`` of the controller.
 
     A controller's step draws ``aggregate`` architectures, measures each on one batch of held-out data, and follows the
@@ -67,8 +65,10 @@ class EnasTrainer(BilevelTrainer):
         """Draw architectures, measure them, and update the controller."""
         mutator = self.searching
         masks = mutator.draw(mutator.aggregate)
-        with _own_statistics(self.model):
-            measured_rewards = [self.reward_of(mutator.decisions(mask)) for mask in masks]
+        with batch_statistics(self.model):
+            measured_rewards = [
+                self.reward_of(mutator.decisions(mask), self.to_device(next(self.held_out))) for mask in masks
+            ]
         self.model.train()
         known = [not math.isnan(reward) for reward in measured_rewards]
         if not any(known):
@@ -82,41 +82,6 @@ class EnasTrainer(BilevelTrainer):
         self.architecture_optimizer.step()
         measured = {"reward": sum(rewards) / len(rewards), "entropy": evaluated.entropy.mean().item()}
         self._averages.update({f"controller_{name}": value for name, value in measured.items()}, 1)
-
-    @torch.no_grad()
-    def reward_of(self, decisions: Mapping[str, Decision]) -> float:
-        """The task's first metric of an architecture on the next held-out batch, negated where less is better.
-
-        Returns:
-            NaN if the metric has no value in that batch.
-
-        Raises:
-            NoResultError: it is infinite.
-        """
-        self.searching.decide(decisions)
-        batch = self.to_device(next(self.held_out))
-        with self.autocast():
-            output, target = self.task.forward_batch(self.network, batch)  # type: ignore[arg-type]
-        values = self.task.metrics(output, target)
-        value = next((number for name, number in values.items() if name != "loss"), next(iter(values.values())))
-        if not math.isnan(value):
-            self.require_finite(torch.tensor(value), "reward")
-        return -value if self.task.metric_mode == "min" else value
-
-
-@contextmanager
-def _own_statistics(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, in which BatchNorm normalises by the batch and keeps nothing of it."""
-    model.eval()
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    before = [norm.track_running_stats for norm in norms]
-    for norm in norms:
-        norm.training, norm.track_running_stats = True, False
-    try:
-        yield
-    finally:
-        for norm, tracks in zip(norms, before, strict=True):
-            norm.training, norm.track_running_stats = False, tracks
 
 
 class EnasMutator(Mutator):

@@ -1,42 +1,46 @@
 """Run one path, and learn which from gates whose gradients re-run the other candidates without storing anything.
 
 Source: Cai, Zhu, Han, "ProxylessNAS: Direct Neural Architecture Search on Target Task and Hardware",
-arXiv:1812.00332 (section 3.2).
+arXiv:1812.00332 (sections 3.2 and 3.3).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from torch import Tensor
 
-from nnas_core.errors import BindingError, UsageError
+from nnas_core.errors import BindingError, InputError, UsageError, UserCodeError
 from nnas_core.mutables.base import Forward
-from nnas_core.mutables.binding import Binding, HardDecisions, per_binding
+from nnas_core.mutables.binding import per_binding
 from nnas_core.mutables.choices import AnyChoice, InputChoice, LayerChoice
-from nnas_core.mutables.plans import hard_mask, is_zero
-from nnas_core.mutables.reduction import reduce_hard
-from nnas_core.mutators._gates import Call, gate_among, gate_layer, ungated
+from nnas_core.mutables.plans import hard_mask
+from nnas_core.mutators._gated_paths import GatedPath, Gates, LastGates, gated_any, gated_layer, gated_places
+from nnas_core.mutators._gates import ungated
+from nnas_core.mutators._latency import latency_matrix, require_same_latencies
 from nnas_core.mutators._mixture import Mixture, RelaxedRow
+from nnas_core.mutators._path_distribution import PathDistribution
 from nnas_core.mutators._relaxation import RelaxedMutator
+from nnas_core.mutators._rewards import RewardedTrainer, batch_statistics
 from nnas_core.plugins.arguments import check_range
 from nnas_core.space.choice import Decision
+from nnas_core.space.latency_table import Latencies, read_latencies
 from nnas_core.space.sizes import size_in_words
-from nnas_core.training.bilevel import BilevelTrainer
 from nnas_core.training.task import Batch
 
 __all__ = ["ProxylessMutator", "ProxylessTrainer"]
 
 _MODES = ("full", "full_v2", "two")
+_UPDATES = ("gradient", "reinforce")
 _WARMUP_SHARE = 25 / 145  # NNI: 25 epochs of warm-up before 120 of search
 _MOST_DECISIONS = 1000  # of an InputChoice that takes k inputs: each has its probability
 
 
-class ProxylessTrainer(BilevelTrainer):
+class ProxylessTrainer(RewardedTrainer):
     """Steps of the weights alone, for the warm-up; then steps of the architecture after every few of them.
 
     Attributes:
@@ -44,7 +48,8 @@ class ProxylessTrainer(BilevelTrainer):
 
     Raises:
         BindingError: the mutator is no ``ProxylessMutator``.
-        UsageError: the warm-up leaves no epoch for the architecture.
+        UsageError: the warm-up leaves no epoch for the architecture; or rewards are to be multiplied by a latency term,
+            and of the metric less is better.
     """
 
     def __post_init__(self) -> None:
@@ -55,6 +60,11 @@ class ProxylessTrainer(BilevelTrainer):
             raise UsageError(
                 f"warmup_epochs={given} leaves none of the {self.epochs} epochs to train the architecture in",
                 hint="train more epochs, or choose fewer of warm-up",
+            )
+        if self.searching.latency_target is not None and self.task.metric_mode == "min":
+            raise UsageError(
+                "the reward is multiplied by a latency term, and of this task's metric less is better",
+                hint='use update="gradient" with latency_weight, or a metric of which more is better',
             )
 
     @property
@@ -70,63 +80,41 @@ class ProxylessTrainer(BilevelTrainer):
             for _ in range(self.searching.steps):
                 self.architecture_step(batch, self.to_device(next(self.held_out)))
 
+    def architecture_gradients(self, batch: Batch, held_out: Batch) -> Sequence[Tensor | None]:
+        """Those of the loss and the expected latency (section 3.3.1), or of the expected reward (section 3.3.2)."""
+        mutator = self.searching
+        if mutator.update == "reinforce":
+            return self.policy_gradient(held_out)
+        with self.weights_at_rest():
+            mutator.reset()
+            loss = self.loss_of(held_out)[0]
+            if mutator.latency_weight:
+                loss = loss + mutator.latency_weight * mutator.expected_latency()
+            return self.gradients(loss)
+
+    def policy_gradient(self, held_out: Batch) -> Sequence[Tensor | None]:
+        """Measures ``samples`` paths on a batch of held-out data, and differentiates the mutator's surrogate."""
+        mutator = self.searching
+        paths = [mutator.draw()[0] for _ in range(mutator.samples)]
+        with batch_statistics(self.model):
+            measured = [mutator.reward(self.reward_of(mutator.by_key(path), held_out), path) for path in paths]
+        self.model.train()
+        if math.isnan(sum(measured)):
+            return [None for _ in self.architecture_parameters]  # the metric has no value in this batch
+        self._averages.update({"reward": sum(measured) / len(measured)}, 1)
+        return self.gradients(mutator.surrogate(paths, measured))
+
     def update_architecture(self, gradients: Sequence[Tensor | None]) -> None:
         """A step of the architecture's optimizer; mode ``"two"`` then leaves the other candidates as they were."""
         mutator = self.searching
         before = mutator.logits.detach().clone()
         super().update_architecture(gradients)
-        if mutator.mode == "two":
+        if mutator.mode == "two" and mutator.update == "gradient":
             mutator.rescale(before)
 
     def validate_one_epoch(self, epoch: int) -> dict[str, float]:
         with torch.no_grad():  # a reset with gradients prepares a step of the architecture
             return super().validate_one_epoch(epoch)
-
-
-class _Gates(NamedTuple):
-    """Row by row, what a reset with gradients has prepared.
-
-    Attributes:
-        chances: what ``_chances`` gave, differentiable.
-        pair: ``[K, W]``, bool: what takes part.
-        involved: the same as indices.
-        paths: what was chosen.
-    """
-
-    chances: list[Tensor]
-    pair: Tensor
-    involved: list[list[int]]
-    paths: list[Decision]
-
-
-class _LastGates:
-    """Where forward passes find the gates of the last reset."""
-
-    gates: _Gates
-
-
-class _GatedPath(HardDecisions):
-    """A path whose choices are gated."""
-
-    def __init__(
-        self,
-        choices: Mapping[str, AnyChoice],
-        decisions: Mapping[str, Decision],
-        gates: _Gates,
-        gating: _LastGates,
-        mixture: Mixture,
-    ) -> None:
-        super().__init__(choices, decisions)
-        self._gates = gates
-        self._gating = gating
-        self._mixture = mixture
-
-    def install(self, binding: Binding) -> bool:
-        if binding.is_taken_over:
-            return super().install(binding)
-        self._gating.gates = self._gates
-        binding.calls[:] = self._mixture.calls
-        return True
 
 
 class ProxylessMutator(RelaxedMutator):
@@ -153,6 +141,14 @@ class ProxylessMutator(RelaxedMutator):
     ``sum g x / sum g``. Where no input is chosen the output is None, and nothing is learned from that step. Mode
     ``two`` is ``full`` for both kinds: nothing would be saved.
 
+    With a table of latencies the search heeds them, in one of the two forms of section 3.3:
+
+    - ``update="gradient"``: ``latency_weight`` times the expected latency, ``sum_j p_j F_j`` of each key, is added to
+      the loss (3.3.1). In mode ``two`` the sum is over the two, whose probability together stays as it is.
+    - ``update="reinforce"``: gates have no gradients. ``samples`` paths are drawn, and the logits follow the gradient
+      of the log-probability of each, times its reward (3.3.2): the metric on held-out data, times
+      ``(latency / latency_target)^latency_exponent``, less a moving average of rewards. It serves without a table too.
+
     Args:
         model: to be bound.
         generator: source of paths and initial logits, on the CPU; torch's default generator if None.
@@ -160,6 +156,13 @@ class ProxylessMutator(RelaxedMutator):
         warmup_epochs: epochs at the beginning that train weights only; null: 25 of 145, NNI's share.
         every: train the architecture in one of so many batches.
         steps: of the architecture, each on a batch of its own, in such a batch.
+        update: how logits learn: by the gradients of gates, or by rewards of sampled paths (reinforce).
+        latency_table: a file of the schema latency-table, or key -> candidate -> latency; or a list a key.
+        latency_weight: what a unit of expected latency adds to the loss; for update="gradient".
+        latency_target: the latency at which a reward is the metric itself; for update="reinforce".
+        latency_exponent: of latency / latency_target, 0 or less; the paper takes -0.07, as MnasNet does.
+        samples: paths that a step of "reinforce" measures.
+        baseline_decay: of the moving average of rewards that is subtracted from each.
         learning_rate: of Adam, for the logits.
         betas: of Adam; the first is 0, so a logit without gradient stays.
         weight_decay: of Adam.
@@ -182,6 +185,13 @@ class ProxylessMutator(RelaxedMutator):
         warmup_epochs: int | None = None,
         every: int = 5,
         steps: int = 1,
+        update: Literal["gradient", "reinforce"] = "gradient",
+        latency_table: str | Latencies | None = None,
+        latency_weight: float | None = None,
+        latency_target: float | None = None,
+        latency_exponent: float = -0.07,
+        samples: int = 8,
+        baseline_decay: float = 0.99,
         learning_rate: float = 1e-3,
         betas: Sequence[float] = (0.0, 0.999),
         weight_decay: float = 0.0,
@@ -191,17 +201,38 @@ class ProxylessMutator(RelaxedMutator):
         check_range("every", every, "[1, inf)")
         check_range("steps", steps, "[1, inf)")
         check_range("warmup_epochs", warmup_epochs or 0, "[0, inf)")
+        check_range("samples", samples, "[1, inf)")
+        check_range("baseline_decay", baseline_decay, "[0, 1)")
+        check_range("latency_exponent", latency_exponent, "(-inf, 0]")
+        _check_latency_options(update, latency_table is not None, latency_weight, latency_target)
         numbers = [float(beta) for beta in betas]  # Adam refuses a whole number
         super().__init__(model, generator, learning_rate=learning_rate, betas=numbers, weight_decay=weight_decay)
         self.mode = mode
         self.warmup_epochs = warmup_epochs
         self.every = every
         self.steps = steps
-        self._decisions = {row.index: list(row.mutable.choice.decisions()) for row in self.rows if _takes_several(row)}
-        for index, decisions in self._decisions.items():  # [D, k, n]: whether decision d has input n at place k
-            chosen = torch.tensor(decisions, dtype=torch.long).reshape(len(decisions), self.rows[index].n_chosen or 0)
-            places = F.one_hot(chosen, self.rows[index].count).to(self.logits)
-            self.register_buffer(f"places{index}", places, persistent=False)
+        self.update = update
+        self.latency_weight = latency_weight or 0.0
+        self.latency_target = latency_target
+        self.latency_exponent = latency_exponent
+        self.samples = samples
+        self.baseline_decay = baseline_decay
+        self.baseline: float | None = None
+        self._read_latencies(latency_table)
+        self.distribution = PathDistribution(self.rows, self.logits)
+
+    def _read_latencies(self, table: str | Latencies | None) -> None:
+        self.latencies = {} if table is None else read_latencies(table, self.space)
+        costs = latency_matrix(self.latencies, self.rows, self.logits)
+        self.costs: Tensor
+        self.register_buffer("costs", costs, persistent=False)
+        least = sum((row.n_chosen or 0) * min(self.latencies[row.key]) for row in self.rows if self.latencies)
+        if self.latency_target is not None and least <= 0:
+            raise InputError(
+                "there are architectures with a latency of 0, and a reward has a power of the latency in it",
+                where=table if isinstance(table, str) else "latency_table",
+                hint='give some candidate of each architecture a latency, or use update="gradient"',
+            )
 
     def check(self, mutable: LayerChoice | InputChoice) -> None:
         super().check(mutable)
@@ -227,80 +258,95 @@ class ProxylessMutator(RelaxedMutator):
 
     def relaxed(self) -> Tensor:
         """The probability ``[K, W]`` of each candidate to be chosen, differentiable in ``logits``."""
-        chances = [one.sum(0) if one.dim() == 2 else one for one in self._chances(self.valid)]
-        return torch.stack([F.pad(one, (0, self.valid.shape[1] - len(one))) for one in chances])
+        chances = self.distribution.chances(self.logits, self.valid)
+        chances = [one.sum(0) if one.dim() == 2 else one for one in chances]
+        return torch.stack([nn.functional.pad(one, (0, self.valid.shape[1] - len(one))) for one in chances])
 
     def probabilities(self) -> Tensor:
         """``relaxed()``: nothing is noise but the choice of a path."""
         return self.relaxed()
 
-    def _chances(self, kept: Tensor) -> list[Tensor]:
-        """Return the probabilities of each row's gates: ``[W]`` or ``[n]``; ``[k, n]``, place by place, if it takes k.
-
-        Args:
-            kept: ``[K, W]``, bool: what takes part in rows that take one.
-        """
-        chances = list(self.logits.masked_fill(~kept, -torch.inf).softmax(dim=1).unbind())
-        for row in self.rows:
-            if row.n_chosen is None:
-                chances[row.index] = self.logits[row.index, : row.count].sigmoid()
-            elif row.index in self._decisions:
-                joint = self._joint(self.logits, row).softmax(dim=0)
-                chances[row.index] = torch.einsum("d,dkn->kn", joint, self.get_buffer(f"places{row.index}"))
-        return chances
-
-    def _joint(self, logits: Tensor, row: RelaxedRow) -> Tensor:
-        """The logit of each decision ``[D]`` of a row that takes k."""
-        places = self.get_buffer(f"places{row.index}").to(logits)
-        return places.sum(dim=1) @ logits[row.index, : row.count]
-
-    def _draw(self, pairs: bool) -> tuple[list[Decision], Tensor]:
-        """Sample a decision a row.
-
-        Args:
-            pairs: let only two candidates, sampled first, take part in rows that take one.
-
-        Returns:
-            The decisions, and what took part ``[K, W]``, on the CPU.
-        """
-        logits = self.logits.detach().masked_fill(~self.valid, -torch.inf).to("cpu", torch.float64)
-        kept = logits != -torch.inf
-        uniform = self._uniform(logits.shape)
-        scores = logits + _gumbel(uniform)  # the largest k are a sample by softmax(logits) without replacement
-        if pairs:
-            two = scores.topk(min(2, scores.shape[1]), dim=1).indices
-            single = torch.tensor([[row.n_chosen == 1] for row in self.rows])
-            kept &= torch.zeros_like(kept).scatter(1, two, True) | ~single
-            scores = logits.masked_fill(~kept, -torch.inf) + _gumbel(self._uniform(logits.shape))
-        paths: list[Decision] = [(best,) for best in scores.argmax(dim=1).tolist()]
-        for row in self.rows:
-            if row.n_chosen is None:
-                on = uniform[row.index, : row.count] < logits[row.index, : row.count].sigmoid()
-                paths[row.index] = tuple(on.nonzero().flatten().tolist())
-            elif row.index in self._decisions:
-                joint = self._joint(logits, row)
-                best = int((joint + _gumbel(self._uniform(joint.shape))).argmax())
-                paths[row.index] = self._decisions[row.index][best]
-        return paths, kept
-
-    def _uniform(self, shape: Sequence[int]) -> Tensor:
-        return torch.rand(tuple(shape), generator=self.generator, dtype=torch.float64)
+    def draw(self, pairs: bool = False) -> tuple[list[Decision], Tensor]:
+        """A decision a row, and what took part ``[K, W]``; with ``pairs`` two candidates a row that takes one."""
+        return self.distribution.draw(self.logits, self.valid, self.generator, pairs)
 
     def sample_search(self) -> Mapping[str, Tensor]:
         """key -> bool mask of a path, sampled by ``probabilities()``; with gradients enabled, its choices are gated."""
         gated = torch.is_grad_enabled() and self.logits.requires_grad
-        paths, kept = self._draw(pairs=gated and self.mode == "two")
+        paths, kept = self.draw(pairs=gated and self.mode == "two")
         if not gated:
-            return self.hard(self._by_key(paths))
+            return self.hard(self.by_key(paths))
         pair = kept.to(self.valid.device)
         involved = [[index for index, on in enumerate(row) if on] for row in kept.tolist()]
-        gates = _Gates(self._chances(pair), pair, involved, paths)
-        return _GatedPath(self.binding.choices, self._by_key(paths), gates, self._gating, self.mixture)
+        gates = Gates(self.distribution.chances(self.logits, pair), pair, involved, paths)
+        return GatedPath(self.binding.choices, self.by_key(paths), gates, self._gating, self.mixture)
 
-    def _by_key(self, paths: Sequence[Decision]) -> dict[str, Decision]:
-        """Decisions of all keys; what has no logits takes all."""
+    def by_key(self, paths: Sequence[Decision]) -> dict[str, Decision]:
+        """The decisions of a path by key; what has no logits takes all."""
         drawn = {row.key: path for row, path in zip(self.rows, paths, strict=True)}
         return {one.key: drawn.get(one.key, tuple(range(len(one)))) for one in self.choices}
+
+    # ---- latencies and rewards
+
+    def expected_latency(self) -> Tensor:
+        """``[]``: the expected latency of the gates of the last reset with gradients, differentiable in the logits.
+
+        What takes no part keeps its probability, and adds a constant that is left out.
+        """
+        gates = self._gating.gates
+        mass = (self.logits.detach().masked_fill(~self.valid, -torch.inf).softmax(dim=1) * gates.pair).sum(dim=1)
+        terms = []
+        for row, chances in zip(self.rows, gates.chances, strict=True):
+            own = chances.sum(dim=0) if chances.dim() == 2 else chances
+            latency = own @ self.costs[row.index, : len(own)]
+            terms.append(latency * mass[row.index] if row.n_chosen == 1 else latency)
+        return torch.stack(terms).sum()
+
+    def log_probability(self, path: Sequence[Decision]) -> Tensor:
+        """``[]``: of a path that ``draw`` may give, differentiable in the logits."""
+        return self.distribution.log_probability(self.logits, self.valid, path)
+
+    def reward(self, metric: float, path: Sequence[Decision]) -> float:
+        """The metric of a path, times ``(latency / latency_target)^latency_exponent`` if there is a target.
+
+        Raises:
+            UserCodeError: the metric is negative, and the factor would reward what is slow.
+        """
+        if self.latency_target is None or math.isnan(metric):
+            return metric
+        if metric < 0:
+            raise UserCodeError(
+                f"the metric is {metric:.4g}, and proxyless multiplies it by a latency term: it must not be negative",
+                hint='add a constant to the metric, or use update="gradient"',
+            )
+        pairs = zip(self.rows, path, strict=True)
+        latency = sum(self.latencies[row.key][index] for row, decision in pairs for index in decision)
+        return float(metric * (latency / self.latency_target) ** self.latency_exponent)
+
+    def surrogate(self, paths: Sequence[Sequence[Decision]], rewards: Sequence[float]) -> Tensor:
+        """``[]``: the scalar to descend after ``paths`` brought ``rewards``; the baseline takes the rewards in.
+
+        Its gradient is the mean over paths of ``-(R - b) grad log p``; b is the moving average of the mean rewards of
+        the steps before, and at first the mean of these.
+        """
+        mean = sum(rewards) / len(rewards)
+        baseline = mean if self.baseline is None else self.baseline
+        terms = [-(reward - baseline) * self.log_probability(path) for path, reward in zip(paths, rewards, strict=True)]
+        self.baseline = self.baseline_decay * baseline + (1 - self.baseline_decay) * mean
+        return torch.stack(terms).mean()
+
+    def get_extra_state(self) -> dict[str, object]:
+        """The baseline, and the latencies for runs that are gone on with."""
+        return {"baseline": self.baseline, "latencies": self.latencies}
+
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what ``get_extra_state`` returned.
+
+        Raises:
+            InputError: the latencies differ; every difference is listed.
+        """
+        require_same_latencies(state["latencies"], self.latencies, self.space)
+        self.baseline = state["baseline"]
 
     def rescale(self, before: Tensor) -> None:
         """Give all candidates but the sampled two, and these together, their probabilities from before an update.
@@ -318,9 +364,9 @@ class ProxylessMutator(RelaxedMutator):
     # ---- forward passes
 
     @per_binding
-    def _gating(self) -> _LastGates:
+    def _gating(self) -> LastGates:
         """Where forward passes find the gates of the last reset with gradients."""
-        return _LastGates()
+        return LastGates()
 
     def _call_for(self, mixture: Mixture, mutable: AnyChoice, row: RelaxedRow) -> Forward:
         run = self.adapt(mutable, self.blend(mixture, mutable, row))
@@ -335,64 +381,20 @@ class ProxylessMutator(RelaxedMutator):
 
     def blend(self, mixture: Mixture, mutable: AnyChoice, row: RelaxedRow) -> Forward:
         if isinstance(mutable, LayerChoice):
-            return self._gated_layer(mutable, row.index)
-        return self._gated_places(mutable, row.index) if row.n_chosen is not None else self._gated_any(mutable, row)
-
-    def _gated_layer(self, mutable: LayerChoice, index: int) -> Forward:
-        gating, binding = self._gating, self.binding
-        candidates, reduction, at_once = mutable.candidates, mutable.reduction, self.mode == "full"
-        silent = {position for position, candidate in enumerate(candidates) if is_zero(candidate)}
-
-        def run(*args: object, **kwargs: object) -> object:
-            gates = gating.gates
-            (chosen,) = gates.paths[index]
-            if not torch.is_grad_enabled():
-                return reduce_hard([candidates[chosen](*args, **kwargs)], reduction)
-            call = Call(mutable, args, kwargs, binding.device)
-            others = [one for one in gates.involved[index] if one != chosen and one not in silent]
-            output = gate_layer(call, chosen, others, call.tensors(args, kwargs), gates.chances[index], at_once)
-            return reduce_hard([output], reduction)
-
-        return run
-
-    def _gated_places(self, mutable: InputChoice, index: int) -> Forward:
-        gating, reduction = self._gating, mutable.reduction
-
-        def choose(inputs: Sequence[Tensor | None]) -> object:
-            gates = gating.gates
-            outputs = [inputs[position] for position in gates.paths[index]]
-            if torch.is_grad_enabled():
-                present = _present(inputs, gates.involved[index])
-                chances = gates.chances[index]
-                places = zip(outputs, chances if chances.dim() == 2 else chances.unsqueeze(0), strict=True)
-                outputs = [None if one is None else gate_among(mutable, one, present, own) for one, own in places]
-            return reduce_hard(outputs, reduction)  # type: ignore[arg-type]  # one that is None is handed on
-
-        return choose
-
-    def _gated_any(self, mutable: InputChoice, row: RelaxedRow) -> Forward:
-        gating, index, reduction = self._gating, row.index, mutable.reduction
-
-        def choose(inputs: Sequence[Tensor | None]) -> object:
-            path, chances = gating.gates.paths[index], gating.gates.chances[index]
-            output = reduce_hard([inputs[position] for position in path], reduction)  # type: ignore[misc]
-            if output is None or not torch.is_grad_enabled():
-                return output
-            present = _present(inputs, range(row.count))
-            return gate_among(mutable, output, present, chances, len(path) if reduction == "mean" else 0)
-
-        return choose
+            return gated_layer(mutable, row.index, self._gating, self.binding.device, self.mode == "full")
+        call = gated_any if row.n_chosen is None else gated_places
+        return call(mutable, row.index, self._gating)
 
 
-def _present(inputs: Sequence[Tensor | None], positions: Iterable[int]) -> dict[int, Tensor]:
-    """The inputs at ``positions``; one that is None, as an empty choice is, has a gate without gradient."""
-    return {position: tensor for position in positions if (tensor := inputs[position]) is not None}
-
-
-def _takes_several(row: RelaxedRow) -> bool:
-    return row.n_chosen is not None and row.n_chosen != 1
-
-
-def _gumbel(uniform: Tensor) -> Tensor:
-    """Gumbel's distribution from uniform numbers in [0, 1)."""
-    return -torch.log(-torch.log(uniform.clamp_min(torch.finfo(uniform.dtype).tiny)))
+def _check_latency_options(update: str, has_table: bool, weight: float | None, target: float | None) -> None:
+    if update not in _UPDATES:
+        raise UsageError(f"update={update!r} is none of {', '.join(_UPDATES)}")
+    options = {"gradient": ("latency_weight", weight, "[0, inf)"), "reinforce": ("latency_target", target, "(0, inf)")}
+    for form, (name, value, interval) in options.items():
+        if value is not None:
+            check_range(name, value, interval)
+        if (value is not None) != (has_table and update == form):
+            raise UsageError(
+                f'{name} belongs to a table of latencies with update="{form}", and it to {name}',
+                hint=f"give latency_table, update={form} and {name}, or not {name}",
+            )

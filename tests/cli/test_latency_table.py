@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from nnas_core.runs.checkpoint import read_checkpoint
 from tests.cli_support import Cli
 
@@ -118,3 +120,17 @@ def test_validate_compares_a_table_with_a_search_space(nnas: Cli, small_model: P
         1,
         ["table.json: NOT VALID (latency-table)", "  act: missing, with the candidates 'relu', 'tanh'"],
     )
+
+
+@pytest.mark.parametrize(
+    "form", [["latency_weight=0.1"], ["update=reinforce", "latency_target=4", "samples=2"]], ids=["3.3.1", "3.3.2"]
+)
+def test_proxyless_searches_with_a_table_in_both_forms(nnas: Cli, small_model: Path, form: list[str]) -> None:
+    write(LATENCIES)
+    search = ["search", "model.py", "--mutator", "proxyless", "--latency-table", "table.json", "--epochs", "2"]
+    search += ["--batch-size", "8", *(word for one in form for word in ("--mutator-arg", one)), "-o", "run"]
+    nnas.ok(*search, "--mutator-arg", "warmup_epochs=0")
+    nnas.ok("export", "run/checkpoint.pt")
+    result = nnas(*search[:6], "--epochs", "1", "-o", "other")
+    assert result.code == 2
+    assert result.err.endswith("hint: give latency_table, update=gradient and latency_weight, or not latency_weight\n")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch.nn as nn
 
+from nnas_core._listing import shortened
 from nnas_core.errors import UsageError
 from nnas_core.mutables.base import MutableScope
 from nnas_core.mutables.choices import LayerChoice
@@ -24,13 +25,14 @@ class SkipConnections:
     """Recognises skip connections, and says which must go where a group has chosen too many.
 
     A group is a MutableScope that is in no other one (a cell), or all that is outside of scopes; or what ``prefixes``
-    says. LayerChoices that have nothing but skip connections do not count.
+    says: the LayerChoices whose keys begin so, or where none does, each scope whose key begins so. LayerChoices that
+    have nothing but skip connections do not count.
 
     Args:
         names: of the candidates that are skip connections; None: every ``nn.Identity``, and those whose name begins
             with skip or identity.
         limit: skip connections that a group may choose; None: any number.
-        prefixes: beginnings of keys; the LayerChoices of each make a group, and others are not limited.
+        prefixes: beginnings of keys of LayerChoices or of scopes; what none of them names is not limited.
 
     Raises:
         UsageError: ``limit`` is negative.
@@ -63,10 +65,11 @@ class SkipConnections:
                 )
         keys = [row.key for row in rows]
         for prefix in self.prefixes or ():
-            if not any(key.startswith(prefix) for key in keys):
+            if not any(key.startswith(prefix) for key in keys) and not _scopes(tree, prefix):
+                scopes = [node.mutable.key for node in _scopes(tree, "") if node.mutable is not None]
                 raise UsageError(
-                    f"skip_groups has {prefix!r}, and no LayerChoice has a key that begins so",
-                    hint=f"it has {', '.join(keys)}",
+                    f"skip_groups has {prefix!r}, and no LayerChoice and no scope has a key that begins so",
+                    hint=f"there are {shortened(', '.join([*keys, *scopes]), 500)}",
                 )
         for group in self._groups(rows, tree) if self.limit is not None else ():
             stuck = [repr(row.key) for row in group if left(row) <= len(self.of(row.mutable))]
@@ -125,7 +128,9 @@ class SkipConnections:
         counted = [row for row in rows if 0 < len(self.of(row.mutable)) < row.count]
         if self.prefixes is not None:
             for prefix in self.prefixes:
-                yield [row for row in counted if row.key.startswith(prefix)]
+                named = [row for row in counted if row.key.startswith(prefix)]
+                scopes = [] if named else [{one.key for one in node} for node in _scopes(tree, prefix)]
+                yield from [named] if named else ([row for row in counted if row.key in keys] for keys in scopes)
             return
         cells: dict[str, int] = {}
         for number, child in enumerate(tree.children, start=1):
@@ -136,3 +141,14 @@ class SkipConnections:
         for row in counted:
             groups.setdefault(cells.get(row.key, 0), []).append(row)
         yield from groups.values()
+
+
+def _scopes(node: MutableTree, prefix: str) -> list[MutableTree]:
+    """The scopes below ``node`` whose keys begin with ``prefix``, without those in one of them."""
+    found: list[MutableTree] = []
+    for child in node.children:
+        if isinstance(child.mutable, MutableScope) and child.mutable.key.startswith(prefix):
+            found.append(child)
+        else:
+            found += _scopes(child, prefix)
+    return found

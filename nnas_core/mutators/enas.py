@@ -27,13 +27,16 @@ from nnas_core.training.task import Batch
 __all__ = ["EnasMutator", "EnasTrainer"]
 
 
+_BATCHES_A_STEP = 10  # NNI: 500 steps of the weights and 50 of the controller an epoch
+
+
 class EnasTrainer(RewardedTrainer):
     """Steps of the weights with sampled architectures, and in between, evenly, ``mutator_steps`` of the controller.
 
     A controller's step draws ``aggregate`` architectures, measures each on one batch of held-out data, and follows the
     policy gradient (section 2.2). It comes after a step of the weights as a whole, so a training that was interrupted
     goes on to the bit. Where the data do not say how many batches there are, the controller makes a step after each of
-    the first ones.
+    the first ones, or after every tenth.
 
     The reward is measured in evaluation mode, except that BatchNorm normalises by the batch, as in the authors'
     program: its running statistics mix all architectures. They are left as they are.
@@ -58,7 +61,8 @@ class EnasTrainer(RewardedTrainer):
         """Steps of the controller after the current batch."""
         wanted, batches = self.searching.mutator_steps, self.steps_of(self.epoch)
         if not batches:
-            return int(self.batch < wanted)
+            return int(self.batch % _BATCHES_A_STEP == 0 if wanted is None else self.batch < wanted)
+        wanted = max(1, round(batches / _BATCHES_A_STEP)) if wanted is None else wanted
         return (self.batch + 1) * wanted // batches - self.batch * wanted // batches
 
     def controller_step(self) -> None:
@@ -119,7 +123,7 @@ class EnasMutator(Mutator):
         skip_weight: of the penalty.
         baseline_decay: of the moving average of rewards that is subtracted from each.
         learning_rate: of Adam, for the controller.
-        mutator_steps: steps of the controller an epoch.
+        mutator_steps: steps of the controller an epoch; null: one for every ten batches, at least 1 (NNI: 50 for 500).
         aggregate: architectures that a step of the controller samples.
     """
 
@@ -141,13 +145,13 @@ class EnasMutator(Mutator):
         skip_weight: float = 0.8,
         baseline_decay: float = 0.999,
         learning_rate: float = 3.5e-4,
-        mutator_steps: int = 50,
+        mutator_steps: int | None = None,
         aggregate: int = 20,
     ) -> None:
         counts = {
             "lstm_size": lstm_size,
             "lstm_num_layers": lstm_num_layers,
-            "mutator_steps": mutator_steps,
+            "mutator_steps": 1 if mutator_steps is None else mutator_steps,
             "aggregate": aggregate,
         }
         for name, count in counts.items():

@@ -177,7 +177,8 @@ class PdartsMutator(DartsMutator):
             begins with skip or identity.
         skip_dropout: the rate for each stage, from 0 to less than 1; null: 0, 0.4, 0.7, as in the paper.
         max_skips: skip connections left in a group of the final architecture; null: any number.
-        skip_groups: beginnings of keys; the LayerChoices of each make a group, and others are not limited.
+        skip_groups: beginnings of keys of LayerChoices, each of which makes a group, or of scopes, each of which is
+            one (["normal"] limits the normal cells alone, as the paper does); others are not limited.
         warmup_epochs: of each stage, in which only weights are trained; null: 2 of 5, as in the paper (10 of 25).
         learning_rate: of Adam, for the logits (the paper: 6e-4).
         betas: of Adam.

@@ -162,8 +162,8 @@ def final_of(*rows: tuple[float, ...], zero: bool = True) -> dict[str, list[bool
 
 
 def test_inputs_come_from_the_strongest_layer_choices() -> None:
-    final = final_of((0.3, 0.2, 0.5), (0.1, 0.6, 0.1, 0.2), (0.05, 0.4, 0.55))
-    assert final["one"] == [False, True, False]  # 0.3, 0.6, 0.4
+    final = final_of((0.2, 0.1, 0.7), (0.1, 0.6, 0.1, 0.2), (0.05, 0.4, 0.55))
+    assert final["one"] == [False, True, False]  # 0.2, 0.6, 0.4; no candidate's 0.7 makes no edge strong
     assert final["two"] == [True, False, False, True]
     assert final["any"] == [True, True]  # it takes any number: all
     # That of no candidate never wins, and what no InputChoice takes keeps its best candidate.

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, RMSprop
 
+from nnas_core import LayerChoice
 from nnas_core.errors import NoResultError, UserCodeError
 from nnas_core.mutators._relaxation import RelaxedMutator
 from nnas_core.mutators.darts import DartsMutator
@@ -120,6 +121,45 @@ def test_unused_weights_stay_and_statistics_are_of_training_data_alone(options: 
     trainer.train()
     assert bits(trainer.model.unused.state_dict()) == unused
     assert trainer.model.norm.num_batches_tracked == trainer.step + 3  # three to warm up
+
+
+class Counting(nn.Module):
+    """Its output depends on how often it ran: a buffer of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor([2.0]))
+        self.op = LayerChoice([nn.Identity()], key="a")
+        self.runs: Tensor
+        self.register_buffer("runs", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.runs += 1
+        out: Tensor = (self.w - self.op(x[:, 0]) - x[:, 1]) * self.runs
+        return out
+
+
+class Plain(DartsMutator):
+    """The weights are the logits."""
+
+    def relaxed(self) -> Tensor:
+        return self.logits * 1.0
+
+
+@pytest.mark.parametrize("options", SECOND.values(), ids=SECOND)
+def test_every_pass_of_a_step_begins_with_the_buffers_of_the_first(options: dict[str, Any]) -> None:
+    """All passes run with runs = 1: dL_val/da is 2.85 * 0.1 as in the closed form, and runs is 0 again."""
+    model = Counting()
+    loss = {"loss": lambda output, target: (output**2).mean() / 2}
+    trainer = trainer_of(model, Plain(model, zero=False, **options), lambda weights: SGD(weights, lr=0.1), **loss)
+    before = model.runs.item()
+    model.runs.zero_()
+    with torch.no_grad():
+        trainer.mutator.logits.fill_(0.5)
+    target = torch.zeros(1)
+    batch, held_out = ([torch.tensor([row], dtype=torch.float64), target] for row in ((1.0, 0.0), (0.0, -1.0)))
+    assert gradient_of(trainer, (batch, held_out)).item() == pytest.approx(0.285, rel=1e-9), before
+    assert model.runs.item() == 0
 
 
 class TestSecondOrderExact(MutatorConformance):

@@ -102,9 +102,15 @@ def run(trainer: EnasTrainer) -> EnasTrainer:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "expected"), [(3, [0, 0, 1, 1, 1, 2, 2, 3]), (8, list(range(1, 9))), (12, [1, 3, 4, 6, 7, 9, 10, 12])]
+    ("wanted", "expected"),
+    [
+        (3, [0, 0, 1, 1, 1, 2, 2, 3]),
+        (8, list(range(1, 9))),
+        (12, [1, 3, 4, 6, 7, 9, 10, 12]),
+        (None, [0, 0, 0, 0, 0, 0, 0, 1]),
+    ],
 )
-def test_steps_of_the_controller_are_spread_over_the_epoch(wanted: int, expected: list[int]) -> None:
+def test_steps_of_the_controller_are_spread_over_the_epoch(wanted: int | None, expected: list[int]) -> None:
     watch = Watch()
     run(trainer_of(epochs=1, mutator_steps=wanted, callbacks=(watch,)))
     assert watch.steps == expected
@@ -115,6 +121,23 @@ def test_where_the_number_of_batches_is_unknown_the_first_ones_bring_a_step_each
     task = task_of(train_dataset=Stream, valid_dataset=numbers)
     run(trainer_of(task, epochs=1, mutator_steps=2, callbacks=(watch,)))
     assert watch.steps == [1, 2, 2]
+    watch = Watch()
+    trainer = run(trainer_of(task, epochs=1, mutator_steps=None, callbacks=(watch,)))
+    assert watch.steps == [1, 1, 1]
+    trainer.batch = 10
+    assert trainer.steps_due() == 1
+    trainer.batch = 11
+    assert trainer.steps_due() == 0
+
+
+@pytest.mark.parametrize(("batches", "steps"), [(1, 1), (14, 1), (16, 2), (500, 50)])
+def test_by_default_they_are_one_for_ten_batches(batches: int, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = trainer_of(epochs=1, mutator_steps=None)
+    monkeypatch.setattr(trainer, "steps_of", lambda epoch: batches)
+    total = 0
+    for trainer.batch in range(batches):
+        total += trainer.steps_due()
+    assert total == steps
 
 
 def test_a_step_of_the_weights_leaves_the_controller_alone_and_the_reverse() -> None:

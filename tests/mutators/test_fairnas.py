@@ -117,6 +117,20 @@ def test_every_candidate_runs_exactly_once_in_each_step_if_numbers_are_equal() -
     assert {one.calls for op in model.ops for one in op} == {4}
 
 
+def test_every_round_has_an_order_of_its_own() -> None:
+    """A key of 2 goes through 6 rounds in 12 paths: 2 ** 6 equally likely sequences, and other ones in each step."""
+    mutator = FairnasMutator(Net(), torch.Generator().manual_seed(1))
+    found: Counter[tuple[int, ...]] = Counter()
+    for _ in range(1280):
+        mutator.start_round()
+        rounds = [mutator._next() for _ in range(mutator.paths)]
+        firsts = [rounds[number]["op2"][0] for number in range(0, 12, 2)]
+        assert [rounds[number]["op2"][0] for number in range(1, 12, 2)] == [1 - first for first in firsts]
+        found[tuple(firsts)] += 1
+    statistic = sum((found[one] - 20) ** 2 / 20 for one in itertools.product((0, 1), repeat=6))
+    assert statistic < 130  # 63 degrees of freedom: one in a million is above 128
+
+
 @pytest.mark.parametrize("gradients", ["sum", "mean"])
 def test_a_step_follows_the_accumulated_gradients_of_its_paths(gradients: str) -> None:
     model = net()

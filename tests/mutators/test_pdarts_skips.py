@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nnas_core import InputChoice, LayerChoice, MutableScope
+from nnas_core.errors import UsageError
 from nnas_core.mutators.pdarts import PdartsMutator
 from tests.mutables.sample_models import OneLayer
 from tests.mutators.pdarts_search import Watch, progressive
@@ -174,6 +175,31 @@ def test_groups_by_the_beginning_of_keys() -> None:
     mutator = PdartsMutator(Cells(), zero=False, max_skips=1, skip_groups=["cell1", "las"])
     strongest = {key: ("tanh", "skip", "relu")[own.index(max(own))] for key, own in SKIPPING.items()}
     assert chosen(mutator, SKIPPING) == {**strongest, "cell1_0": "tanh"}
+
+
+class Stack(nn.Module):
+    """Cells under scopes, one of them in another one, whose choices have keys that do not begin as theirs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outer = MutableScope("stack")
+        self.outer.cells = nn.ModuleList(MutableScope(key) for key in ("normal0", "normal1"))
+        self.reduce = MutableScope("reduce")
+        for number, cell in enumerate((*self.outer.cells, self.reduce)):
+            cell.ops = nn.ModuleList(operation(f"op{number}{place}") for place in range(2))
+
+
+def test_groups_by_the_names_of_cells() -> None:
+    planted = {f"op{cell}{place}": (0.3, 0.4 + 0.1 * place, 0.1) for cell in range(3) for place in range(2)}
+    skips = dict.fromkeys(planted, "skip")
+    options: dict[str, Any] = {"zero": False, "max_skips": 1}
+    final = chosen(PdartsMutator(Stack(), skip_groups=["normal"], **options), planted)
+    assert final == {**skips, "op00": "tanh", "op10": "tanh"}  # each cell is a group, and reduce is not limited
+    final = chosen(PdartsMutator(Stack(), skip_groups=["stack"], **options), planted)
+    assert list(final.values()).count("skip") == 3  # one of the four of the whole stack
+    with pytest.raises(UsageError, match="no LayerChoice and no scope has a key that begins so") as caught:
+        PdartsMutator(Stack(), skip_groups=["normal", "redude"], **options)
+    assert caught.value.hint == "there are op00, op01, op10, op11, op20, op21, stack, reduce"
 
 
 def test_choices_outside_of_scopes_are_one_group() -> None:

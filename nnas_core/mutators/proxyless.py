@@ -173,6 +173,7 @@ class ProxylessMutator(RelaxedMutator):
             than 1,000 ways.
     """
 
+    derives = True
     runs_all = False
     trainer = ProxylessTrainer
 

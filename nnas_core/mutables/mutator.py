@@ -117,7 +117,7 @@ class Mutator(BaseMutator):
     draws_uniformly: ClassVar[bool] = False
     """True if nothing is learnt: all candidates are drawn equally often."""
 
-    derives: ClassVar[bool] = False
+    derives: bool = False
     """True if a search hands out the best of many estimates with inherited weights, not what the algorithm says.
 
     For algorithms whose aim is the metric alone, and that gain by it on spaces whose truth is known.

@@ -56,7 +56,7 @@ class SignalNet(nn.Module):
         self.readout = InputChoice(
             choose_from=[f"block{number}" for number in range(blocks)],
             n_chosen=2,
-            reduction="mean",  # any algorithm can serve it: it can blend all inputs, which concatenation does not let it
+            reduction="mean",  # not "concat": what blends all inputs could not serve that
             key="readout",
         )
         self.classifier = nn.Linear(channels, 10)

@@ -173,7 +173,6 @@ class ProxylessMutator(RelaxedMutator):
             than 1,000 ways.
     """
 
-    derives = True
     runs_all = False
     trainer = ProxylessTrainer
 
@@ -210,8 +209,7 @@ class ProxylessMutator(RelaxedMutator):
         super().__init__(model, generator, learning_rate=learning_rate, betas=numbers, weight_decay=weight_decay)
         self.mode = mode
         self.warmup_epochs = warmup_epochs
-        self.every = every
-        self.steps = steps
+        self.every, self.steps = every, steps
         self.update = update
         self.latency_weight = latency_weight or 0.0
         self.latency_target = latency_target

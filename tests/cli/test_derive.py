@@ -336,6 +336,16 @@ def test_a_latency_counts_more_than_an_estimate(nnas: Cli, small_model: Path) ->
 def test_an_architecture_that_fails_is_left_out(nnas: Cli, small_model: Path) -> None:
     small_model.write_text(MODEL + FRAGILE)
     Path("mine.py").write_text(MUTATOR)
-    command = ("search", "model.py:Fragile", "--mutator", "mine.py:First", "--epochs", 1, "--derive", 9, "--no-try-candidates")
+    command = (
+        "search",
+        "model.py:Fragile",
+        "--mutator",
+        "mine.py:First",
+        "--epochs",
+        1,
+        "--derive",
+        9,
+        "--no-try-candidates",
+    )
     derived = nnas.ok(*command, "-o", "run", "--json").json["derived"]
     assert (derived["tried"], derived["whole"]) == (3, False)

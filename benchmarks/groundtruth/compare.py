@@ -1,9 +1,10 @@
 """Was a search worth it? Look up what it found in the table of all architectures that were trained alone.
 
-    python benchmarks/groundtruth/compare.py mnist1d runs/seed-0 runs/seed-1 runs/seed-2 --retrained runs/alone
+    python benchmarks/groundtruth/compare.py mnist1d runs/seed-0 runs/seed-1 runs/seed-2
 
 Prints the accuracy of what the searches found beside that of chance, of random search with the same compute and of the
-first candidate everywhere, and a sentence about it. Exits with 1 if what was found is not better than chance.
+first candidate everywhere, and a sentence about it. What a search and a training cost is what the tables say: seconds
+of one machine. Exits with 1 if what was found is not better than chance.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rows import Row, read
-from spaces import SEEDS, SPACES, add_argument
+from spaces import SEEDS, SPACES, Space, add_argument
 
 from nnas_core import SearchSpace
 
@@ -68,10 +69,13 @@ def random_search(table: list[Trained], count: int) -> tuple[float, float, float
     return mean, deviation, ranks, sum(chance * one.parameters for chance, one in chances)
 
 
-def seconds(run: Path) -> float:
-    """Wall time of a run, as its events have it."""
-    events = [json.loads(line) for line in (run / "events.jsonl").read_text(encoding="utf-8").splitlines()]
-    return float(next(event["seconds"] for event in reversed(events) if event["event"] == "finished"))
+def cost(space: Space, run: Path) -> float:
+    """CPU seconds of a search with the mutator of ``run``, measures of architectures included; as estimates.csv says."""
+    mutator = json.loads((run / "config.json").read_text(encoding="utf-8"))["search"]["mutator"]
+    known = [row for row in read(space.folder / "estimates.csv") if row["mutator"] == mutator]
+    if not known:
+        raise SystemExit(f"no search with {mutator} was measured; there are those of judge.py")
+    return statistics.fmean(float(row["seconds"]) + float(row["derive_seconds"] or 0) for row in known)
 
 
 def shown(values: list[float], scale: float = 1.0, digits: int = 0) -> str:
@@ -91,7 +95,7 @@ def verdict(found: float, chance: float, searched: float, default: float, count:
 
     return (
         f"What the searches found is {against(chance)} a random network, {against(searched)} the best of {count} "
-        f"random ones trained for the same time, and {against(default)} the first candidate everywhere."
+        f"random ones trained with the same compute, and {against(default)} the first candidate everywhere."
     )
 
 
@@ -100,15 +104,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     add_argument(parser)
     parser.add_argument("runs", type=Path, nargs="+", help="run folders of searches, one a seed")
-    parser.add_argument("--retrained", type=Path, required=True, help="run folder of a training alone: its time counts")
     options = parser.parse_args()
     space = SPACES[options.space]
     rows = sorted(read(space.folder / "truth.csv"), key=lambda row: int(row["number"]))
     table = [Trained.of(row) for row in rows]
 
     found = [table[number_of(run)] for run in options.runs]
-    spent = statistics.fmean(map(seconds, options.runs))
-    count = min(len(table), max(1, int(spent / seconds(options.retrained))))
+    alone = statistics.fmean(float(row[f"seconds_{seed}"]) for row in rows for seed in SEEDS)
+    spent = statistics.fmean(cost(space, run) for run in options.runs)
+    count = min(len(table), max(1, int(spent / alone)))
     mean, deviation, mean_rank, size = random_search(table, count)
     default = table[0]
     ranks = [rank(one, table) for one in table]
@@ -127,7 +131,7 @@ def main() -> int:
             f"{statistics.fmean(one.parameters for one in table):,.0f}",
         ),
         (
-            f"best of {count} random ones, same time",
+            f"best of {count} random ones, same compute",
             f"{100 * mean:.1f} ± {100 * deviation:.1f}",
             f"{mean_rank:.0f}",
             f"{size:,.0f}",

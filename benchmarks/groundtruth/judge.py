@@ -183,7 +183,8 @@ def run(searches: Searches, names: list[str], seeds: list[int], redo: bool) -> b
             print(f"{table.remove(lambda row: row['mutator'] in names)} rows are made anew", flush=True)
             rows = []
         require_same_arguments(rows, names, searches.space)
-        finished = {(row["mutator"], int(row["seed"])) for row in rows}
+        # rows from before searches measured what they hand out lack that: they are made anew
+        finished = {(row["mutator"], int(row["seed"])) for row in rows if row["derived"]}
         for seed, name in itertools.product(seeds, names):  # a part of it has something of all
             if (name, seed) in finished:
                 continue
@@ -193,6 +194,7 @@ def run(searches: Searches, names: list[str], seeds: list[int], redo: bool) -> b
                 print(f"{name}, seed {seed}: {error}", flush=True)
                 good = False
                 continue
+            table.remove(lambda old, row=row: (old["mutator"], old["seed"]) == (row["mutator"], str(row["seed"])))
             table.append(row)
             print(f"{name}, seed {seed}: {row['seconds']} s, derived {row['derived']}", flush=True)
     return good

@@ -80,25 +80,29 @@ class Truth:
 def judge(estimated: Row, truth: Truth) -> dict[str, Any]:
     """One row of judged.csv."""
     estimates = np.array([int(count) for count in estimated["estimates"].split()])
-    proposed, derived, best = int(estimated["proposed"]), int(estimated["derived"]), int(estimates.argmax())
+    proposed, best = int(estimated["proposed"]), int(estimates.argmax())
     values = {
         "mutator": estimated["mutator"],
         "seed": estimated["seed"],
         "arguments": estimated["arguments"],
         "proposed": proposed,
-        "derived": derived,
+        "derived": estimated["derived"],
         "best": best,
-        "tried": int(estimated["tried"]),
+        "tried": estimated["tried"],
         "kendall_tau": round(float(kendalltau(estimates, truth.test).statistic), 4),
         "proposed_rank": truth.rank(proposed),
         "proposed_accuracy": round(float(truth.test[proposed]), 4),
-        "rank": truth.rank(derived),
-        "accuracy": round(float(truth.test[derived]), 4),
+        "rank": "",
+        "accuracy": "",
         "best_rank": truth.rank(best),
         "best_accuracy": round(float(truth.test[best]), 4),
         "seconds": float(estimated["seconds"]),
-        "derive_seconds": float(estimated["derive_seconds"]),
+        "derive_seconds": "",
     }
+    if estimated["derived"]:  # older rows lack it, see judge.py
+        derived = int(estimated["derived"])
+        values["rank"], values["accuracy"] = truth.rank(derived), round(float(truth.test[derived]), 4)
+        values["derive_seconds"] = float(estimated["derive_seconds"])
     return {name: values[name] for name in COLUMNS}
 
 
@@ -107,9 +111,10 @@ def summary(judged: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for name in sorted({row["mutator"] for row in judged}):
         own = [row for row in judged if row["mutator"] == name]
-        entry: dict[str, float] = {"seeds": len(own)}
+        searches = sum(row["derived"] != "" for row in own)
+        entry: dict[str, float] = {"seeds": len(own), "searches": searches}
         for quantity in QUANTITIES:
-            values = [float(row[quantity]) for row in own]
+            values = [float(row[quantity]) for row in own if row[quantity] != ""]
             entry[quantity] = round(statistics.fmean(values), 4)
             entry[f"{quantity}_std"] = round(statistics.stdev(values), 4) if len(values) > 1 else 0.0
         found[name] = entry
@@ -196,7 +201,7 @@ def measured(space: Space) -> dict[str, Any]:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(judged)
-    budget = statistics.median(float(row["seconds"]) + float(row["derive_seconds"]) for row in judged)
+    budget = statistics.median(float(row["seconds"]) + float(row["derive_seconds"] or 0) for row in judged)
     header = json.loads((space.folder / "truth.json").read_text(encoding="utf-8"))
     baselines = {
         "random choice": random_choice(truth),
@@ -206,12 +211,11 @@ def measured(space: Space) -> dict[str, Any]:
     return {
         "title": space.title,
         "fingerprint": header["configuration"]["space"],
-        "architectures": len(truth.test),
         "best_accuracy": round(float(truth.test.max()), 4),
         "baselines": {
             name: {key: round(value, 4) for key, value in values.items()} for name, values in baselines.items()
         },
-        "mutators": summary(judged),
+        "mutators": {name: {"architectures": len(truth.test), **entry} for name, entry in summary(judged).items()},
     }
 
 

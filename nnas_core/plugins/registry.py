@@ -176,13 +176,7 @@ def _from_package(point: importlib.metadata.EntryPoint, group: str) -> Entry:
 def measured() -> dict[str, dict[str, Ranking]]:
     """Measurements of mutators, by space and by name; empty if there are none."""
     spaces = read_json(_MEASURED)["spaces"] if _MEASURED.is_file() else {}
-    return {
-        name: {
-            mutator: {**ranking, "architectures": space["architectures"]}
-            for mutator, ranking in space["mutators"].items()
-        }
-        for name, space in spaces.items()
-    }
+    return {name: space["mutators"] for name, space in spaces.items()}
 
 
 def _describe(text: str) -> tuple[str, str]:

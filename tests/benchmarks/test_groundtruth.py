@@ -138,26 +138,35 @@ def test_what_was_judged_follows_from_the_estimates_and_the_truth(name: str) -> 
         estimates = [int(count) for count in estimated[which]["estimates"].split()]
         assert float(row["kendall_tau"]) == pytest.approx(tau_b(estimates, answers), abs=1e-4), which
         best = max(range(SIZES[name]), key=estimates.__getitem__)
-        proposed, derived = (int(estimated[which][column]) for column in ("proposed", "derived"))
-        for number, prefix in ((proposed, "proposed_"), (derived, ""), (best, "best_")):
+        proposed, derived = estimated[which]["proposed"], estimated[which]["derived"]
+        numbers = {"proposed_": int(proposed), "best_": best, **({"": int(derived)} if derived else {})}
+        for prefix, number in numbers.items():
             assert int(row[f"{prefix}rank"]) == 1 + sum(other > answers[number] for other in answers), which
             assert float(row[f"{prefix}accuracy"]) == pytest.approx(truth[number], abs=1e-4), which
-        if not int(row["tried"]):
+        if row["tried"] == "0":
             assert proposed == derived, which
+        assert (row["rank"] == "") == (derived == ""), which
+
+
+def spread(values: list[float]) -> float:
+    """The standard deviation of a sample; of one value none."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 @each_space
 def test_what_is_measured_is_the_mean_and_deviation_over_the_seeds(name: str) -> None:
     seeds = {row["seed"] for row in rows(name, "judged")}
     assert len(seeds) >= 2
+    searches = {row["seed"] for row in rows(name, "judged") if row["derived"]}
+    assert searches
     for mutator, entry in measured(name)["mutators"].items():
         own = [row for row in rows(name, "judged") if row["mutator"] == mutator]
         assert sorted(row["seed"] for row in own) == sorted(seeds), mutator
-        assert entry["seeds"] == len(seeds)
+        assert (entry["seeds"], entry["searches"]) == (len(seeds), len(searches))
         for quantity in QUANTITIES:
-            values = [float(row[quantity]) for row in own]
+            values = [float(row[quantity]) for row in own if row[quantity]]
             assert entry[quantity] == pytest.approx(statistics.fmean(values), abs=1e-4), (mutator, quantity)
-            assert entry[f"{quantity}_std"] == pytest.approx(statistics.stdev(values), abs=1e-4), (mutator, quantity)
+            assert entry[f"{quantity}_std"] == pytest.approx(spread(values), abs=1e-4), (mutator, quantity)
 
 
 @each_space
@@ -172,7 +181,8 @@ def test_the_list_shows_what_is_measured(nnas: Cli, name: str) -> None:
         entry["name"]: entry["measured"][name] for entry in nnas.ok("list", "mutators", "--json").json["mutators"]
     }
     for mutator, entry in measured(name)["mutators"].items():
-        assert listed[mutator] == {**entry, "architectures": SIZES[name]}
+        assert listed[mutator] == entry
+        assert entry["architectures"] == SIZES[name]
     line = next(line for line in nnas.ok("list", "mutators").out.splitlines() if line.startswith("darts "))
     assert f" {measured(name)['mutators']['darts']['rank']:.0f}/{SIZES[name]} " in line
 

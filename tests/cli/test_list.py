@@ -19,12 +19,15 @@ DARTS = {
     "rank": 7.4,
     "proposed_rank": 8,
     "seeds": 5,
+    "architectures": 81,
 }
+
+SECOND = {**DARTS, "rank": 41, "architectures": 243}
 
 MEASURED = {
     "spaces": {
-        "first": {"architectures": 81, "mutators": {"darts": DARTS, "gone": {}}},
-        "second": {"architectures": 243, "mutators": {"darts": {**DARTS, "rank": 41}, "spos": {**DARTS, "rank": 3}}},
+        "first": {"mutators": {"darts": DARTS, "gone": {}}},
+        "second": {"mutators": {"darts": SECOND, "spos": {**SECOND, "rank": 3}}},
     }
 }
 
@@ -126,8 +129,8 @@ def test_tuners_are_not_measured(nnas: Cli, measured) -> None:
 def test_json_has_all_of_it(nnas: Cli, measured) -> None:
     found = {entry["name"]: entry for entry in nnas("list", "mutators", "--json").json["mutators"]}
     assert found["darts"]["measured"] == {
-        "first": {**DARTS, "architectures": 81},
-        "second": {**DARTS, "rank": 41, "architectures": 243},
+        "first": DARTS,
+        "second": SECOND,
     }
     assert list(found["spos"]["measured"]) == ["second"]
     assert found["random"]["measured"] is None

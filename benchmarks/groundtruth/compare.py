@@ -70,7 +70,7 @@ def random_search(table: list[Trained], count: int) -> tuple[float, float, float
 
 
 def cost(space: Space, run: Path) -> float:
-    """CPU seconds of a search with the mutator of ``run``, measures of architectures included; as estimates.csv says."""
+    """CPU seconds of a search with the mutator of ``run``, estimates included, as estimates.csv says."""
     mutator = json.loads((run / "config.json").read_text(encoding="utf-8"))["search"]["mutator"]
     known = [row for row in read(space.folder / "estimates.csv") if row["mutator"] == mutator]
     if not known:

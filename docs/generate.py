@@ -74,17 +74,20 @@ def mutators() -> str:
     """A table of mutators, with what the ground truth says of them."""
     measured = registry.measured()
     rows = [
-        [f"`{one.name}`", one.summary.removesuffix("."), *judged(measured.get(one.name)), one.source.removesuffix(".")]
+        [
+            f"`{one.name}`",
+            one.summary.removesuffix("."),
+            *(judged(space.get(one.name)) for space in measured.values()),
+            one.source.removesuffix("."),
+        ]
         for one in registry.entries("mutators").values()
     ]
-    return table(["name", "what it does", "tau", "rank", "source"], rows)
+    return table(["name", "what it does", *measured, "source"], rows)
 
 
-def judged(measured: Mapping[str, Any] | None) -> list[str]:
-    """Kendall's tau, and the rank of the architecture with the best estimate."""
-    if measured is None:
-        return ["-", "-"]
-    return [f"{measured['kendall_tau']:.2f}", f"{measured['best_rank']:.0f}"]
+def judged(measured: Mapping[str, Any] | None) -> str:
+    """The rank of what a search hands out."""
+    return "-" if measured is None else f"{measured['rank']:.0f} of {measured['architectures']}"
 
 
 def mutator_options() -> str:

@@ -23,10 +23,6 @@ import torch
 
 import nnas_core
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-MODEL = HERE / "model.py"
-
 Row = dict[str, str]
 
 
@@ -120,11 +116,11 @@ def read(path: Path) -> list[Row]:
         return list(csv.DictReader(stream))
 
 
-def versions() -> dict[str, str]:
-    """What the numbers depend on besides the configuration."""
+def versions(package: str) -> dict[str, str]:
+    """What the numbers depend on besides the configuration; ``package`` has the data."""
     from importlib.metadata import version
 
-    packages = {"torch": torch.__version__, "mnist1d": version("mnist1d"), "nnas": nnas_core.__version__}
+    packages = {"torch": torch.__version__, package: version(package), "nnas": nnas_core.__version__}
     return {"python": platform.python_version(), **packages}
 
 

@@ -1,11 +1,13 @@
-"""Train every architecture of the space alone, three times, and write what it reaches into truth.csv.
+"""Train every architecture of a space alone, three times, and write what it reaches into its truth.csv.
 
-    python benchmarks/groundtruth/truth.py
+    python benchmarks/groundtruth/truth.py mnist1d
+    python benchmarks/groundtruth/truth.py digits
 
-One process, one thread, about half an hour on an idle core. It can be stopped at any moment and goes on where it was.
-A training is what `nnas retrain` does with the same options, without its run folder:
+One process, one thread, half an hour for the first on an idle core, and minutes for the second. It can be stopped at
+any moment and goes on where it was. A training is what `nnas retrain` does with the same options, without its run
+folder:
 
-    nnas retrain benchmarks/groundtruth/model.py --architecture FILE --epochs 12 --batch-size 128 \\
+    nnas retrain benchmarks/groundtruth/mnist1d/model.py --architecture FILE --epochs 12 --batch-size 128 \\
         --learning-rate 0.05 --seed 0
 """
 
@@ -20,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rows import HERE, MODEL, Table, read, versions
+from rows import Table, read, versions
+from spaces import SEEDS, SPACES, Space, add_argument
 from torch import Tensor, nn
 
 from nnas_core.mutables.extraction import extract
@@ -33,22 +36,17 @@ from nnas_core.training.model import build_model
 from nnas_core.training.settings import OptimizerSettings
 from nnas_core.training.task import Task
 
-SEEDS = (0, 1, 2)
-EPOCHS = 12
-BATCH_SIZE = 128
-LEARNING_RATE = 0.05
 CLIP_GRAD = 5.0
-
-TRUTH = HERE / "truth.csv"
 
 
 class Trainings:
     """Everything that the trainings of all architectures share."""
 
-    def __init__(self) -> None:
-        supernet, user = fresh_supernet(0)
+    def __init__(self, settings: Space) -> None:
+        self.settings = settings
+        supernet, user = fresh_supernet(settings, 0)
         self.space = SearchSpace.from_model(supernet)
-        self.optimizer = OptimizerSettings(learning_rate=LEARNING_RATE)
+        self.optimizer = OptimizerSettings(learning_rate=settings.learning_rate)
         self.task = Task(user, self.optimizer)
         self.train, self.valid, self.test = (
             self.task.call(f"{name}_dataset").tensors for name in ("train", "valid", "test")
@@ -60,16 +58,16 @@ class Trainings:
         for tensor in (*self.train, *self.valid, *self.test):
             data.update(tensor.numpy().tobytes())
         return {
-            "command": "python benchmarks/groundtruth/truth.py",
+            "command": f"python benchmarks/groundtruth/truth.py {self.settings.name}",
             "seeds": list(SEEDS),
-            "epochs": EPOCHS,
-            "batch_size": BATCH_SIZE,
+            "epochs": self.settings.epochs,
+            "batch_size": self.settings.batch_size,
             "optimizer": vars(self.optimizer),
             "clip_grad": CLIP_GRAD,
             "space": self.space.fingerprint,
-            "model": weights_digest(fresh_supernet(0)[0]),
+            "model": weights_digest(fresh_supernet(self.settings, 0)[0]),
             "data": f"sha256:{data.hexdigest()[:16]}",
-            "versions": versions(),
+            "versions": versions(self.settings.package),
         }
 
     def alone(self, architecture: Architecture, seed: int) -> tuple[nn.Module, float]:
@@ -78,16 +76,17 @@ class Trainings:
         Returns:
             The model, and the CPU seconds that its training took.
         """
-        model = extract(fresh_supernet(seed)[0], architecture)
+        model = extract(fresh_supernet(self.settings, seed)[0], architecture)
         started = time.process_time()
         weights = list(model.parameters())
         optimizer = self.task.build_optimizer(weights)
+        epochs, batch_size = self.settings.epochs, self.settings.batch_size
         signals, labels = self.train
-        scheduler = self.task.build_scheduler(optimizer, EPOCHS * -(-len(labels) // BATCH_SIZE))
-        for epoch in range(EPOCHS):
+        scheduler = self.task.build_scheduler(optimizer, epochs * -(-len(labels) // batch_size))
+        for epoch in range(epochs):
             # the order that the batches of nnas have
             order = torch.randperm(len(labels), generator=torch_generator(seed, "train", "order", epoch))
-            for batch in order.split(BATCH_SIZE):
+            for batch in order.split(batch_size):
                 optimizer.zero_grad()
                 self.task.loss(model(signals[batch]), labels[batch]).backward()
                 nn.utils.clip_grad_norm_(weights, CLIP_GRAD)
@@ -97,11 +96,11 @@ class Trainings:
         return model.eval(), time.process_time() - started
 
 
-def fresh_supernet(seed: int) -> tuple[nn.Module, Any]:
+def fresh_supernet(settings: Space, seed: int) -> tuple[nn.Module, Any]:
     """The supernet with the weights of ``seed``, and its module."""
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(derive_seed(seed, "torch"))  # as the command does
-        return build_model(str(MODEL))
+        return build_model(str(settings.model))
 
 
 @torch.no_grad()
@@ -136,11 +135,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").partition("\n")[0], formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("-o", "--output", type=Path, default=TRUTH, help="CSV file; default: truth.csv beside this")
+    add_argument(parser)
+    parser.add_argument("-o", "--output", type=Path, help="CSV file; default: truth.csv of the space")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    trainings = Trainings()
-    table = Table(options.output, columns(trainings.space), trainings.configuration())
+    settings = SPACES[options.space]
+    trainings = Trainings(settings)
+    table = Table(options.output or settings.folder / "truth.csv", columns(trainings.space), trainings.configuration())
     with table.opened() as rows:
         finished = {int(row["number"]) for row in rows}
         size = trainings.space.size
@@ -152,9 +153,9 @@ def main() -> int:
                 continue
             row = row_of(trainings, number)
             table.append(row)
-            names = " ".join(row[key] for key in trainings.space.keys)
+            names = " ".join(str(row[key]) for key in trainings.space.keys)
             print(f"{number + 1}/{size} {names}: valid {row['valid']:.4f}, test {row['test']:.4f}", flush=True)
-        everything = read(options.output)
+        everything = read(table.path)
         seconds = sum(float(row[f"seconds_{seed}"]) for row in everything for seed in SEEDS)
         table.describe(
             {"architectures": len(everything), "trainings": len(everything) * len(SEEDS), "cpu_seconds": round(seconds)}

@@ -1,8 +1,8 @@
 """Estimates against the truth: the numbers of the table, and the files that hold them.
 
-judged.csv             one row a mutator and seed
+judged.csv             of each space: one row a mutator and seed
 measured.json          means and deviations, what `nnas list mutators` prints
-docs/algorithms.md     the same as a table
+docs/algorithms.md     the same as tables
 """
 
 from __future__ import annotations
@@ -13,27 +13,33 @@ import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rows import HERE, ROOT, Row, read
+from rows import Row, read
 from scipy.stats import kendalltau
+from spaces import ROOT, SEEDS, SPACES, Space
 
-TRUTH = HERE / "truth.csv"
-JUDGED = HERE / "judged.csv"
 MEASURED = ROOT / "nnas_core" / "mutators" / "measured.json"
 DOCUMENT = ROOT / "docs" / "algorithms.md"
-REGION = re.compile(r"(<!-- measured -->\n).*?(<!-- end of measured -->)", re.DOTALL)
+REGION = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end of measured -->)", re.DOTALL)
 
-SPACE = "243 networks on MNIST-1D (benchmarks/groundtruth)"
-TRUTH_SEEDS = (0, 1, 2)
 DRAWS = 1000
 
-QUANTITIES = ("kendall_tau", "rank", "accuracy", "best_rank", "best_accuracy", "seconds")
-"""What is averaged over seeds; ``best`` is the architecture with the best estimate."""
+QUANTITIES = (
+    "kendall_tau",
+    "proposed_rank",
+    "proposed_accuracy",
+    "rank",
+    "accuracy",
+    "best_rank",
+    "best_accuracy",
+    "seconds",
+    "derive_seconds",
+)
+"""What is averaged over seeds: of what the algorithm proposes, of what the search hands out, of the best estimate."""
 
-COLUMNS = ("mutator", "seed", "arguments", "derived", "best", *QUANTITIES)
+COLUMNS = ("mutator", "seed", "arguments", "proposed", "derived", "best", "tried", *QUANTITIES)
 
 
 @dataclass(frozen=True)
@@ -51,14 +57,16 @@ class Truth:
     seconds: np.ndarray
 
     @classmethod
-    def of(cls, rows: Sequence[Row]) -> Truth:
-        """Read the rows of truth.csv, which must be complete."""
-        rows = sorted(rows, key=lambda row: int(row["number"]))
-        if [int(row["number"]) for row in rows] != list(range(243)):
-            raise SystemExit(f"{TRUTH} is not complete ({len(rows)} of 243); finish truth.py first")
+    def of(cls, space: Space) -> Truth:
+        """Read the truth of a space, which must be complete."""
+        rows = sorted(read(space.folder / "truth.csv"), key=lambda row: int(row["number"]))
+        if [int(row["number"]) for row in rows] != list(range(space.size)):
+            raise SystemExit(
+                f"the truth of {space.name} is not complete ({len(rows)} of {space.size}); finish truth.py"
+            )
 
         def each(name: str) -> np.ndarray:
-            return np.array([[float(row[f"{name}_{seed}"]) for seed in TRUTH_SEEDS] for row in rows])
+            return np.array([[float(row[f"{name}_{seed}"]) for seed in SEEDS] for row in rows])
 
         tests = each("test")
         # rounded, because equal means of three must be equal
@@ -72,20 +80,29 @@ class Truth:
 def judge(estimated: Row, truth: Truth) -> dict[str, Any]:
     """One row of judged.csv."""
     estimates = np.array([int(count) for count in estimated["estimates"].split()])
-    derived, best = int(estimated["derived"]), int(estimates.argmax())
+    proposed, best = int(estimated["proposed"]), int(estimates.argmax())
     values = {
         "mutator": estimated["mutator"],
         "seed": estimated["seed"],
         "arguments": estimated["arguments"],
-        "derived": derived,
+        "proposed": proposed,
+        "derived": estimated["derived"],
         "best": best,
+        "tried": estimated["tried"],
         "kendall_tau": round(float(kendalltau(estimates, truth.test).statistic), 4),
-        "rank": truth.rank(derived),
-        "accuracy": round(float(truth.test[derived]), 4),
+        "proposed_rank": truth.rank(proposed),
+        "proposed_accuracy": round(float(truth.test[proposed]), 4),
+        "rank": "",
+        "accuracy": "",
         "best_rank": truth.rank(best),
         "best_accuracy": round(float(truth.test[best]), 4),
         "seconds": float(estimated["seconds"]),
+        "derive_seconds": "",
     }
+    if estimated["derived"]:  # older rows lack it, see judge.py
+        derived = int(estimated["derived"])
+        values["rank"], values["accuracy"] = truth.rank(derived), round(float(truth.test[derived]), 4)
+        values["derive_seconds"] = float(estimated["derive_seconds"])
     return {name: values[name] for name in COLUMNS}
 
 
@@ -94,9 +111,10 @@ def summary(judged: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for name in sorted({row["mutator"] for row in judged}):
         own = [row for row in judged if row["mutator"] == name]
-        entry: dict[str, float] = {"seeds": len(own)}
+        searches = sum(row["derived"] != "" for row in own)
+        entry: dict[str, float] = {"seeds": len(own), "searches": searches}
         for quantity in QUANTITIES:
-            values = [float(row[quantity]) for row in own]
+            values = [float(row[quantity]) for row in own if row[quantity] != ""]
             entry[quantity] = round(statistics.fmean(values), 4)
             entry[f"{quantity}_std"] = round(statistics.stdev(values), 4) if len(values) > 1 else 0.0
         found[name] = entry
@@ -126,7 +144,7 @@ def random_search(truth: Truth, budget: float) -> dict[str, float]:
     chosen, trained = [], []
     for _ in range(DRAWS):
         order = rng.permutation(len(truth.test))
-        seeds = rng.integers(len(TRUTH_SEEDS), size=len(order))
+        seeds = rng.integers(len(SEEDS), size=len(order))
         count = max(1, int((truth.seconds[order, seeds].cumsum() <= budget).sum()))
         chosen.append(int(order[truth.valid[order, seeds][:count].argmax()]))
         trained.append(count)
@@ -144,7 +162,7 @@ def random_search(truth: Truth, budget: float) -> dict[str, float]:
 def trained_once(truth: Truth) -> dict[str, float]:
     """All architectures trained alone once: validation accuracy of one seed against the truth of the others."""
     taus, ranks, accuracies = [], [], []
-    for seed in range(len(TRUTH_SEEDS)):
+    for seed in range(len(SEEDS)):
         others = np.delete(truth.tests, seed, axis=1).mean(axis=1).round(9)
         best = int(truth.valid[:, seed].argmax())
         taus.append(float(kendalltau(truth.valid[:, seed], others).statistic))
@@ -161,71 +179,69 @@ def trained_once(truth: Truth) -> dict[str, float]:
 # ---- the files
 
 
-def write(estimates: Path) -> str:
-    """Write all three files; returns the table."""
-    truth = Truth.of(read(TRUTH))
-    judged = [judge(row, truth) for row in read(estimates)]
+def write() -> str:
+    """Write all files of all spaces; returns the tables."""
+    documents = {space.name: measured(space) for space in SPACES.values()}
+    MEASURED.write_text(json.dumps({"spaces": documents}, indent=2) + "\n", encoding="utf-8")
+    tables = {name: table(document) for name, document in documents.items()}
+    text = DOCUMENT.read_text(encoding="utf-8")
+    if sorted(found[1] for found in REGION.findall(text)) != sorted(tables):
+        raise SystemExit(f"{DOCUMENT} has no place for the tables of {', '.join(tables)}")
+    text = REGION.sub(lambda region: f"{region[1]}{tables[region[2]]}{region[3]}", text)
+    DOCUMENT.write_text(text, encoding="utf-8")
+    return "\n".join(tables.values())
+
+
+def measured(space: Space) -> dict[str, Any]:
+    """The part of measured.json about one space; writes its judged.csv."""
+    truth = Truth.of(space)
+    judged = [judge(row, truth) for row in read(space.folder / "estimates.csv")]
     judged.sort(key=lambda row: (row["mutator"], int(row["seed"])))
-    with JUDGED.open("w", encoding="utf-8", newline="") as stream:
+    with (space.folder / "judged.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(judged)
-    document = measured(judged, truth)
-    MEASURED.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    content = table(document)
-    text = DOCUMENT.read_text(encoding="utf-8")
-    replaced, found = REGION.subn(lambda region: f"{region[1]}{content}{region[2]}", text)
-    if not found:
-        raise SystemExit(f"{DOCUMENT} has no place for the table")
-    DOCUMENT.write_text(replaced, encoding="utf-8")
-    return content
-
-
-def measured(judged: Sequence[dict[str, Any]], truth: Truth) -> dict[str, Any]:
-    """The document of measured.json."""
-    mutators = summary(judged)
-    budget = statistics.median(float(row["seconds"]) for row in judged)
-    header = json.loads(TRUTH.with_suffix(".json").read_text(encoding="utf-8"))
+    budget = statistics.median(float(row["seconds"]) + float(row["derive_seconds"] or 0) for row in judged)
+    header = json.loads((space.folder / "truth.json").read_text(encoding="utf-8"))
     baselines = {
         "random choice": random_choice(truth),
         "random search": random_search(truth, budget),
         "trained alone once": trained_once(truth),
     }
     return {
-        "space": SPACE,
+        "title": space.title,
         "fingerprint": header["configuration"]["space"],
-        "architectures": len(truth.test),
         "best_accuracy": round(float(truth.test.max()), 4),
         "baselines": {
             name: {key: round(value, 4) for key, value in values.items()} for name, values in baselines.items()
         },
-        "mutators": mutators,
+        "mutators": {name: {"architectures": len(truth.test), **entry} for name, entry in summary(judged).items()},
     }
 
 
 def table(document: dict[str, Any]) -> str:
-    """The table of docs/algorithms.md: mutators by the true accuracy of what a search derives, then the baselines."""
-    head = ["", "Kendall tau", "derived: rank", "derived: accuracy", "best estimate: rank", "accuracy", "search, s"]
-    entries = sorted(document["mutators"].items(), key=lambda item: -item[1]["accuracy"])
-    baselines = document["baselines"]
-    rows = [head]
-    rows += [[f"`{name}`", *(cell(entry, quantity) for quantity in QUANTITIES)] for name, entry in entries]
-    rows += [
-        [
-            label(name, entry),
-            cell(entry, "kendall_tau"),
-            cell(entry, "rank"),
-            cell(entry, "accuracy"),
-            "",
-            "",
-            cell(entry, "seconds"),
-        ]
-        for name, entry in baselines.items()
+    """A table of docs/algorithms.md: mutators by the true accuracy of what a search hands out, then the baselines."""
+    head = [
+        "",
+        "Kendall tau",
+        "algorithm: rank",
+        "accuracy",
+        "search: rank",
+        "accuracy",
+        "best estimate: rank",
+        "s",
     ]
+    entries = sorted(document["mutators"].items(), key=lambda item: -item[1]["accuracy"])
+    shown = ("kendall_tau", "proposed_rank", "proposed_accuracy", "rank", "accuracy", "best_rank", "seconds")
+    rows = [head]
+    rows += [[f"`{name}`", *(cell(entry, quantity) for quantity in shown)] for name, entry in entries]
+    for name, entry in document["baselines"].items():
+        tau, rank, accuracy, seconds = (cell(entry, one) for one in ("kendall_tau", "rank", "accuracy", "seconds"))
+        rows.append([label(name, entry), tau, "", "", rank, accuracy, "", seconds])
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    shown = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows]
-    shown.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(shown) + "\n"
+    lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines) + "\n"
 
 
 def label(name: str, entry: dict[str, float]) -> str:
@@ -238,5 +254,5 @@ def cell(entry: dict[str, float], quantity: str) -> str:
     if quantity not in entry:
         return ""
     mean, deviation = entry[quantity], entry.get(f"{quantity}_std")
-    digits = {"kendall_tau": 2, "accuracy": 3, "best_accuracy": 3}.get(quantity, 0 if "rank" in quantity else 1)
+    digits = 2 if quantity == "kendall_tau" else 3 if "accuracy" in quantity else 0 if "rank" in quantity else 1
     return f"{mean:.{digits}f}" + ("" if deviation is None else f" ± {deviation:.{digits}f}")

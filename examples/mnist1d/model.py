@@ -56,10 +56,10 @@ class SignalNet(nn.Module):
         self.readout = InputChoice(
             choose_from=[f"block{number}" for number in range(blocks)],
             n_chosen=2,
-            reduction="concat",
+            reduction="mean",  # not "concat": what blends all inputs could not serve that
             key="readout",
         )
-        self.classifier = nn.Linear(2 * channels, 10)
+        self.classifier = nn.Linear(channels, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, 1, 40] -> [N, 10]."""

@@ -24,9 +24,9 @@ __all__ = ["command"]
 def command(group: str, output: str, out: Output) -> None:
     """List what --mutator, --tuner or --assessor takes.
 
-    With the source of each, and with --verbose also what --mutator-arg, --tuner-arg or --assessor-arg may set. A column
-    tau, where there is one, says how well the ranking with inherited weights agrees with the truth: Kendall's tau,
-    measured on a small space.
+    With the source of each, and with --verbose also what --mutator-arg, --tuner-arg or --assessor-arg may set. Columns
+    of mutators are two small spaces of which every network was trained alone: they say which of all networks a search
+    hands out, 1 being the best, as a mean over searches.
 
     \b
     Examples:
@@ -40,19 +40,18 @@ def command(group: str, output: str, out: Output) -> None:
     if out.as_json or output != "-":
         out.report("list-report", {group: [_document(one, measured) for one in found]}, output)
         return
-    columns = ["name", *(["tau"] if measured else []), "summary", "source"]
-    rows = [[one.name, *([_tau(measured.get(one.name))] if measured else []), one.summary, one.source] for one in found]
+    columns = ["name", *measured, "summary", "source"]
+    ranks = [[_rank(space.get(one.name)) for space in measured.values()] for one in found]
+    rows = [[one.name, *rank, one.summary, one.source] for one, rank in zip(found, ranks, strict=True)]
     out.table(columns, rows, answer=True)
     if out.verbosity > 1:
         out.answer("\n")
         out.table(["name", "option", "default", "type", "meaning"], _options(found), answer=True)
 
 
-def _tau(measured: Ranking | None) -> str:
-    """Kendall's tau of the ranking with inherited weights: mean and standard deviation over seeds."""
-    if measured is None:
-        return "-"
-    return f"{measured['kendall_tau']:.2f} ± {measured['kendall_tau_std']:.2f}"
+def _rank(measured: Ranking | None) -> str:
+    """The mean rank of what a search hands out, among all."""
+    return "-" if measured is None else f"{measured['rank']:.0f}/{measured['architectures']}"
 
 
 def _options(found: Sequence[Entry]) -> list[list[str]]:
@@ -67,7 +66,7 @@ def _options(found: Sequence[Entry]) -> list[list[str]]:
     return rows
 
 
-def _document(one: Entry, measured: Mapping[str, Ranking]) -> dict[str, object]:
+def _document(one: Entry, measured: Mapping[str, Mapping[str, Ranking]]) -> dict[str, object]:
     options = one.options()
     document: dict[str, object] = {
         "name": one.name,
@@ -77,5 +76,5 @@ def _document(one: Entry, measured: Mapping[str, Ranking]) -> dict[str, object]:
         "options": None if options is None else [asdict(option) for option in options],
     }
     if one.group == "mutators":
-        document["measured"] = measured.get(one.name)
+        document["measured"] = {name: space[one.name] for name, space in measured.items() if one.name in space} or None
     return document

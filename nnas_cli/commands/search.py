@@ -19,10 +19,17 @@ from nnas_core.workflows.settings import CheckpointedSettings, SearchSettings
 
 if TYPE_CHECKING:
     from nnas_core.runs.folder import RunFolder
+    from nnas_core.space.architecture import Architecture
     from nnas_core.workflows.derive import Derivation
     from nnas_core.workflows.search import SearchReport
 
 __all__ = ["command"]
+
+_LINES = 20
+"""Keys of the architecture that are shown."""
+
+_WIDTH = 24
+"""Characters of a name that are shown."""
 
 
 @click.command("search")
@@ -59,7 +66,8 @@ __all__ = ["command"]
     type=Count(0),
     default=SearchSettings.derive,
     metavar="K",
-    help="Draw K final architectures, keep the best on validation data.  [default: take the first]",
+    help="Measure K architectures with the supernet's weights, and hand out the best on validation data; 0: what the "
+    "algorithm says.  [default: as many as a fifth of the search pays for, all of 100 or fewer]",
 )
 @trains_in_a_run_folder("Run folder.  [default: runs/MODEL-MUTATOR]")
 @options.part("acceleration", AccelerationSettings)
@@ -71,7 +79,7 @@ def command(
     trainer: str | None,
     precision: str,
     acceleration: AccelerationSettings,
-    derive: int,
+    derive: int | None,
     try_candidates: bool,
     place: RunPlace,
     out: Output,
@@ -82,6 +90,9 @@ def command(
     architecture.json. After Ctrl-C or a crash, --resume goes on from the newest checkpoint, to the bit on the same
     machine. With --derive it also takes another architecture from a finished run, and with more --epochs it trains
     that on.
+
+    The architecture is the best of several on validation data with the weights of the supernet: an estimate, and for
+    most algorithms a better guide than their own choice, which is shown beside it.
 
     \b
     Examples:
@@ -140,16 +151,18 @@ def _document(report: SearchReport, settings: SearchSettings, run: RunFolder) ->
         "device": report.usage.device,
         "space_size": size_as_json(report.space_size),
         "architecture": report.architecture.masks(),
+        "proposed": report.proposed.masks(),
     }
     derived = report.derivation
     if derived is not None:
         document["derived"] = {
-            "drawn": derived.drawn,
-            "distinct": derived.distinct,
+            "tried": derived.tried,
+            "whole": derived.whole,
             "metric": derived.metric,
             "mode": derived.mode,
             "metrics": finite_only(derived.metrics),
-            "measured_on": "validation data, inherited weights (an estimate; of the best of those drawn: optimistic)",
+            "proposed_metrics": finite_only(derived.proposed_metrics),
+            "measured_on": "validation data, inherited weights (an estimate; of the best of those tried: optimistic)",
         }
     return document
 
@@ -157,17 +170,50 @@ def _document(report: SearchReport, settings: SearchSettings, run: RunFolder) ->
 def _show(report: SearchReport, run: RunFolder, out: Output) -> None:
     from nnas_cli.progress import described, usage_rows
 
-    derived = report.derivation
     rows = [
         ["run", str(run.path)],
         ["validation (sampled architectures)", described(report.metrics)],
-        *([_derived(derived)] if derived is not None else []),
+        *_derived(report.derivation),
         *usage_rows(report.usage),
     ]
     out.table(["", report.usage.device], rows, answer=True)
+    out.answer("\n")
+    out.table(*_architecture(report), answer=True)
 
 
-def _derived(derived: Derivation) -> list[str]:
-    """The line of the table."""
-    of = f"{derived.drawn} drawn" + (f", {derived.distinct} distinct" if derived.distinct < derived.drawn else "")
-    return [f"best of {of} (validation, inherited weights: optimistic)", f"{derived.metric} {derived.value:.4f}"]
+def _derived(derived: Derivation | None) -> list[list[str]]:
+    """The lines of the table about what was measured with inherited weights."""
+    if derived is None:
+        return []
+    of = f"all {derived.tried}" if derived.whole else f"{derived.tried} measured"
+    return [
+        [f"best of {of} (validation, inherited weights: optimistic)", f"{derived.metric} {derived.value:.4f}"],
+        ["what the algorithm says (likewise)", f"{derived.metric} {derived.proposed_value:.4f}"],
+    ]
+
+
+def _architecture(report: SearchReport) -> tuple[list[str], list[list[str]]]:
+    """The table of what was found, a line a key; beside it what the algorithm says, where that is something else."""
+    found, proposed = _by_key(report.architecture), _by_key(report.proposed)
+    differs = report.architecture != report.proposed
+    columns = ["key", "architecture", *(["the algorithm says"] if differs else [])]
+    keys = list(found)[:_LINES]
+    rows = [[_cut(key), found[key], *([proposed[key]] if differs else [])] for key in keys]
+    if len(found) > len(keys):
+        rows.append([f"... and {len(found) - len(keys)} more", "", *([""] if differs else [])])
+    return columns, rows
+
+
+def _by_key(architecture: Architecture) -> dict[str, str]:
+    """The names of the chosen candidates, or the weights of all."""
+    if architecture.is_hard:
+        return {
+            key: _cut(", ".join(map(str, chosen if isinstance(chosen, list) else [chosen])) or "none")
+            for key, chosen in architecture.names().items()
+        }
+    return {key: _cut(" ".join(f"{one:.2f}" for one in mask)) for key, mask in architecture.masks().items()}
+
+
+def _cut(text: str) -> str:
+    """A name that fits into a column."""
+    return text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..."

@@ -117,6 +117,12 @@ class Mutator(BaseMutator):
     draws_uniformly: ClassVar[bool] = False
     """True if nothing is learnt: all candidates are drawn equally often."""
 
+    derives: bool = False
+    """True if a search hands out the best of many estimates with inherited weights, not what the algorithm says.
+
+    For algorithms whose aim is the metric alone, and that gain by it on spaces whose truth is known.
+    """
+
     generator: torch.Generator | None = None
     """The source of what the algorithm draws, on the CPU; None: torch's default generator."""
 
@@ -236,6 +242,10 @@ class Mutator(BaseMutator):
         """
         binding = self.binding
         return as_masks(self.sample_final(), binding.choices, f"{type(self).__name__}.sample_final")[0]
+
+    def accepts(self, architecture: Architecture) -> bool:
+        """True if ``architecture`` keeps the limits that the algorithm was given: a search may hand it out."""
+        return True
 
     def final_architecture(self) -> Architecture:
         """``export()`` as an ``Architecture``: plain data that can be written to a file."""

@@ -78,6 +78,10 @@ class Population(ABC):
         """``count`` architectures, each equally likely."""
 
     @abstractmethod
+    def of(self, decisions: Mapping[str, Decision]) -> Drawn:
+        """One architecture, as if it were drawn."""
+
+    @abstractmethod
     def costs(self, name: str, drawn: Drawn, which: NDArray[np.int64]) -> NDArray[np.int64]:
         """The costs of those of ``drawn`` that ``which`` names."""
 
@@ -114,6 +118,9 @@ class AddedCosts(Population):
         shape = (count, len(self._keys))
         drawn = torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu")
         return (drawn.numpy() * self._sizes).astype(np.int64)
+
+    def of(self, decisions: Mapping[str, Decision]) -> NDArray[np.int64]:
+        return np.array([[decisions[key][0] for key in self._keys]], dtype=np.int64).reshape(1, len(self._keys))
 
     def costs(self, name: str, drawn: Drawn, which: NDArray[np.int64]) -> NDArray[np.int64]:
         return self._tables[name].of_many(drawn[which])
@@ -155,6 +162,9 @@ class MeasuredCosts(Population):
 
     def draw(self, count: int, generator: torch.Generator | None) -> list[dict[str, Decision]]:
         return [{key: _uniform(choice, generator) for key, choice in self.choices.items()} for _ in range(count)]
+
+    def of(self, decisions: Mapping[str, Decision]) -> list[dict[str, Decision]]:
+        return [dict(decisions)]
 
     def costs(self, name: str, drawn: Drawn, which: NDArray[np.int64]) -> NDArray[np.int64]:
         cost = self._params.of if name == "params" else self._flops
@@ -237,6 +247,10 @@ class BoundedDraw:
                 NnasWarning,
                 stacklevel=2,
             )
+
+    def has(self, decisions: Mapping[str, Decision]) -> bool:
+        """True if an architecture is within the bounds."""
+        return not bool(np.isnan(self._costs(self._population.of(decisions))[0]))
 
     @property
     def _binned(self) -> str:

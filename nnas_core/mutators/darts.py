@@ -224,6 +224,8 @@ class DartsMutator(RelaxedMutator):
         UsageError: an option is out of range, or would have no effect.
     """
 
+    derives = True
+
     relaxes_inputs = False
     trainer = DartsTrainer
 

@@ -98,6 +98,7 @@ class DrnasMutator(RelaxedMutator):
         UsageError: an option is out of range, or would have no effect.
     """
 
+    derives = True
     trainer = DrnasTrainer
 
     def __init__(

@@ -127,6 +127,7 @@ class EnasMutator(Mutator):
         aggregate: architectures that a step of the controller samples.
     """
 
+    derives = True
     trainer = EnasTrainer
 
     def __init__(

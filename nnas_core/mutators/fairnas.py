@@ -92,6 +92,7 @@ class FairnasMutator(Mutator):
         BindingError: a round has more paths than ``max_paths``.
     """
 
+    derives = True
     trainer = FairnasTrainer
     draws_uniformly = True
 

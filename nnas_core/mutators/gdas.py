@@ -36,6 +36,7 @@ class GdasMutator(GumbelMutator):
         learning_rate, betas, weight_decay: of Adam, for the logits.
     """
 
+    derives = True
     runs_all = False
     serves_any_reduction = True
     trainer = GdasTrainer

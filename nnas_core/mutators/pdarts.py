@@ -26,6 +26,7 @@ from nnas_core.mutators._relaxation import hint_for_outputs
 from nnas_core.mutators._skips import SkipConnections
 from nnas_core.mutators.darts import DartsMutator, DartsTrainer
 from nnas_core.plugins.arguments import check_range
+from nnas_core.space.architecture import Architecture
 from nnas_core.training.bilevel import warmup_of
 from nnas_core.training.optimizers import State
 from nnas_core.training.task import Batch
@@ -323,6 +324,12 @@ class PdartsMutator(DartsMutator):
                 weights[row.index][index] = -1.0
             self._choose(weights, final)
         return final
+
+    def accepts(self, architecture: Architecture) -> bool:
+        """True if ``architecture`` has no more skips than the limit, or more where nothing else is there."""
+        final = {key: torch.tensor(mask) for key, mask in architecture.masks().items()}
+        equal = [[0.0] * self.valid.shape[1]] * len(self.valid)
+        return self.skips.surplus(self.rows, self.mutables, equal, self._read(final)) is None
 
     def _read(self, final: Mapping[str, Tensor]) -> dict[str, int]:
         """key -> the candidate that was chosen, without the LayerChoices that no InputChoice has chosen."""

@@ -209,12 +209,12 @@ class ProxylessMutator(RelaxedMutator):
         super().__init__(model, generator, learning_rate=learning_rate, betas=numbers, weight_decay=weight_decay)
         self.mode = mode
         self.warmup_epochs = warmup_epochs
-        self.every = every
-        self.steps = steps
+        self.every, self.steps = every, steps
         self.update = update
         self.latency_weight = latency_weight or 0.0
         self.latency_target = latency_target
         self.latency_exponent = latency_exponent
+        self.derives = latency_table is None  # an estimate knows no latency
         self.samples = samples
         self.baseline_decay = baseline_decay
         self.baseline: float | None = None

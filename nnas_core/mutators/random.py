@@ -35,6 +35,7 @@ class RandomMutator(Mutator):
         generator: source of randomness, on the CPU; torch's default generator if None.
     """
 
+    derives = True
     draws_uniformly = True
 
     def __init__(self, model: nn.Module, generator: torch.Generator | None = None) -> None:

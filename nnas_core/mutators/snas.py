@@ -60,6 +60,7 @@ class SnasMutator(GumbelMutator):
         weight_decay: of Adam.
     """
 
+    derives = True
     trainer = SnasTrainer
 
     def __init__(

@@ -21,6 +21,7 @@ from nnas_core.mutables.cost import FlopMeter, parameter_table
 from nnas_core.mutables.nested import changed, tensors
 from nnas_core.mutators._bounded import AddedCosts, BoundedDraw, Interval, MeasuredCosts, Population
 from nnas_core.mutators.random import RandomMutator
+from nnas_core.space.architecture import Architecture
 from nnas_core.space.choice import Decision
 from nnas_core.training.data import to_device
 from nnas_core.training.optimizers import State
@@ -172,6 +173,10 @@ class SposMutator(RandomMutator):
 
     def _draw(self) -> dict[str, Decision]:
         return self._bounded.draw(self.generator) if self._bounds else super()._draw()
+
+    def accepts(self, architecture: Architecture) -> bool:
+        """True if ``architecture`` is within the bounds."""
+        return not self._bounds or (architecture.is_hard and self._bounded.has(architecture.indices()))
 
     @per_binding
     def _bounded(self) -> BoundedDraw:

@@ -39,7 +39,7 @@ _FILLED = {
 _ROOT = Path(__file__).parents[2]
 
 _MEASURED = _ROOT / "nnas_core" / "mutators" / "measured.json"
-"""Results of benchmarks/groundtruth, by mutator."""
+"""Results of benchmarks/groundtruth, by space and mutator."""
 
 
 def _own_source(module: str) -> str | None:
@@ -57,12 +57,14 @@ def _source(folder: Path, module: str) -> str | None:
 
 
 class Ranking(TypedDict):
-    """How well a mutator was found to rank architectures.
+    """How good a mutator was found to be on a space of which every architecture was trained alone: means over seeds.
 
     Attributes:
-        kendall_tau, kendall_tau_std: of the ranking with inherited weights against the truth, over seeds.
-        accuracy: of the architectures that it found.
+        kendall_tau, kendall_tau_std: of the ranking with inherited weights against the truth.
+        accuracy: of the architectures that searches handed out.
         rank: of those among all.
+        proposed_rank: of what the algorithm itself says.
+        architectures: how many there are.
         seeds: how many searches there were.
     """
 
@@ -70,6 +72,8 @@ class Ranking(TypedDict):
     kendall_tau_std: float
     accuracy: float
     rank: float
+    proposed_rank: float
+    architectures: int
     seeds: int
 
 
@@ -169,10 +173,10 @@ def _from_package(point: importlib.metadata.EntryPoint, group: str) -> Entry:
     return Entry(point.name, point.value, shown, source, group, sources)
 
 
-def measured() -> dict[str, Ranking]:
-    """Measurements of how well mutators rank architectures, by name; empty if there are none."""
-    found: dict[str, Ranking] = read_json(_MEASURED)["mutators"] if _MEASURED.is_file() else {}
-    return found
+def measured() -> dict[str, dict[str, Ranking]]:
+    """Measurements of mutators, by space and by name; empty if there are none."""
+    spaces = read_json(_MEASURED)["spaces"] if _MEASURED.is_file() else {}
+    return {name: space["mutators"] for name, space in spaces.items()}
 
 
 def _describe(text: str) -> tuple[str, str]:

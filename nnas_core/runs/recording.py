@@ -88,6 +88,7 @@ class Recorder(Callback):
         self._cadence = cadence
         self._should_stop = should_stop
         self._kept: Architecture | None = None
+        self._written: Architecture | None = None
         self._logged: set[int] = set()  # epochs that events.jsonl has
         self._started = time.perf_counter() if started is None else started
 
@@ -203,10 +204,11 @@ class Recorder(Callback):
         )
         return usage
 
-    def keep(self, architecture: Architecture) -> None:
-        """Let ``architecture`` be the final one from here on, and save it."""
+    def keep(self, architecture: Architecture | None) -> None:
+        """Let ``architecture`` be the final one from here on, None: the mutator's own; saved if it is another one."""
         self._kept = architecture
-        self.save()
+        if self.final_architecture() != self._written:
+            self.save()
 
     def final_architecture(self) -> Architecture | None:
         """The one that was kept, or that the mutator would export now; drawing it leaves all random states alone."""
@@ -241,6 +243,7 @@ class Recorder(Callback):
     def _write_architecture(self, architecture: Architecture | None) -> None:
         if architecture is not None:
             self._run.write("architecture.json", architecture.masks())
+        self._written = architecture
 
     def _header(self, architecture: Architecture | None) -> dict[str, object]:
         trainer = self.trainer

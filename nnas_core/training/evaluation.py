@@ -37,7 +37,7 @@ class Evaluation:
 
     Attributes:
         metrics: loss and metrics on the validation data, after recalibration.
-        before: the same before it; None if there was none.
+        before: the same before it; None if there was none, or it was not asked for.
         seconds: wall time of both.
     """
 
@@ -100,6 +100,7 @@ class InheritedWeights:
         device: of the supernet.
         recalibrate: training batches to use; 0 evaluates with the statistics of the supernet.
         prepare: what to make of a batch before the supernet gets it; None: it is moved to the device.
+        compares: measure without recalibration first.
     """
 
     def __init__(
@@ -111,11 +112,13 @@ class InheritedWeights:
         device: torch.device,
         recalibrate: int,
         prepare: Callable[[Batch], Batch] | None = None,
+        compares: bool = True,
     ) -> None:
         self._mutator = mutator
         self._task = task
         self._device = device
         self._recalibrate = recalibrate
+        self._compares = compares
         prepare = prepare or functools.partial(to_device, device=device)
         self._calibration = _Kept(train_batches, prepare, recalibrate)
         self._valid = _Kept(valid_batches, prepare, None)
@@ -139,7 +142,7 @@ class InheritedWeights:
         if not (self._recalibrate and self._norms):
             metrics = self._measure(poll)
             return Evaluation(metrics, None, time.perf_counter() - started)
-        before = self._measure(poll)
+        before = self._measure(poll) if self._compares else None
         with _new_statistics(self._norms):
             self._run_calibration(poll)
             metrics = self._measure(poll)

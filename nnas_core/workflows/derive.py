@@ -1,4 +1,8 @@
-"""Deriving an architecture: draw several from a trained mutator, and keep the one that inherits best."""
+"""Deriving an architecture: of several, the one that does best on validation data with the weights of the supernet.
+
+An algorithm says at the end of a search which architecture it takes for the best. The same supernet can also be asked:
+an estimate with inherited weights costs a few forward passes, and is often the better judge (benchmarks/groundtruth).
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,32 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nnas_core import random_state
-from nnas_core.errors import BindingError, NoResultError
+import numpy as np
+
+from nnas_core import random_state, randomness
+from nnas_core.errors import BindingError, Interrupted, NoResultError
+from nnas_core.mutables.mutator import Mutator
 from nnas_core.space.architecture import Architecture
 from nnas_core.training.evaluation import InheritedWeights, first_metric
 from nnas_core.training.settings import RECALIBRATE
 from nnas_core.training.trainer import Trainer
 
-__all__ = ["Derivation", "derive"]
+__all__ = ["SHARE", "SMALL", "Derivation", "derive"]
+
+SHARE = 0.2
+"""How many forward passes the estimates may take, as a part of those of the training's steps."""
+
+SMALL = 100
+"""Spaces of so many architectures or fewer are measured whole, whatever part of the search that takes."""
+
+_PASSES_A_STEP = 3
+"""A backward pass costs about two forward passes."""
+
+_DRAWS = 1 / 3
+"""The part of the architectures that are draws; the others are neighbours of the best one so far."""
+
+_ATTEMPTS = 100
+"""To find an architecture that was not measured yet."""
 
 
 @dataclass(frozen=True)
@@ -21,39 +43,56 @@ class Derivation:
     """The best of several architectures.
 
     Attributes:
-        architecture: the best.
-        drawn: how many there were.
-        distinct: how many different ones, which were measured.
+        architecture: the best; of equals the algorithm's own, or else the first.
+        proposed: the algorithm's own.
+        tried: how many different ones were measured, ``proposed`` included.
+        whole: true if those are all that there are.
         metric: the task's first, by name.
         mode: ``"max"`` or ``"min"``: which of its values are better.
         metrics: of the best, on the validation data, with the weights of the supernet. As the best of several estimates
             on the data that they were chosen by, they are optimistic.
+        proposed_metrics: the same of ``proposed``.
     """
 
     architecture: Architecture
-    drawn: int
-    distinct: int
+    proposed: Architecture
+    tried: int
+    whole: bool
     metric: str
     mode: str
     metrics: dict[str, float]
+    proposed_metrics: dict[str, float]
 
     @property
     def value(self) -> float:
-        """The value of the metric."""
+        """The metric of the best."""
         return self.metrics[self.metric]
 
+    @property
+    def proposed_value(self) -> float:
+        """The metric of the algorithm's own."""
+        return self.proposed_metrics[self.metric]
 
-def derive(trainer: Trainer, count: int, poll: Callable[[], None] = lambda: None) -> Derivation:
-    """Draw final architectures, measure each different one with inherited weights, and keep the best.
+
+def derive(
+    trainer: Trainer, seed: int, count: int | None = None, poll: Callable[[], None] = lambda: None
+) -> Derivation:
+    """Measure architectures with inherited weights, and keep the best.
+
+    The first is what the algorithm itself says. A space with no more than ``count`` architectures is measured whole. In
+    a larger one a third are draws of the algorithm, or uniform ones where it always says the same, and the others
+    differ in one decision from the best so far. What the mutator does not accept is left out, and so is what fails.
 
     All random states stay as they are, so that it gives the same when it is done again.
 
     Source: Pham, Guan, Zoph, Le, Dean, "Efficient Neural Architecture Search via Parameter Sharing", arXiv:1802.03268
-    (section 2.2, "Deriving Architectures"; there on one batch, here on all validation data).
+    (section 2.2, "Deriving Architectures"; there draws alone and one batch, here also neighbours, as in the
+    evolutionary search of arXiv:1904.00420, section 3.4, and all validation data).
 
     Args:
         trainer: after its training.
-        count: how many to draw.
+        seed: of the choice among architectures.
+        count: how many to measure at most, 1 or more; None: as many as ``SHARE`` allows, and small spaces whole.
         poll: called before each batch; what it raises ends the measurement.
 
     Raises:
@@ -64,28 +103,119 @@ def derive(trainer: Trainer, count: int, poll: Callable[[], None] = lambda: None
     if mutator is None:
         raise BindingError("there is no mutator to draw architectures from", hint="train with one")
     mutator.progress = 1.0  # of a training that was resumed after its end, too
-    inherited = InheritedWeights(
-        mutator,
-        trainer.task,
-        trainer.train_batches,
-        trainer.valid_batches,
-        trainer.device,
-        RECALIBRATE,
-        trainer.to_device,
-    )
-    best: tuple[float, Architecture, dict[str, float]] | None = None
-    metric = ""
     with random_state.untouched(trainer.generators), trainer.autocast():
-        distinct = list(dict.fromkeys(mutator.final_architecture() for _ in range(count)))
-        for architecture in distinct:
-            metrics = inherited.evaluate(architecture, poll).metrics
-            metric, value = first_metric(metrics)
-            worth = -value if trainer.task.metric_mode == "min" else value
-            if math.isfinite(worth) and (best is None or worth > best[0]):
-                best = (worth, architecture, metrics)
+        found = _Found(trainer, mutator, poll)
+        proposed = mutator.final_architecture()
+        found.measure(proposed)
+        if count is None:
+            passes = SHARE * _PASSES_A_STEP * trainer.step
+            count = max(int(passes / max(1, found.passes)), SMALL if mutator.space.size <= SMALL else 1)
+        whole = mutator.space.size <= count
+        if whole:
+            for number in range(mutator.space.size):
+                found.try_out(mutator.space.at(number))
+        else:
+            _look_around(found, mutator, count, randomness.generator(seed, "derive"))
+    best = found.best
     if best is None:
         raise NoResultError(
-            f"none of the {len(distinct)} derived architectures has a finite {metric} on the validation data",
+            f"none of the {len(found.metrics)} architectures has a finite {found.metric} on the validation data",
             hint="look for bad input data, and for weights that are too large",
         )
-    return Derivation(best[1], count, len(distinct), metric, trainer.task.metric_mode, best[2])
+    return Derivation(
+        best,
+        proposed,
+        len(found.metrics),
+        whole and len(found.metrics) == mutator.space.size,
+        found.metric,
+        trainer.task.metric_mode,
+        found.metrics[best],
+        found.metrics[proposed],
+    )
+
+
+class _Found:
+    """What was measured.
+
+    Attributes:
+        metrics: of each architecture.
+        best: the first of those with the best metric; None: none is finite.
+        metric: its name.
+        passes: forward passes, in all.
+    """
+
+    def __init__(self, trainer: Trainer, mutator: Mutator, poll: Callable[[], None]) -> None:
+        self._mutator = mutator
+        self._poll = poll
+        self._sign = -1.0 if trainer.task.metric_mode == "min" else 1.0
+        self._inherited = InheritedWeights(
+            mutator,
+            trainer.task,
+            trainer.train_batches,
+            trainer.valid_batches,
+            trainer.device,
+            RECALIBRATE,
+            trainer.to_device,
+            compares=False,
+        )
+        self.metrics: dict[Architecture, dict[str, float]] = {}
+        self._refused: set[Architecture] = set()
+        self._worth = -math.inf
+        self.best: Architecture | None = None
+        self.metric = ""
+        self.passes = 0
+
+    def is_new(self, architecture: Architecture) -> bool:
+        """True if it can be measured and was not."""
+        known = architecture in self.metrics or architecture in self._refused
+        return not known and self._mutator.accepts(architecture)
+
+    def measure(self, architecture: Architecture) -> None:
+        """Measure one architecture."""
+        metrics = self._inherited.evaluate(architecture, self._count).metrics
+        self.metrics[architecture] = metrics
+        self.metric, value = first_metric(metrics)
+        worth = self._sign * value
+        if math.isfinite(worth) and worth > self._worth:
+            self._worth, self.best = worth, architecture
+
+    def try_out(self, architecture: Architecture) -> None:
+        """Measure it if it is new; one that fails is no result."""
+        if not self.is_new(architecture):
+            return
+        try:
+            self.measure(architecture)
+        except Interrupted:
+            raise
+        except Exception:  # noqa: BLE001  (whatever user code raises: training never needed this architecture)
+            self._refused.add(architecture)
+
+    def _count(self) -> None:
+        self._poll()
+        self.passes += 1
+
+
+def _look_around(found: _Found, mutator: Mutator, count: int, rng: np.random.Generator) -> None:
+    """Measure ``count`` architectures in all: draws first, then neighbours of the best."""
+    space = mutator.space
+    deciding = [choice for choice in space if choice.size > 1]
+
+    def drawn() -> Architecture:
+        own = mutator.final_architecture()
+        return own if found.is_new(own) else space.sample(rng)
+
+    def neighbour(of: Architecture) -> Architecture:
+        choice = deciding[int(rng.integers(len(deciding)))]
+        return of.replace(choice.key, choice.sample_other(rng, of.indices()[choice.key]))
+
+    for number in range(1, count):
+        best = found.best
+        near = best is not None and best.is_hard and number >= count * _DRAWS
+        for attempt in range(_ATTEMPTS):
+            # where all neighbours are known, somewhere else is as good
+            candidate = neighbour(best) if near and best is not None and attempt < _ATTEMPTS // 2 else drawn()
+            if found.is_new(candidate):
+                found.try_out(candidate)
+                break
+        else:
+            return

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn as nn
 
-from nnas_core.errors import UserCodeError
+from nnas_core.errors import NoResultError, UserCodeError
+from nnas_core.files import finite
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.plugins import registry
 from nnas_core.plugins.arguments import check_arguments, construct
@@ -42,7 +43,8 @@ class SearchReport:
 
     Attributes:
         metrics: of the last epoch on the validation data, each batch with an architecture of its own.
-        architecture: the final one: the best derived one, or the one that the mutator exports.
+        architecture: the final one: the best derived one, or ``proposed``.
+        proposed: what the mutator exports.
         space_size: the number of architectures.
         usage: time and memory.
         derivation: how ``architecture`` was chosen; None: it was not derived.
@@ -50,6 +52,7 @@ class SearchReport:
 
     metrics: dict[str, float]
     architecture: Architecture
+    proposed: Architecture
     space_size: int
     usage: Usage
     derivation: Derivation | None = None
@@ -131,13 +134,14 @@ def search(
     if run.goes_on:  # the options that may change what comes out
         run.reconfigure("search", derive=settings.derive, epochs=settings.training.epochs)
     recorder.train()
-    derivation = _derive(settings.derive, trainer, recorder, run)
-    architecture = recorder.final_architecture()
-    if architecture is None:
+    proposed = recorder.final_architecture()
+    if proposed is None:
         raise UserCodeError("the mutator has no final architecture", where=settings.mutator)
+    derivation = _derive(settings, trainer, recorder, run, warn)
     return SearchReport(
         metrics=trainer.history[-1].valid,
-        architecture=architecture,
+        architecture=proposed if derivation is None else derivation.architecture,
+        proposed=proposed,
         space_size=mutator.space.size,
         usage=recorder.finish(),
         derivation=derivation,
@@ -191,18 +195,31 @@ def _trainer(
     )
 
 
-def _derive(count: int, trainer: Trainer, recorder: Recorder, run: RunFolder) -> Derivation | None:
-    """Derive an architecture from ``count`` ones, and keep it; none for a count of 0."""
-    if not count:
+def _derive(
+    settings: SearchSettings, trainer: Trainer, recorder: Recorder, run: RunFolder, warn: Callable[[str], None]
+) -> Derivation | None:
+    """Derive an architecture and keep it; None: the mutator's own is kept."""
+    count, mutator = settings.derive, trainer.mutator
+    derivation = None
+    if count or (count is None and mutator is not None and mutator.derives):
+        try:
+            derivation = derive(trainer, settings.training.seed, count, recorder.poll)
+        except NoResultError as error:
+            if count is not None:
+                raise
+            warn(f"{error.message}; the architecture is what the algorithm says")
+    if derivation is None:
+        recorder.keep(None)
         return None
-    derivation = derive(trainer, count, recorder.poll)
     recorder.keep(derivation.architecture)
     run.log(
         "derived",
-        drawn=derivation.drawn,
-        distinct=derivation.distinct,
+        tried=derivation.tried,
+        whole=derivation.whole,
         metric=derivation.metric,
         mode=derivation.mode,
         value=derivation.value,
+        proposed_value=finite(derivation.proposed_value),
+        proposed=derivation.proposed.masks(),
     )
     return derivation

@@ -63,7 +63,9 @@ class SearchSettings:
         mutator_arg: for its constructor.
         trainer: whose loop to use instead of the mutator's own: a registered mutator's name, or ``file.py:Class``.
         precision: ``"float32"``, ``"float64"``, or ``"bfloat16"`` (autocast).
-        derive: draw this many final architectures and keep the best on validation data; 0: take the first.
+        derive: measure so many architectures at most with the weights of the supernet, and hand out the best on
+            validation data; 0: hand out what the algorithm says; None: that too, or, where the algorithm gains by it,
+            the best of as many as a fifth of the search pays for, and of all in spaces of up to 100.
         try_candidates: run each candidate once on the first batch before training, and list those that fail.
     """
 
@@ -73,7 +75,7 @@ class SearchSettings:
     trainer: str | None = None
     precision: str = "float32"
     acceleration: AccelerationSettings = field(default_factory=AccelerationSettings)
-    derive: int = 0
+    derive: int | None = None
     try_candidates: bool = True
 
 

@@ -20,40 +20,59 @@ import pytest
 from nnas_core.plugins import registry
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.training.model import build_on_meta
+from tests.cli_support import Cli, nnas
+
+__all__ = ["nnas"]
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "benchmarks" / "groundtruth"
 MEASURED = ROOT / "nnas_core" / "mutators" / "measured.json"
-QUANTITIES = ("kendall_tau", "rank", "accuracy", "best_rank", "best_accuracy", "seconds")
+SIZES = {"mnist1d": 243, "digits": 81}
+TESTED = {"mnist1d": 1000, "digits": 797}
+QUANTITIES = (
+    "kendall_tau",
+    "proposed_rank",
+    "proposed_accuracy",
+    "rank",
+    "accuracy",
+    "best_rank",
+    "best_accuracy",
+    "seconds",
+    "derive_seconds",
+)
+SHOWN = ("kendall_tau", "proposed_rank", "proposed_accuracy", "rank", "accuracy", "best_rank", "seconds")
+
+each_space = pytest.mark.parametrize("name", SIZES)
 
 
 @cache
-def rows(name: str) -> list[dict[str, str]]:
-    """The rows of a table of the folder."""
-    with (FOLDER / name).open(encoding="utf-8", newline="") as stream:
+def rows(name: str, table: str) -> list[dict[str, str]]:
+    """The rows of a table of a space."""
+    with (FOLDER / name / f"{table}.csv").open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
 
 
 @cache
-def space() -> SearchSpace:
+def space(name: str) -> SearchSpace:
     """The space whose architectures were trained."""
-    return SearchSpace.from_model(build_on_meta(str(FOLDER / "model.py"))[0])
+    return SearchSpace.from_model(build_on_meta(str(FOLDER / name / "model.py"))[0])
 
 
-def measured() -> dict[str, Any]:
-    """What `nnas list mutators` prints."""
-    document: dict[str, Any] = json.loads(MEASURED.read_text(encoding="utf-8"))
+def measured(name: str) -> dict[str, Any]:
+    """What `nnas list mutators` prints about a space."""
+    document: dict[str, Any] = json.loads(MEASURED.read_text(encoding="utf-8"))["spaces"][name]
     return document
 
 
-def true_accuracies() -> list[float]:
+def true_accuracies(name: str) -> list[float]:
     """Mean test accuracy by number; a rank compares sums of right answers, in which equal means are equal."""
-    return [statistics.fmean(float(row[f"test_{seed}"]) for seed in range(3)) for row in rows("truth.csv")]
+    return [statistics.fmean(float(row[f"test_{seed}"]) for seed in range(3)) for row in rows(name, "truth")]
 
 
-def right_answers() -> list[int]:
-    """Of all three seeds on the 1,000 test signals."""
-    return [sum(round(float(row[f"test_{seed}"]) * 1000) for seed in range(3)) for row in rows("truth.csv")]
+def right_answers(name: str) -> list[int]:
+    """Of all three seeds on the test data."""
+    count = TESTED[name]
+    return [sum(round(float(row[f"test_{seed}"]) * count) for seed in range(3)) for row in rows(name, "truth")]
 
 
 def tau_b(first: list[int], second: list[int]) -> float:
@@ -66,81 +85,127 @@ def tau_b(first: list[int], second: list[int]) -> float:
     return agree / math.sqrt(first_differs * second_differs)
 
 
-def test_every_architecture_was_trained_alone_with_three_seeds() -> None:
-    found = [(int(row["number"]), {key: row[key] for key in space().keys}) for row in rows("truth.csv")]
-    assert found == [(number, space().at(number).names()) for number in range(243)]
-    accuracies = [
-        float(row[f"{name}_{seed}"]) for row in rows("truth.csv") for name in ("valid", "test") for seed in range(3)
+@each_space
+def test_every_architecture_was_trained_alone_with_three_seeds(name: str) -> None:
+    found = [(int(row["number"]), {key: row[key] for key in space(name).keys}) for row in rows(name, "truth")]
+    numbers = range(SIZES[name])
+    assert found == [
+        (number, {key: str(chosen) for key, chosen in space(name).at(number).names().items()}) for number in numbers
     ]
-    assert len(accuracies) == 243 * 6
+    accuracies = [
+        float(row[f"{part}_{seed}"]) for row in rows(name, "truth") for part in ("valid", "test") for seed in range(3)
+    ]
+    assert len(accuracies) == SIZES[name] * 6
     assert all(0 < accuracy < 1 for accuracy in accuracies)
 
 
-def test_the_mean_of_an_architecture_is_that_of_its_seeds() -> None:
-    assert [float(row["test"]) for row in rows("truth.csv")] == pytest.approx(true_accuracies(), abs=1e-6)
+@each_space
+def test_the_networks_differ_by_more_than_a_training_does(name: str) -> None:
+    noise = statistics.fmean(
+        statistics.variance(float(row[f"test_{seed}"]) for seed in range(3)) for row in rows(name, "truth")
+    )
+    assert statistics.variance(true_accuracies(name)) > 4 * noise / 3
+    assert statistics.fmean(true_accuracies(name)) < max(true_accuracies(name)) - 0.04
 
 
-@pytest.mark.parametrize("name", ["truth", "estimates"])
-def test_a_table_is_of_the_space_that_is_there(name: str) -> None:
-    header = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    assert header["configuration"]["space"] == space().fingerprint == measured()["fingerprint"]
+@each_space
+def test_the_mean_of_an_architecture_is_that_of_its_seeds(name: str) -> None:
+    assert [float(row["test"]) for row in rows(name, "truth")] == pytest.approx(true_accuracies(name), abs=1e-6)
 
 
-def test_the_truth_is_finished() -> None:
-    header = json.loads((FOLDER / "truth.json").read_text(encoding="utf-8"))
-    assert header["trainings"] == 3 * header["architectures"] == 729
-    spent = sum(float(row[f"seconds_{seed}"]) for row in rows("truth.csv") for seed in range(3))
+@each_space
+@pytest.mark.parametrize("table", ["truth", "estimates"])
+def test_a_table_is_of_the_space_that_is_there(name: str, table: str) -> None:
+    header = json.loads((FOLDER / name / f"{table}.json").read_text(encoding="utf-8"))
+    assert header["configuration"]["space"] == space(name).fingerprint == measured(name)["fingerprint"]
+
+
+@each_space
+def test_the_truth_is_finished(name: str) -> None:
+    header = json.loads((FOLDER / name / "truth.json").read_text(encoding="utf-8"))
+    assert header["trainings"] == 3 * header["architectures"] == 3 * SIZES[name]
+    spent = sum(float(row[f"seconds_{seed}"]) for row in rows(name, "truth") for seed in range(3))
     assert header["cpu_seconds"] == pytest.approx(spent, abs=1)
 
 
-def test_what_was_judged_follows_from_the_estimates_and_the_truth() -> None:
-    truth, answers = true_accuracies(), right_answers()
-    judged = {(row["mutator"], row["seed"]): row for row in rows("judged.csv")}
-    estimated = {(row["mutator"], row["seed"]): row for row in rows("estimates.csv")}
+@each_space
+def test_what_was_judged_follows_from_the_estimates_and_the_truth(name: str) -> None:
+    truth, answers = true_accuracies(name), right_answers(name)
+    judged = {(row["mutator"], row["seed"]): row for row in rows(name, "judged")}
+    estimated = {(row["mutator"], row["seed"]): row for row in rows(name, "estimates")}
     assert sorted(judged) == sorted(estimated)
-    for name, row in judged.items():
-        estimates = [int(count) for count in estimated[name]["estimates"].split()]
-        assert float(row["kendall_tau"]) == pytest.approx(tau_b(estimates, answers), abs=1e-4), name
-        best = max(range(243), key=estimates.__getitem__)
-        for number, prefix in ((int(estimated[name]["derived"]), ""), (best, "best_")):
-            assert int(row[f"{prefix}rank"]) == 1 + sum(other > answers[number] for other in answers), name
-            assert float(row[f"{prefix}accuracy"]) == pytest.approx(truth[number], abs=1e-4), name
+    for which, row in judged.items():
+        estimates = [int(count) for count in estimated[which]["estimates"].split()]
+        assert float(row["kendall_tau"]) == pytest.approx(tau_b(estimates, answers), abs=1e-4), which
+        best = max(range(SIZES[name]), key=estimates.__getitem__)
+        proposed, derived = estimated[which]["proposed"], estimated[which]["derived"]
+        numbers = {"proposed_": int(proposed), "best_": best, **({"": int(derived)} if derived else {})}
+        for prefix, number in numbers.items():
+            assert int(row[f"{prefix}rank"]) == 1 + sum(other > answers[number] for other in answers), which
+            assert float(row[f"{prefix}accuracy"]) == pytest.approx(truth[number], abs=1e-4), which
+        if row["tried"] == "0":
+            assert proposed == derived, which
+        assert (row["rank"] == "") == (derived == ""), which
 
 
-def test_what_is_measured_is_the_mean_and_deviation_over_the_seeds() -> None:
-    for name, entry in measured()["mutators"].items():
-        own = [row for row in rows("judged.csv") if row["mutator"] == name]
-        assert sorted(int(row["seed"]) for row in own) == list(range(5)), name
-        assert entry["seeds"] == 5
+def spread(values: list[float]) -> float:
+    """The standard deviation of a sample; of one value none."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+@each_space
+def test_what_is_measured_is_the_mean_and_deviation_over_the_seeds(name: str) -> None:
+    seeds = {row["seed"] for row in rows(name, "judged")}
+    assert len(seeds) >= 2
+    searches = {row["seed"] for row in rows(name, "judged") if row["derived"]}
+    assert searches
+    for mutator, entry in measured(name)["mutators"].items():
+        own = [row for row in rows(name, "judged") if row["mutator"] == mutator]
+        assert sorted(row["seed"] for row in own) == sorted(seeds), mutator
+        assert (entry["seeds"], entry["searches"]) == (len(seeds), len(searches))
         for quantity in QUANTITIES:
-            values = [float(row[quantity]) for row in own]
-            assert entry[quantity] == pytest.approx(statistics.fmean(values), abs=1e-4), (name, quantity)
-            assert entry[f"{quantity}_std"] == pytest.approx(statistics.stdev(values), abs=1e-4), (name, quantity)
+            values = [float(row[quantity]) for row in own if row[quantity]]
+            assert entry[quantity] == pytest.approx(statistics.fmean(values), abs=1e-4), (mutator, quantity)
+            assert entry[f"{quantity}_std"] == pytest.approx(spread(values), abs=1e-4), (mutator, quantity)
 
 
-def test_what_is_measured_exists() -> None:
-    names = {row["mutator"] for row in rows("judged.csv")}
-    assert names == set(measured()["mutators"])
-    assert names <= set(registry.entries("mutators"))
+@each_space
+def test_every_mutator_was_measured(name: str) -> None:
+    names = {row["mutator"] for row in rows(name, "judged")}
+    assert names == set(measured(name)["mutators"]) == set(registry.entries("mutators"))
 
 
-def test_choosing_at_random_reaches_the_mean_of_all() -> None:
-    chance = measured()["baselines"]["random choice"]
-    assert chance["accuracy"] == pytest.approx(statistics.fmean(true_accuracies()), abs=1e-4)
-    assert measured()["best_accuracy"] == pytest.approx(max(true_accuracies()), abs=1e-4)
+@each_space
+def test_the_list_shows_what_is_measured(nnas: Cli, name: str) -> None:
+    listed = {
+        entry["name"]: entry["measured"][name] for entry in nnas.ok("list", "mutators", "--json").json["mutators"]
+    }
+    for mutator, entry in measured(name)["mutators"].items():
+        assert listed[mutator] == entry
+        assert entry["architectures"] == SIZES[name]
+    line = next(line for line in nnas.ok("list", "mutators").out.splitlines() if line.startswith("darts "))
+    assert f" {measured(name)['mutators']['darts']['rank']:.0f}/{SIZES[name]} " in line
 
 
-def test_the_table_of_the_page_shows_what_is_measured() -> None:
+@each_space
+def test_choosing_at_random_reaches_the_mean_of_all(name: str) -> None:
+    chance = measured(name)["baselines"]["random choice"]
+    assert chance["accuracy"] == pytest.approx(statistics.fmean(true_accuracies(name)), abs=1e-4)
+    assert measured(name)["best_accuracy"] == pytest.approx(max(true_accuracies(name)), abs=1e-4)
+
+
+@each_space
+def test_the_table_of_the_page_shows_what_is_measured(name: str) -> None:
     text = (ROOT / "docs" / "algorithms.md").read_text(encoding="utf-8")
-    region = re.search(r"<!-- measured -->\n(.*?)<!-- end of measured -->", text, re.DOTALL)
+    region = re.search(rf"<!-- measured: {name} -->\n(.*?)<!-- end of measured -->", text, re.DOTALL)
     assert region is not None
     lines = [
         [cell.strip() for cell in line.split("|")[1:-1]] for line in region[1].splitlines() if line.startswith("| `")
     ]
     shown = {cells[0].strip("`"): [tuple(map(float, cell.split(" ± "))) for cell in cells[1:]] for cells in lines}
-    assert set(shown) == set(measured()["mutators"])
-    half_a_digit = {"rank": 0.51, "best_rank": 0.51, "seconds": 0.051, "kendall_tau": 0.0051}
-    for name, entry in measured()["mutators"].items():
-        for quantity, cell in zip(QUANTITIES, shown[name], strict=True):
+    assert set(shown) == set(measured(name)["mutators"])
+    for mutator, entry in measured(name)["mutators"].items():
+        for quantity, cell in zip(SHOWN, shown[mutator], strict=True):
             expected = (entry[quantity], entry[f"{quantity}_std"])
-            assert cell == pytest.approx(expected, abs=half_a_digit.get(quantity, 0.00051)), (name, quantity)
+            half = 0.51 if "rank" in quantity else {"seconds": 0.051, "kendall_tau": 0.0051}.get(quantity, 0.00051)
+            assert cell == pytest.approx(expected, abs=half), (mutator, quantity)

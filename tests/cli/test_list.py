@@ -12,12 +12,23 @@ from tests.cli_support import Cli, nnas
 
 __all__ = ["nnas"]
 
+DARTS = {
+    "kendall_tau": 0.1234,
+    "kendall_tau_std": 0.05,
+    "accuracy": 0.9,
+    "rank": 7.4,
+    "proposed_rank": 8,
+    "seeds": 5,
+    "architectures": 81,
+}
+
+SECOND = {**DARTS, "rank": 41, "architectures": 243}
+
 MEASURED = {
-    "space": "somewhere",
-    "mutators": {
-        "darts": {"kendall_tau": 0.1234, "kendall_tau_std": 0.05, "accuracy": 0.9, "rank": 7, "seeds": 5},
-        "gone": {"kendall_tau": 1.0, "kendall_tau_std": 0.0},
-    },
+    "spaces": {
+        "first": {"mutators": {"darts": DARTS, "gone": {}}},
+        "second": {"mutators": {"darts": SECOND, "spos": {**SECOND, "rank": 3}}},
+    }
 }
 
 
@@ -97,11 +108,12 @@ def test_an_option_without_a_default_is_required(nnas: Cli, monkeypatch) -> None
     assert nnas("list", "tuners", "--json").json["tuners"][0]["options"][0]["default"] is None
 
 
-def test_what_was_measured_is_a_column(nnas: Cli, measured) -> None:
+def test_what_was_measured_is_a_column_a_space(nnas: Cli, measured) -> None:
     result = nnas("list", "mutators")
-    assert row(result, "name", "tau", "summary", "source")
-    assert row(result, "darts", "0.12 ± 0.05")
-    assert row(result, "random", "-")
+    assert row(result, "name", "first", "second", "summary", "source")
+    assert row(result, "darts", "7/81", "41/243")
+    assert row(result, "spos", "-", "3/243")
+    assert row(result, "random", "-", "-")
     assert "gone" not in result.out
 
 
@@ -116,8 +128,12 @@ def test_tuners_are_not_measured(nnas: Cli, measured) -> None:
 
 def test_json_has_all_of_it(nnas: Cli, measured) -> None:
     found = {entry["name"]: entry for entry in nnas("list", "mutators", "--json").json["mutators"]}
-    assert found["darts"]["measured"] == MEASURED["mutators"]["darts"]
-    assert found["spos"]["measured"] is None
+    assert found["darts"]["measured"] == {
+        "first": DARTS,
+        "second": SECOND,
+    }
+    assert list(found["spos"]["measured"]) == ["second"]
+    assert found["random"]["measured"] is None
     assert found["random"]["options"] == []
     assert found["spos"]["options"][2] == {
         "name": "bins",

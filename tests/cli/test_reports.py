@@ -29,7 +29,7 @@ def test_reports_of_training(nnas: Cli, small_model: Path, small_run: Path) -> N
     found = of("search-report", nnas("search", "--resume", "run", "--epochs", 2, "--json"))
     assert found["epochs"] == 2
     derived = of("search-report", nnas("search", "--resume", "run", "--derive", 2, "--json"))
-    assert derived["derived"]["drawn"] == 2
+    assert derived["derived"]["tried"] == 2
     chosen = ("--architecture", small_run / "architecture.json")
     of("retrain-report", nnas("retrain", "model.py", *chosen, "--epochs", 1, "--json", "-o", "alone"))
     inherited = ("--checkpoint", small_run / "checkpoint.pt")

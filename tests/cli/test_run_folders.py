@@ -19,7 +19,7 @@ from nnas_core.runs.folder import RunFolder
 from tests.cli.test_search import assert_same_result, events
 from tests.cli_support import MODEL, Cli, ForkServer
 
-SEARCH = ("search", "model.py", "--mutator", "random", "--epochs", 2, "--batch-size", 16)
+SEARCH = ("search", "model.py", "--mutator", "random", "--epochs", 2, "--batch-size", 16, "--derive", 0)
 A = '{"op": "deep", "act": "tanh", "link": "act"}'
 
 

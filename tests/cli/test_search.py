@@ -80,11 +80,11 @@ def test_the_default_folder_is_named_after_model_and_mutator(nnas: Cli, small_mo
 def test_events_say_how_it_went(nnas: Cli, small_model: Path) -> None:
     nnas.ok(*SEARCH, "-o", "run", "--seed", 4)
     found = events("run")
-    assert [event["event"] for event in found] == ["started", "epoch", "epoch", "finished"]
+    assert [event["event"] for event in found] == ["started", "epoch", "epoch", "derived", "finished"]
     assert (found[0]["model"], found[0]["mutator"], found[0]["seed"]) == ("model.py", "random", 4)
     assert [(event["epoch"], event["step"]) for event in found[1:3]] == [(1, 3), (2, 6)]
     assert set(found[1]["train"]) == set(found[1]["valid"]) == {"loss", "accuracy"}
-    assert found[3]["seconds"] > 0
+    assert found[4]["seconds"] > 0
     assert all(schema.problems("event", event) == [] for event in found)
 
 
@@ -270,7 +270,7 @@ def test_force_starts_over_in_the_same_folder(nnas: Cli, small_model: Path) -> N
     nnas.ok(*SEARCH, "-o", "run", "--force")
     nnas.ok(*SEARCH, "-o", "fresh")
     assert_same_result("run", "fresh")
-    assert [event["event"] for event in events("run")] == ["started", "epoch", "epoch", "finished"]
+    assert [event["event"] for event in events("run")] == ["started", "epoch", "epoch", "derived", "finished"]
 
 
 def test_force_leaves_the_old_run_when_the_new_one_cannot_start(nnas: Cli, small_model: Path) -> None:

@@ -223,7 +223,7 @@ def test_two_searches_in_one_folder(forks: ForkServer, nnas: Cli, waiting: Path)
         assert result.err.endswith("\nhint: wait for it, or choose another -o\n")
     Path("go").touch()
     assert first.wait().code == 0
-    assert [event["event"] for event in events("run")] == ["started", "epoch", "epoch", "finished"]
+    assert [event["event"] for event in events("run")] == ["started", "epoch", "epoch", "derived", "finished"]
 
 
 def test_two_tunes_of_one_study(forks: ForkServer, nnas: Cli, waiting: Path) -> None:

@@ -242,6 +242,9 @@ class TestImpossibleBounds:
             def at(self, numbers):
                 raise AssertionError("it is too large to be listed")
 
+            def of(self, decisions):
+                raise AssertionError("nothing was decided")
+
             def decisions(self, one, generator):
                 raise AssertionError("nothing is to be drawn")
 

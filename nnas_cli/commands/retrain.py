@@ -76,6 +76,7 @@ def _read(architecture: str | dict[str, object] | None) -> object:
 
 
 def _retrain(settings: RetrainSettings, run: RunFolder, source: str | None, out: Output) -> RetrainReport:
+    out.announce(f"{settings.training.model.model} alone, in {run.path}: loading torch, the model and the data")
     with without_collection():
         from nnas_cli.progress import TrainingProgress
         from nnas_cli.seeding import seed_globals

@@ -118,6 +118,9 @@ def command(
 
 
 def _search(settings: SearchSettings, run: RunFolder, out: Output) -> SearchReport:
+    out.announce(
+        f"{settings.training.model.model} by {settings.mutator}, in {run.path}: loading torch, the model and the data"
+    )
     with without_collection():
         from nnas_cli.progress import TrainingProgress
         from nnas_cli.seeding import seed_globals

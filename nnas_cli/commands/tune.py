@@ -234,7 +234,11 @@ def _run(study: _Study, top: int, out: Output, begun: Callable[[], None] | None)
         def on_start(finished: int, recovered: int) -> None:
             if begun is not None:
                 begun()
-            progress.started(finished, recovered)
+            progress.started(finished, recovered, store.status(store.study(study.name)))
+
+        def looked_at() -> int | None:
+            progress.look()
+            return stop()
 
         try:
             settings = RunSettings(
@@ -242,9 +246,10 @@ def _run(study: _Study, top: int, out: Output, begun: Callable[[], None] | None)
                 rules=study.running.rules,
                 wait=place.wait,
                 retry_failed=place.retry_failed,
-                should_stop=stop,
+                should_stop=looked_at,
                 at_once=stop.at_once,
                 on_start=on_start,
+                on_begin=progress.begun,
                 on_trial=progress.ended,
                 on_retry=progress.begun_again,
             )
@@ -294,6 +299,8 @@ def _workflow(study: _Study) -> Callable[..., StudyResult | SharedResult]:
 
 def _report(study: _Study, outcome: _Outcome, output: str, out: Output) -> None:
     """Say how the study ended, and write the best architecture."""
+    from nnas_cli.architectures import in_words, shorter
+    from nnas_cli.tables import Table
     from nnas_core.study.cooperation import SharedResult
     from nnas_core.study.trial_loop import REASONS
 
@@ -305,8 +312,10 @@ def _report(study: _Study, outcome: _Outcome, output: str, out: Output) -> None:
             return
         result = result.whole
     data, how = study.trial.measured
-    rows = [[str(one.number), study.shown(one.value), studies.in_words(one.architecture)] for one in outcome.top]
-    out.table(["trial", f"{data}, {how}" if data else how, "architecture"], rows)
+    rows = [[str(one.number), study.shown(one.value), in_words(one.architecture)] for one in outcome.top]
+    best = [one.architecture for one in outcome.top]
+    columns = ["trial", f"{data}, {how}" if data else how, "architecture"]
+    out.show(Table(columns, rows, {"architecture": shorter(best, best)}))
     early = f", {outcome.stopped} stopped early" if outcome.stopped else ""
     out.note(f"{result.finished} trials, {result.failed} failed{early}; {REASONS[result.reason]}")
     masks = dump_json(result.best.architecture.masks())

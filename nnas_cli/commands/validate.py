@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from nnas_cli import options
-from nnas_cli.output import Output, printable
+from nnas_cli.escapes import printable
+from nnas_cli.output import Output
 from nnas_cli.parameter_types import FILE
 from nnas_core.errors import ExitCode, UsageError
 

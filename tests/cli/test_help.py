@@ -115,7 +115,8 @@ def test_a_wrong_option_gets_the_nearest_name(nnas: Cli) -> None:
     assert result.err.endswith("hint: see `nnas search --help`\n")
 
 
-def test_list_names_the_algorithms_with_their_papers(nnas: Cli) -> None:
+def test_list_names_the_algorithms_with_their_papers(nnas: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
     result = nnas("list", "tuners")
     assert (result.code, result.err) == (0, "")
     assert re.search(r"^evolution .*arXiv:1802\.01548", result.out, re.MULTILINE)

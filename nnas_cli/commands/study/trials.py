@@ -69,7 +69,7 @@ def command(
         if out.as_json or output != "-":
             out.report("study-trials-report", document, output)
         elif found:
-            out.table(*studies.trial_rows(found), answer=True)
+            out.show(studies.trial_table(found, study), answer=True)
         elif not damage:
             out.note(f"study {study.name!r} has no " + ("such trials" if state or cut else "trials"))
 

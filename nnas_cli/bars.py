@@ -114,7 +114,7 @@ class StudyProgress:
             status: of the study.
         """
         if finished or recovered:
-            self._out.note(f"study {self._study!r}: {finished} finished trials, {recovered} recovered")
+            self._out.note(f"study {self._study!r}: {finished} finished trials, {recovered} recovered", fold=True)
         self._finished, self._failed, self._best = finished, status.counts["failed"], status.best
         self._sign = 1 if status.study.settings.optimize_mode == "maximize" else -1
         self._begun = self._clock()
@@ -142,13 +142,13 @@ class StudyProgress:
         else:
             self._failed += 1
             result = f"failed: {first_line(trial.error or '')}"
-        self._out.note(f"trial {trial.number}: {result} ({trial.seconds or 0:.2f} s)")
+        self._out.note(f"trial {trial.number}: {result} ({trial.seconds or 0:.2f} s)", fold=True)
         self._draw(now=True)
 
     def begun_again(self, trial: TrialRecord, why: str) -> None:
         """Tell why a trial is tried once more."""
         self._running[trial.number] = self._clock()
-        self._out.note(f"trial {trial.number}: {first_line(why)}; attempt {trial.attempt} begins")
+        self._out.note(f"trial {trial.number}: {first_line(why)}; attempt {trial.attempt} begins", fold=True)
         self._draw(now=True)
 
     def look(self) -> None:

@@ -104,20 +104,32 @@ class Output:
 
     # ---- everything else
 
-    def note(self, line: str, level: int = 1) -> None:
-        """Tell something on standard error from verbosity ``level`` on."""
-        if self.verbosity >= level and not self.as_json:
-            context = click.get_current_context(silent=True)
-            line = with_options(line, None if context is None else context.command)
-            if self.above is not None:
-                self.above(printable(line))
-                return
-            self._stderr.write(printable(line) + "\n")
-            self._stderr.flush()
+    def note(self, line: str, level: int = 1, *, fold: bool = False) -> None:
+        """Tell something on standard error from verbosity ``level`` on.
+
+        Args:
+            line: of any length.
+            level: the least verbosity.
+            fold: let no number of it be broken over lines of a terminal; a command, which is pasted, stays one line.
+        """
+        if self.verbosity < level or self.as_json:
+            return
+        context = click.get_current_context(silent=True)
+        line = printable(with_options(line, None if context is None else context.command))
+        lines = [line]
+        if fold and self._stderr.isatty():
+            from nnas_cli.tables import folded  # late: as below
+
+            lines = list(folded(line, self.width(self._stderr)))
+        if self.above is not None:
+            self.above("\n".join(lines))
+            return
+        self._stderr.write("".join(f"{one}\n" for one in lines))
+        self._stderr.flush()
 
     def announce(self, line: str) -> None:
         """Tell what begins: on a terminal, where somebody waits, and elsewhere with ``--verbose``."""
-        self.note(line, level=1 if self.shows_bars else 2)
+        self.note(line, level=1 if self.shows_bars else 2, fold=True)
 
     def warn(self, line: str) -> None:
         """Warn on standard error."""
@@ -193,7 +205,7 @@ class Output:
             stream.write(text)
             stream.flush()
         if drawn.notes:
-            self.note(f"{'; '.join(drawn.notes)} (--json has all)")
+            self.note(f"{'; '.join(drawn.notes)} (--json has all)", fold=True)
 
 
 _WIDTH = 80

@@ -87,7 +87,8 @@ class TrainingProgress(Callback):
         record = self.trainer.history[-1]
         self._out.note(
             f"epoch {record.epoch}/{self.trainer.epochs}: train {described(record.train)}; "
-            f"valid {described(record.valid)}; {record.samples_per_second:.0f} samples/s"
+            f"valid {described(record.valid)}; {record.samples_per_second:.0f} samples/s",
+            fold=True,
         )
 
     def _draw(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nnas_cli import options, studies
+from nnas_cli import next_steps, options, studies
 from nnas_cli.default_places import default_study, study_folder
 from nnas_cli.detaching import detach as go_on_in_background
 from nnas_cli.imports import without_collection
@@ -321,10 +320,17 @@ def _report(study: _Study, outcome: _Outcome, output: str, out: Output) -> None:
     masks = dump_json(result.best.architecture.masks())
     if not out.as_json:
         out.write(output, masks)
+        out.note(f"next: {_next_step(study, output)}")
         return
     if output != "-":
         out.write(output, masks)
     out.report("tune-report", _document(study, result, outcome))
+
+
+def _next_step(study: _Study, output: str) -> str:
+    if study.trial.trial_command is not None:
+        return next_steps.after_program(study.name, study.storage)
+    return next_steps.after_tune(study.training.model, output, study.name, study.storage)
 
 
 def _document(study: _Study, result: StudyResult, outcome: _Outcome) -> dict[str, object]:
@@ -350,10 +356,9 @@ def _tell(out: Output, study: str, storage: str, process: int, log: Path) -> Non
         document = {"study": study, "storage": storage, "process": process, "log": str(log)}
         out.report("tune-detach-report", document)
         return
-    at = "" if storage == studies.STORAGE else f" --storage {shlex.quote(storage)}"
     out.note(f"study {study!r} runs in the background, process {process}; its output goes to {log}")
-    out.note(f"follow it by `nnas study top {study}{at}`, or `tail -f {log}`")
-    out.note(f"stop it by `nnas study stop {study}{at}`")
+    out.note(f"follow it by `{next_steps.followed(study, storage)}`, or `tail -f {log}`")
+    out.note(f"stop it by `{next_steps.stopped(study, storage)}`")
 
 
 def _leave(out: Output, joined: SharedResult, reason: str, document: dict[str, object]) -> None:
@@ -362,6 +367,7 @@ def _leave(out: Output, joined: SharedResult, reason: str, document: dict[str, o
     others = "1 other process goes" if joined.others == 1 else f"{joined.others} other processes go"
     out.note(f"{ended} of {joined.study.name} ended here; {reason}")
     out.note(f"{others} on, and the last one has the best architecture")
+    out.note(f"next: {next_steps.followed(str(document['study']), str(document['storage']))}")
     if out.as_json:
         ended_here = {"reason": joined.reason, "evaluated": joined.evaluated, "others": joined.others}
         out.report("tune-join-report", {**document, **ended_here})

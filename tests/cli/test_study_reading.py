@@ -11,11 +11,9 @@ from pathlib import Path
 import pytest
 
 from nnas_core.study.storage.store import StudyStore
-from tests.cli.test_progress import Terminal, terminal
+from tests.cli.terminals import Terminal
 from tests.cli_support import Cli, ForkServer, wait_until
 from tests.study.known_studies import SPACE, make
-
-__all__ = ["terminal"]
 
 URL = "sqlite:///nnas.db"
 

@@ -64,13 +64,17 @@ def test_the_best_architecture_goes_to_standard_output_and_the_table_to_standard
     shown = [line.split()[0] for line in lines[8:13]]
     ranked = sorted(trials(), key=lambda trial: (-(trial.value or 0), trial.number))
     assert shown == [str(trial.number) for trial in ranked[:5]]
-    assert lines[-1] == "6 trials, 0 failed; the number of trials is reached"
+    assert lines[-2] == "6 trials, 0 failed; the number of trials is reached"
+    assert lines[-1] == "next: nnas study export model-bayes --as-architecture | nnas retrain model.py --architecture -"
 
 
 def test_o_gets_the_best_architecture(nnas: Cli) -> None:
     result = nnas(*TUNE, "--trials", 3, "-o", "best.json")
     assert (result.code, result.out) == (0, "")
-    assert result.err.endswith("3 trials, 0 failed; the number of trials is reached\nwrote best.json\n")
+    assert result.err.endswith(
+        "3 trials, 0 failed; the number of trials is reached\nwrote best.json\n"
+        "next: nnas retrain model.py --architecture best.json\n"
+    )
     nnas.ok("validate", "best.json", "--space", "run/search_space.json")
 
 

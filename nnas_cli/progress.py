@@ -77,11 +77,11 @@ class TrainingProgress(Callback):
         self._validated = 0
 
     def on_batch_end(self, epoch: int) -> None:
-        self._draw()
+        self._draw(now=self.trainer.step == self._step + 1)  # the first step is worth to be seen however quick it is
 
     def on_validation_batch(self, epoch: int) -> None:
-        self._draw()
         self._validated += 1
+        self._draw(now=self._validated == 1)
 
     def on_epoch_end(self, epoch: int) -> None:
         record = self.trainer.history[-1]
@@ -91,10 +91,9 @@ class TrainingProgress(Callback):
             fold=True,
         )
 
-    def _draw(self) -> None:
+    def _draw(self, *, now: bool) -> None:
         if self._pinned is not None:
-            # the first step, and the first batch of a validation, are worth to be seen however quick they are
-            self._pinned.draw(self._lines, now=self.trainer.step == self._step + 1 and not self._validated)
+            self._pinned.draw(self._lines, now=now)
 
     def _lines(self) -> list[Text]:
         from rich.text import Text

@@ -28,12 +28,14 @@ __all__ = [
     "best_of",
     "first_line",
     "limits_in_words",
+    "metrics_in_words",
     "newest_table",
     "number",
     "of_a_study",
     "of_a_trial",
     "of_trials",
     "opened",
+    "part_of",
     "span",
     "storage",
     "the_rest",
@@ -181,6 +183,18 @@ def limits_in_words(status: StudyStatus) -> str:
     concurrency = status.limits["concurrency"] or 1
     counted = "any number of trials" if trials is None else f"{trials} trials"
     return f"{counted}, {'any time' if duration is None else span(duration)}, {concurrency} at once"
+
+
+def metrics_in_words(metrics: Mapping[str, float], measured_on: str | None) -> str:
+    """``accuracy 0.9312``, and of test data that too; the loss only where there is nothing else."""
+    told = {name: value for name, value in metrics.items() if name != "loss"} or metrics
+    words = ", ".join(f"{name} {number(value)}" for name, value in told.items())
+    return f"{measured_on} {words}" if words and measured_on == "test" else words or "-"
+
+
+def part_of(done: int, wanted: int | None) -> str:
+    """``3/20``."""
+    return str(done) if wanted is None else f"{done}/{wanted}"
 
 
 def trial_table(trials: Sequence[TrialRecord], study: StudyRecord) -> Table:

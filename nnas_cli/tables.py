@@ -21,7 +21,7 @@ __all__ = ["Drawn", "Shorter", "Table", "cut", "folded"]
 _WHOLE = 20
 """Cells of so many characters are not folded: names, states, dates."""
 
-_LEAST = 24
+_LEAST = 20
 """The narrowest that a column of texts becomes, if its words allow that."""
 
 _NUMBER = re.compile(r"-|[-+]?(?:\d[\d,]*(?:\.\d*)?(?:e[-+]?\d+)?%?|inf|nan)(?: ± \d+(?:\.\d+)?)?|", re.IGNORECASE)

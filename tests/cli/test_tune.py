@@ -146,7 +146,7 @@ def test_a_tuner_of_the_users_own_ends_the_study_when_it_has_no_more(nnas: Cli) 
     Path("mine.py").write_text(TUNER)
     result = nnas(*TUNE, "--tuner", "mine.py:Backwards", "--tuner-arg", "step=7", "--trials", 50)
     assert result.code == 0
-    assert result.err.endswith("3 trials, 0 failed; there are no more architectures to try\n")
+    assert "\n3 trials, 0 failed; there are no more architectures to try\n" in result.err
     assert next(trial.architecture.indices() for trial in trials("model-mine")) == {
         "op": (2,),
         "act": (1,),
@@ -158,7 +158,7 @@ def test_a_tuner_of_the_users_own_ends_the_study_when_it_has_no_more(nnas: Cli) 
 def test_a_study_ends_when_the_space_is_exhausted_and_no_architecture_comes_twice(nnas: Cli, tuner: str) -> None:
     result = nnas(*TUNE, "--tuner", tuner, "--trials", 100)
     assert result.code == 0
-    assert result.err.endswith("18 trials, 0 failed; there are no more architectures to try\n")
+    assert "\n18 trials, 0 failed; there are no more architectures to try\n" in result.err
     assert len({trial.architecture.canonical for trial in trials(f"model-{tuner}")}) == 18
 
 

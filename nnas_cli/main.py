@@ -25,6 +25,7 @@ COMMANDS = {
     "study": "Follow, change, export and back up studies.",
     "validate": "Check FILEs against their schemas and a search space.",
     "list": "List what --mutator, --tuner or --assessor takes.",
+    "completion": "Print the script that lets a shell complete nnas.",
     "info": "Print versions and devices for bug reports.",
 }
 """Name -> the first line of its help, so that ``nnas --help`` imports no command (a test compares them)."""

@@ -56,7 +56,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 def storage(function: F) -> F:
     """The ``--storage`` option."""
-    return click.option("--storage", default=STORAGE, show_default=True, metavar="URL", help="Where the studies are.")(
+    return click.option("--storage", default=STORAGE, show_default=True, metavar="URL", help="Look for studies here.")(
         function
     )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nnas_cli import options, studies
+from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.output import Output
 from nnas_core._listing import shortened
 from nnas_core.errors import InputError
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("compare")
+@click.command("compare", cls=SectionedCommand)
 @click.argument("names", metavar="RUN|STUDY...", nargs=-1, required=True)
 @studies.storage
-@options.with_output("File to write as JSON; - is standard output.")
+@options.with_output("Write the answer as JSON to PATH; - is standard output.")
 @options.common_without_seed
 def command(names: tuple[str, ...], storage: str, output: str, out: Output) -> None:
     """Compare runs and studies in one table.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nnas_cli import options, studies
+from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.output import Output
 from nnas_cli.parameter_types import FILE
 
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("runs")
-@click.argument("folder", type=FILE, metavar="FOLDER", default=".")
-@options.with_output("File to write as JSON; - is standard output.")
+@click.command("runs", cls=SectionedCommand)
+@click.argument("folder", type=FILE, metavar="[FOLDER]", default=".")
+@options.with_output("Write the answer as JSON to PATH; - is standard output.")
 @options.common_without_seed
 def command(folder: str, output: str, out: Output) -> None:
     """List the run folders below FOLDER, or below here.

@@ -13,6 +13,7 @@ import click
 from nnas_cli import next_steps, options, studies
 from nnas_cli.default_places import default_study, study_folder
 from nnas_cli.detaching import detach as go_on_in_background
+from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
 from nnas_cli.parameter_types import DURATION, FILE, Count
@@ -95,24 +96,30 @@ class _Outcome:
     stopped: int
 
 
-@click.command("tune")
+@click.command("tune", cls=SectionedCommand)
 @click.argument("model", type=FILE, metavar="MODEL", required=False)
-@options.of_field("--tuner", AlgorithmSettings, None, "See `nnas list tuners`, or file.py:Class.", metavar="NAME")
+@options.of_field(
+    "--tuner",
+    AlgorithmSettings,
+    None,
+    "Propose by this: see `nnas list tuners`, or file.py:Class.",
+    metavar="NAME",
+)
 @options.arguments_of("tuner")
 @what_a_trial_is
-@click.option("--trials", type=Count(1), help=f"Finished trials that the study shall have.  [default: {_TRIALS}]")
+@click.option("--trials", type=Count(1), help=f"Stop when so many trials have ended.  [default: {_TRIALS}]")
 @click.option("--duration", type=DURATION, metavar="TIME", help="Begin no trial after 90s, 30m, 2h.")
 @how_trials_run
-@click.option("--study", metavar="NAME", help="Name of the study.  [default: MODEL-TUNER]")
-@click.option("--storage", default=studies.STORAGE, show_default=True, metavar="URL", help="Where studies are kept.")
+@click.option("--study", metavar="NAME", help="Give the study this name.  [default: MODEL-TUNER]")
+@click.option("--storage", default=studies.STORAGE, show_default=True, metavar="URL", help="Keep studies here.")
 @click.option("--resume", is_flag=True, help="Go on with a study.")
 @click.option("--join", is_flag=True, help="Work on a study beside other processes that do, on any machines.")
-@click.option("--wait", is_flag=True, help="With --resume or --join: wait while another process has the study.")
-@click.option("--retry-failed", is_flag=True, help="With --resume: try the trials again that failed.")
+@click.option("--wait", is_flag=True, help="Wait while another process has the study; with --resume or --join.")
+@click.option("--retry-failed", is_flag=True, help="Try trials again that failed; with --resume.")
 @click.option("--detach", is_flag=True, help="Go on in the background; says how to follow and to stop it.")
-@click.option("--top", type=Count(1), default=5, show_default=True, help="Trials in the final table.")
+@click.option("--top", type=Count(1), default=5, show_default=True, help="Show so many trials in the final table.")
 @options.training
-@options.with_output("File for the best architecture; - is standard output.")
+@options.with_output("Write the best architecture to PATH; - is standard output.")
 @options.loads_model
 @options.part("trial", TrialKind)
 @options.part("training", TrainingSettings)

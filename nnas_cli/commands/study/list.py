@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nnas_cli import options, studies
+from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.output import Output
 
 if TYPE_CHECKING:
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("list")
+@click.command("list", cls=SectionedCommand)
 @studies.storage
-@options.with_output("File to write as JSON; - is standard output.")
+@options.with_output("Write the answer as JSON to PATH; - is standard output.")
 @options.common_without_seed
 def command(storage: str, output: str, out: Output) -> None:
     """List the studies with their states and best values.

@@ -10,6 +10,7 @@ import click
 
 from nnas_cli import options, studies
 from nnas_cli.escapes import printable
+from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.output import Output
 from nnas_core.space.sizes import size_in_words
 
@@ -31,9 +32,9 @@ _LEAST = 20
 """Columns of the values, however small the terminal is."""
 
 
-@click.command("show")
+@click.command("show", cls=SectionedCommand)
 @studies.of_a_study()
-@options.with_output("File to write as JSON; - is standard output.")
+@options.with_output("Write the answer as JSON to PATH; - is standard output.")
 @options.common_without_seed
 def command(store: StudyStore, study: StudyRecord, output: str, out: Output) -> None:
     """Show what a study was made with, and how far it is.

@@ -10,6 +10,7 @@ import click
 
 from nnas_cli import options, studies
 from nnas_cli.escapes import printable
+from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.output import Output
 from nnas_cli.parameter_types import Number
 from nnas_core.errors import Interrupted
@@ -27,7 +28,7 @@ __all__ = ["command"]
 _SHOWN = 15
 
 
-@click.command("top")
+@click.command("top", cls=SectionedCommand)
 @studies.of_a_study(running=True)
 @click.option(
     "--interval",
@@ -35,10 +36,10 @@ _SHOWN = 15
     default=3.0,
     show_default=True,
     metavar="S",
-    help="Seconds between two looks.",
+    help="Look again after S seconds.",
 )
 @click.option("--once", is_flag=True, help="Show it once, also on a terminal.")
-@options.with_output("File to write as JSON; - is standard output.")
+@options.with_output("Write the answer as JSON to PATH; - is standard output.")
 @options.common_without_seed
 def command(
     store: StudyStore,

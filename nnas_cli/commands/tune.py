@@ -221,6 +221,7 @@ def _run(study: _Study, top: int, out: Output, begun: Callable[[], None] | None)
         out: told how far it is.
         begun: called when the work has begun.
     """
+    out.announce(f"study {study.name} of {study.training.model.model}: loading what its trials need")
     with without_collection():
         from nnas_cli.bars import StudyProgress
         from nnas_cli.signals import StopRequest

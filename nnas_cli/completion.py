@@ -27,11 +27,9 @@ _NO_SPACE = """
 """
 
 
-def script(shell: str) -> str:
-    """The text that a shell sources to complete ``nnas``."""
-    from nnas_cli.main import cli  # late: it imports this module's commands
-
-    made = SHELLS[shell](cli, {}, "nnas", "_NNAS_COMPLETE")
+def script(shell: str, group: click.Command) -> str:
+    """The text that a shell sources to complete ``nnas``, the group of all commands."""
+    made = SHELLS[shell](group, {}, "nnas", "_NNAS_COMPLETE")
     text = ShellComplete.source(made)  # that of BashComplete looks for a bash first
     if shell == "bash":
         end = text.rindex("    return 0")

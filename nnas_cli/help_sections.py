@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 __all__ = ["SECTIONS", "SectionedCommand"]
@@ -57,6 +59,10 @@ _OF_RUNS = ("output", "resume", "force")
 
 class SectionedCommand(click.Command):
     """A command whose help has its options in ``SECTIONS``; an option of none of them comes before."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.context_settings.setdefault("help_option_names", ["-h", "--help"])  # also for one without its group
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, section by section."""

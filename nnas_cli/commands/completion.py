@@ -28,7 +28,7 @@ def command(shell: str, output: str, out: Output) -> None:
       nnas completion zsh >> ~/.zshrc
       nnas completion fish > ~/.config/fish/completions/nnas.fish
     """
-    text = script(shell)
+    text = script(shell, click.get_current_context().find_root().command)
     if out.as_json:
         out.report("completion-report", {"shell": shell, "script": text}, output)
     else:

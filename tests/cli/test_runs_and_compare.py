@@ -41,7 +41,10 @@ def listed(nnas: Cli, *arguments: object) -> dict[str, dict[str, object]]:
     return {run["run"]: run for run in found.json["runs"]}
 
 
-def test_runs_are_found_with_their_states_and_last_metrics(nnas: Cli, tmp_path: Path) -> None:
+def test_runs_are_found_with_their_states_and_last_metrics(
+    nnas: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     fake_run(tmp_path / "runs/a", STARTED, epoch(1, 0.5), epoch(2, 0.75), FINISHED)
     fake_run(tmp_path / "runs/b", STARTED, epoch(1, 0.5), {"event": "interrupted"})
     tested = {**FINISHED, "test": {"accuracy": 0.25}, "tested_on": "test"}

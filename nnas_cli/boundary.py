@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nnas_cli.environment import variable_of
+from nnas_cli.escapes import printable, shown
 from nnas_cli.signals import at_once
 from nnas_cli.spelling import spell
 from nnas_core._listing import shortened
@@ -185,8 +186,6 @@ def _write(failure: NnasError, code: int, as_json: bool, trace: str) -> None:
             document["traceback"] = trace or user_trace
         sys.stderr.write(dump_json(tagged("error", {"error": document})))
         return
-    from nnas_cli.output import printable, shown
-
     where = f"{shortened(failure.where)}: " if failure.where else ""
     lines = [f"nnas: error: {where}{failure.message}", *(f"  {problem}" for problem in failure.problems)]
     if failure.hint:

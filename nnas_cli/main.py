@@ -20,9 +20,12 @@ COMMANDS = {
     "tune": "Search architectures of MODEL by trials.",
     "retrain": "Train one architecture of MODEL alone and test it.",
     "evaluate": "Measure an architecture with the weights it inherits.",
+    "runs": "List the run folders below FOLDER, or below here.",
+    "compare": "Compare runs and studies in one table.",
     "study": "Follow, change, export and back up studies.",
     "validate": "Check FILEs against their schemas and a search space.",
     "list": "List what --mutator, --tuner or --assessor takes.",
+    "completion": "Print the script that lets a shell complete nnas.",
     "info": "Print versions and devices for bug reports.",
 }
 """Name -> the first line of its help, so that ``nnas --help`` imports no command (a test compares them)."""

@@ -117,8 +117,8 @@ def loads_model(function: F) -> F:
     return decorated(
         checked,
         model_arg,
-        click.option("--task", metavar="FILE", help="Python file with datasets, loss and metrics, if not MODEL's."),
-        of_field("--device", SetupSettings, DEVICE, "auto, cpu, cuda or cuda:N."),
+        click.option("--task", metavar="FILE", help="Take datasets, loss and metrics from this Python file."),
+        of_field("--device", SetupSettings, DEVICE, "Run on auto, cpu, cuda or cuda:N."),
     )  # type: ignore[return-value]  # the same command with more options
 
 
@@ -143,29 +143,34 @@ def arguments_of(kind: str, help_text: str = "", *short: str) -> Callable[[F], F
         multiple=True,
         callback=_as_dictionary,
         metavar="KEY=VALUE",
-        help=help_text or f"Argument of the {kind}. Repeatable.",
+        help=help_text or f"Give the {kind} an argument. Repeatable.",
     )
 
 
-model_arg = arguments_of("model", "Argument of the model; VALUE is a JSON literal. Repeatable.", "-a")
+model_arg = arguments_of("model", "Give the model an argument; VALUE is a JSON literal. Repeatable.", "-a")
 
 recalibrate = of_field(
     "--recalibrate",
     EvaluateSettings,
     Count(0),
-    "With --checkpoint: training batches for the BatchNorm statistics; 0: those of the supernet.",
+    "Take the BatchNorm statistics from N training batches; 0 takes those of the supernet of --checkpoint.",
     metavar="N",
 )
 
-epochs = of_field("--epochs", TrainingSettings, Count(1), "To train in all.")
+epochs = of_field("--epochs", TrainingSettings, Count(1), "Train so many epochs in all.")
 
 
 def batches(function: F) -> F:
     """Options of loading data."""
     return decorated(
         function,
-        of_field("--batch-size", DataSettings, Count(1), "Samples a batch."),
-        of_field("--workers", DataSettings, Count(0, MOST_PROCESSES), "Loader processes."),
+        of_field("--batch-size", DataSettings, Count(1), "Put so many samples into a batch."),
+        of_field(
+            "--workers",
+            DataSettings,
+            Count(0, MOST_PROCESSES),
+            "Load data in so many other processes.",
+        ),
     )
 
 
@@ -177,18 +182,28 @@ def training(function: F) -> F:
     return decorated(
         function,
         batches,
-        of_field("--valid-fraction", DataSettings, fraction, "Of the training set, where there is no valid_dataset."),
+        of_field(
+            "--valid-fraction",
+            DataSettings,
+            fraction,
+            "Hold out this part, where there is no valid_dataset.",
+        ),
         click.option(
             "--drop-last/--no-drop-last",
             default=DataSettings.drop_last,
             help="Leave out an unfull last batch.  [default: no]",
         ),
-        of_field("--clip-grad", TrainingSettings, not_negative, "Largest gradient norm; 0 for no limit."),
-        of_field("--learning-rate", OptimizerSettings, positive, "Of the default optimizer (SGD)."),
-        of_field("--momentum", OptimizerSettings, Number(0, 1), "Likewise."),
-        of_field("--weight-decay", OptimizerSettings, not_negative, "Likewise."),
-        of_field("--schedule", OptimizerSettings, schedules, "Of the default optimizer's learning rate, step by step."),
-        of_field("--min-learning-rate", OptimizerSettings, not_negative, "Where the cosine ends."),
+        of_field("--clip-grad", TrainingSettings, not_negative, "Shorten gradients to this norm; 0 never does."),
+        of_field("--learning-rate", OptimizerSettings, positive, "Let the default optimizer (SGD) begin with it."),
+        of_field("--momentum", OptimizerSettings, Number(0, 1), "Give the default optimizer this momentum."),
+        of_field("--weight-decay", OptimizerSettings, not_negative, "Give the default optimizer this weight decay."),
+        of_field(
+            "--schedule",
+            OptimizerSettings,
+            schedules,
+            "Lower the default optimizer's learning rate so.",
+        ),
+        of_field("--min-learning-rate", OptimizerSettings, not_negative, "Let the cosine end at this learning rate."),
     )
 
 
@@ -258,7 +273,7 @@ def common(function: F) -> F:
         default=DataSettings.seed,
         show_default=True,
         envvar="NNAS_SEED",
-        help="Of all randomness.",
+        help="Begin all randomness with this number.",
     )
     return _common(function, seed)
 
@@ -296,7 +311,7 @@ def _common(function: F, *more: Callable[[F], F]) -> F:
             "--json",
             is_flag=True,
             envvar="NNAS_JSON",
-            help="One JSON document on standard output.",
+            help="Print one JSON document on standard output.",
         ),
         *more,  # type: ignore[arg-type]
         click.option(
@@ -306,7 +321,7 @@ def _common(function: F, *more: Callable[[F], F]) -> F:
             expose_value=False,
             callback=config.load,
             envvar="NNAS_CONFIG",
-            help="Options as TOML or JSON (default: [tool.nnas] of ./pyproject.toml).",
+            help="Read options as TOML or JSON (default: [tool.nnas] of ./pyproject.toml).",
         ),
         click.option("-q", "--quiet", count=True, help="Say less; -q leaves errors only."),
         click.option("-v", "--verbose", count=True, help="Say more."),
@@ -315,8 +330,8 @@ def _common(function: F, *more: Callable[[F], F]) -> F:
             type=click.Choice(["auto", "always", "never"]),
             default="auto",
             show_default=True,
-            help="Colours; auto heeds NO_COLOR and FORCE_COLOR.",
+            help="Use colours; auto heeds NO_COLOR and FORCE_COLOR.",
         ),
-        click.option("--no-progress", is_flag=True, help="Plain lines instead of progress bars."),
+        click.option("--no-progress", is_flag=True, help="Print plain lines instead of progress bars."),
         click.option("--debug", is_flag=True, help="Show tracebacks."),
     )  # type: ignore[return-value]  # the same command with more options

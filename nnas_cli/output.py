@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from nnas_cli.escapes import printable, shown
 from nnas_cli.spelling import with_options
 from nnas_core._listing import shortened
 from nnas_core.errors import NnasWarning
@@ -18,7 +19,9 @@ from nnas_core.files import atomic_writer, dump_json
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Output", "printable", "shown"]
+    from nnas_cli.tables import Table
+
+__all__ = ["Output"]
 
 
 class Output:
@@ -42,6 +45,7 @@ class Output:
         self._stdout = sys.stdout
         self._stderr = sys.stderr
         self._warnings = warnings.catch_warnings()
+        self.above: Callable[[str], None] | None = None  # writes a line above what is pinned to the terminal
 
     def __enter__(self) -> Output:
         self._stdout = sys.stdout
@@ -100,13 +104,32 @@ class Output:
 
     # ---- everything else
 
-    def note(self, line: str, level: int = 1) -> None:
-        """Tell something on standard error from verbosity ``level`` on."""
-        if self.verbosity >= level and not self.as_json:
-            context = click.get_current_context(silent=True)
-            line = with_options(line, None if context is None else context.command)
-            self._stderr.write(printable(line) + "\n")
-            self._stderr.flush()
+    def note(self, line: str, level: int = 1, *, fold: bool = False) -> None:
+        """Tell something on standard error from verbosity ``level`` on.
+
+        Args:
+            line: of any length.
+            level: the least verbosity.
+            fold: let no number of it be broken over lines of a terminal; a command, which is pasted, stays one line.
+        """
+        if self.verbosity < level or self.as_json:
+            return
+        context = click.get_current_context(silent=True)
+        line = printable(with_options(line, None if context is None else context.command))
+        lines = [line]
+        if fold and self._stderr.isatty():
+            from nnas_cli.tables import folded  # late: as below
+
+            lines = list(folded(line, self.width(self._stderr)))
+        if self.above is not None:
+            self.above("\n".join(lines))
+            return
+        self._stderr.write("".join(f"{one}\n" for one in lines))
+        self._stderr.flush()
+
+    def announce(self, line: str) -> None:
+        """Tell what begins: on a terminal, where somebody waits, and elsewhere with ``--verbose``."""
+        self.note(line, level=1 if self.shows_bars else 2, fold=True)
 
     def warn(self, line: str) -> None:
         """Warn on standard error."""
@@ -149,45 +172,52 @@ class Output:
             return True
         return stream.isatty() and os.environ.get("TERM") != "dumb"
 
+    def width(self, stream: TextIO | None = None) -> int:
+        """The columns of a stream, or of standard output: ``COLUMNS``, those of its terminal, or 80."""
+        given = os.environ.get("COLUMNS", "")
+        if given.isascii() and given.isdecimal() and 0 < len(given) < 6 and int(given) > 0:
+            return int(given)
+        try:
+            return os.get_terminal_size((stream or self._stdout).fileno()).columns or _WIDTH
+        except (OSError, ValueError):  # no terminal
+            return _WIDTH
+
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, answer: bool = False) -> None:
-        """Print a table, as the answer or beside it; numbers are aligned to the right."""
+        """Print a table of texts that are folded where they are too long; see ``show``."""
+        from nnas_cli.tables import Table  # late: most commands have none
+
+        self.show(Table(columns, rows), answer=answer)
+
+    def show(self, table: Table, *, answer: bool = False) -> None:
+        """Print a table in the width of its stream, as the answer or beside it."""
         if not answer and (self.verbosity < 1 or self.as_json):
             return
-        from rich import box
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for position, name in enumerate(columns):
-            numeric = bool(rows) and all(_is_number(row[position]) for row in rows)
-            table.add_column(Text(printable(name)), justify="right" if numeric else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(printable(cell)) for cell in row))  # a text, not markup: [str] is one
-        console = self.console(self._stdout if answer else None)
-        with console.capture() as capture:
-            console.print(table)
-        text = "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+        stream = self._stdout if answer else self._stderr
+        drawn = table.drawn(self.width(stream))
+        colors = self._wants_color(stream)
+        head = [f"\x1b[1m{line}\x1b[0m" if colors else line for line in drawn.head]
+        text = "".join(f"{line}\n" for line in (*head, *drawn.lines))  # cells are printable, colours are ours
+        if not _can_write(stream, text):
+            text = text.translate(_PLAIN)
         if answer:
-            self._write_whole(text)  # its cells are printable, and its colours are ours
+            self._write_whole(text)
         else:
-            self._stderr.write(text)
-            self._stderr.flush()
+            stream.write(text)
+            stream.flush()
+        if drawn.notes:
+            self.note(f"{'; '.join(drawn.notes)} (--json has all)", fold=True)
 
 
-def printable(text: str) -> str:
-    """A text of somebody else in one line: what would end it, or move or colour the terminal, becomes an escape."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+_WIDTH = 80
+"""Columns, where nobody says how many there are."""
+
+_PLAIN = str.maketrans({"─": "-", "…": ">", "±": "~"})
 
 
-def shown(text: str) -> str:
-    """A text of several lines for a terminal: each as ``printable`` has it, but for tabs."""
-    lines = text.replace("\r\n", "\n").split("\n")
-    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in lines)
-
-
-def _is_number(text: str) -> bool:
+def _can_write(stream: TextIO, text: str) -> bool:
+    """Return true if the encoding of a stream has all characters of a text."""
     try:
-        float(text.replace(",", "").rstrip("%") or "0")
-    except ValueError:
-        return text == "-"
+        text.encode(stream.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
     return True

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -19,6 +19,9 @@ from nnas_core._listing import shortened
 from nnas_core.errors import InputError, UsageError
 from nnas_core.training.settings import cadence, check_device
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 __all__ = [
     "ASSIGNMENT",
     "CADENCE",
@@ -26,6 +29,7 @@ __all__ = [
     "DEVICE",
     "DURATION",
     "FILE",
+    "FILE_OR_CONTENT",
     "GPUS",
     "MOST_PROCESSES",
     "MOST_SEED",
@@ -86,7 +90,16 @@ def _shown(value: object) -> str:
         return "a number of thousands of digits"
 
 
-class _Text(click.types.StringParamType):
+class _Completed(click.types.StringParamType):
+    """A text that a shell completes, see ``nnas_cli.completion``."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from nnas_cli.completion import offered  # late: only shells ask
+
+        return offered(ctx, param, incomplete)
+
+
+class _Text(_Completed):
     """A text that can be part of a path, a database and a JSON document.
 
     Args:
@@ -111,7 +124,7 @@ TEXT = _Text()
 COMMAND_LINE = _Text(100_000)
 
 
-class _File(click.types.StringParamType):
+class _File(_Completed):
     """The name of a file that is read; one that no file of ours could have is a bad input."""
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
@@ -123,6 +136,18 @@ class _File(click.types.StringParamType):
 
 
 FILE = _File()
+
+
+class _Anything(click.types.UnprocessedParamType):
+    """The name of a file, or what a configuration has in its place."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from nnas_cli.completion import offered  # late: as above
+
+        return offered(ctx, param, incomplete)
+
+
+FILE_OR_CONTENT = _Anything()
 
 
 def _reason_against(text: str, most: int) -> str | None:
@@ -149,6 +174,11 @@ class _Assignment(click.ParamType[tuple[str, object]]):
     """``KEY=VALUE``; the value is a JSON literal, or a text where it is none."""
 
     name = "key=value"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from nnas_cli.completion import offered  # late: as above
+
+        return offered(ctx, param, incomplete)
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, object]:
         if isinstance(value, (tuple, list)):

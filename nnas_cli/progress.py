@@ -1,4 +1,4 @@
-"""The progress of a training: a bar on a terminal, and one plain line an epoch."""
+"""The progress of a training: a plain line an epoch, and on a terminal bars and losses below them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from nnas_cli.bars import bar
+import torch.nn as nn
+from torch.nn.parameter import UninitializedParameter
+
+from nnas_cli.bars import Pinned, bar
 from nnas_cli.output import Output
-from nnas_core.training.trainer import Callback
+from nnas_cli.studies import span
+from nnas_core.mutables.mutator import Mutator
+from nnas_core.space.sizes import size_in_words
+from nnas_core.training.trainer import Callback, Trainer
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.text import Text
 
     from nnas_core.runs.recording import Usage
 
@@ -37,18 +43,22 @@ def usage_rows(usage: Usage) -> list[list[str]]:
 
 
 class TrainingProgress(Callback):
-    """Follows a training; at the end of a ``with`` block the bar is gone.
+    """Follows a training: a line an epoch, and on a terminal below them two bars, the losses and the time left.
+
+    At the end of a ``with`` block the lines below are gone.
 
     Args:
         out: where to.
-        clock: seconds, for the rate at which a bar is drawn.
+        clock: seconds.
     """
 
     def __init__(self, out: Output, clock: Callable[[], float] = time.monotonic) -> None:
         self._out = out
         self._clock = clock
-        self._bar: Progress | None = None
-        self._drawn = 0.0
+        self._shows_bars = out.shows_bars
+        self._pinned: Pinned | None = None
+        self._begun, self._step = clock(), 0
+        self._validated = 0
 
     def __enter__(self) -> TrainingProgress:
         return self
@@ -56,28 +66,89 @@ class TrainingProgress(Callback):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def on_epoch_begin(self, epoch: int) -> None:
-        if not self._out.shows_bars:
-            return
-        self._bar = bar(self._out)
-        total = self.trainer.steps_of(epoch) or None
-        self._bar.add_task(f"epoch {epoch + 1}/{self.trainer.epochs}", total=total)
+    def build(self, model: nn.Module, mutator: Mutator | None, trainer: Trainer) -> None:
+        super().build(model, mutator, trainer)
+        self._out.announce(_facts(trainer))
+
+    def on_batch_begin(self, epoch: int) -> None:
+        if self._shows_bars and self._pinned is None:
+            self._pinned = Pinned(self._out, self._clock)
+            self._begun, self._step = self._clock(), self.trainer.step
+        self._validated = 0
 
     def on_batch_end(self, epoch: int) -> None:
-        if self._bar is not None and self._clock() - self._drawn > 0.1:
-            self._drawn = self._clock()
-            self._bar.update(self._bar.task_ids[0], completed=self.trainer.batch, refresh=True)
+        self._draw(now=self.trainer.step == self._step + 1)  # the first step is worth to be seen however quick it is
+
+    def on_validation_batch(self, epoch: int) -> None:
+        self._validated += 1
+        self._draw(now=self._validated == 1)
 
     def on_epoch_end(self, epoch: int) -> None:
-        self.close()
         record = self.trainer.history[-1]
         self._out.note(
             f"epoch {record.epoch}/{self.trainer.epochs}: train {described(record.train)}; "
-            f"valid {described(record.valid)}; {record.samples_per_second:.0f} samples/s"
+            f"valid {described(record.valid)}; {record.samples_per_second:.0f} samples/s",
+            fold=True,
         )
 
+    def _draw(self, *, now: bool) -> None:
+        if self._pinned is not None:
+            self._pinned.draw(self._lines, now=now)
+
+    def _lines(self) -> list[Text]:
+        from rich.text import Text
+
+        trainer = self.trainer
+        epoch, epochs = min(trainer.epoch + 1, trainer.epochs), trainer.epochs
+        steps, batches = trainer.steps_of(epoch - 1), len(trainer.valid_batches)
+        if self._validated:
+            now = bar(self._validated, batches), f"validation {_of(self._validated, batches)}"
+        else:
+            now = bar(trainer.batch, steps), f"step {_of(trainer.batch, steps)}"
+        width = len(f"epoch {epoch}/{epochs}  ")
+        lines = [
+            Text(f"epoch {epoch}/{epochs}  ", style="bold") + now[0] + Text(f"  {now[1]}"),
+            Text("in all".ljust(width), style="bold") + bar(self._done, 1.0) + Text(f"  {self._time_left()}"),
+            Text(f"train {described(trainer.training_means)}"),
+        ]
+        if trainer.history:
+            lines.append(Text(f"valid {described(trainer.history[-1].valid)} (epoch {trainer.history[-1].epoch})"))
+        return lines
+
+    @property
+    def _done(self) -> float:
+        """The part of the training that is done, from 0 to 1."""
+        trainer = self.trainer
+        return trainer.step / trainer.total_steps if trainer.total_steps else trainer.epoch / trainer.epochs
+
+    def _time_left(self) -> str:
+        """About how long the rest takes, at the rate of what was done here; validation takes its part."""
+        trainer, elapsed = self.trainer, self._clock() - self._begun
+        here = trainer.step - self._step
+        if not trainer.total_steps or not here:
+            return f"{span(elapsed)} so far"
+        left = max(0, trainer.total_steps - trainer.step) * elapsed / here
+        return f"about {span(left)} left"
+
     def close(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        """Take the lines below away."""
+        if self._pinned is not None:
+            self._pinned.close()
+            self._pinned = None
+
+
+def _of(done: int, total: int) -> str:
+    return f"{done}/{total}" if total else str(done)
+
+
+def _facts(trainer: Trainer) -> str:
+    """``cpu; 12,345 parameters; 9,000 architectures; 1,437 training and 360 validation samples``."""
+    parameters = sum(one.numel() for one in trainer.model.parameters() if not isinstance(one, UninitializedParameter))
+    facts = [str(trainer.device), f"{parameters:,} parameters"]
+    if trainer.mutator is not None:
+        facts.append(f"{size_in_words(trainer.mutator.space.size, ',')} architectures")
+    batches = {"training": trainer.train_batches, "validation": trainer.valid_batches}
+    sizes = [f"{one.samples:,} {name}" for name, one in batches.items() if one.samples is not None]
+    if sizes:
+        facts.append(f"{' and '.join(sizes)} samples")
+    return "; ".join(facts)

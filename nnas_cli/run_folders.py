@@ -66,7 +66,7 @@ def trains_in_a_run_folder(output_help: str) -> Callable[[F], F]:
                 "--checkpoint-every",
                 type=CADENCE,
                 metavar="N",
-                help="Also after N steps, or N seconds (30s) or minutes (5m).  [default: each epoch]",
+                help="Save also after N steps, or N seconds (30s) or minutes (5m).  [default: each epoch]",
             ),
             click.option("--resume", metavar="RUN", help="Go on in this run folder; MODEL and options are its own."),
             click.option("--force", is_flag=True, help="Start over in a run folder that is not empty."),

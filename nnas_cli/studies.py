@@ -3,36 +3,43 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from nnas_cli.architectures import in_words, shorter
 from nnas_core.errors import UsageError
 
 if TYPE_CHECKING:
     from nnas_cli.output import Output
+    from nnas_cli.tables import Table
     from nnas_core.space.architecture import Architecture
     from nnas_core.study.administration import StudyStatus
-    from nnas_core.study.storage.records import TrialRecord
+    from nnas_core.study.storage.records import StudyRecord, TrialRecord
     from nnas_core.study.storage.rows import Damage
     from nnas_core.study.storage.store import StudyStore
 
 __all__ = [
     "STORAGE",
     "answer",
-    "in_words",
+    "best_of",
+    "first_line",
     "limits_in_words",
+    "metrics_in_words",
+    "newest_table",
     "number",
     "of_a_study",
     "of_a_trial",
     "of_trials",
     "opened",
+    "part_of",
     "span",
     "storage",
     "the_rest",
-    "trial_rows",
+    "trial_table",
 ]
 
 STORAGE = "sqlite:///nnas.db"
@@ -41,12 +48,15 @@ STORAGE = "sqlite:///nnas.db"
 _MOST_DIGITS = 9
 """Digits of the number of a trial."""
 
+_BEST = 5
+"""Trials that a table tells apart, if it has no room for whole architectures."""
+
 F = TypeVar("F", bound=Callable[..., object])
 
 
 def storage(function: F) -> F:
     """The ``--storage`` option."""
-    return click.option("--storage", default=STORAGE, show_default=True, metavar="URL", help="Where the studies are.")(
+    return click.option("--storage", default=STORAGE, show_default=True, metavar="URL", help="Look for studies here.")(
         function
     )
 
@@ -167,15 +177,6 @@ def span(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def in_words(architecture: Architecture) -> str:
-    """``stem=conv3x3 skip=node1,node2``."""
-    parts = []
-    for key, names in architecture.names().items():
-        chosen = names if isinstance(names, list) else [names]
-        parts.append(f"{key}={','.join(map(str, chosen)) or '-'}")
-    return " ".join(parts)
-
-
 def limits_in_words(status: StudyStatus) -> str:
     """``100 trials, 2 h, 1 at once``."""
     trials, duration = status.limits["trials"], status.limits["duration_s"]
@@ -184,13 +185,76 @@ def limits_in_words(status: StudyStatus) -> str:
     return f"{counted}, {'any time' if duration is None else span(duration)}, {concurrency} at once"
 
 
-def trial_rows(trials: Sequence[TrialRecord]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of a table of trials; why one failed stands there only where one did."""
-    errors = any(trial.error for trial in trials)
-    columns = ["trial", "state", "value", "seconds", "architecture", *(["error"] if errors else [])]
-    rows = []
-    for trial in trials:
-        took = "-" if trial.seconds is None else f"{trial.seconds:.2f}"
-        row = [str(trial.number), trial.state, number(trial.value), took, in_words(trial.architecture)]
-        rows.append([*row, (trial.error or "").split("\n")[0]] if errors else row)
-    return columns, rows
+def metrics_in_words(metrics: Mapping[str, float], measured_on: str | None) -> str:
+    """``accuracy 0.9312``, and of test data that too; the loss only where there is nothing else."""
+    told = {name: value for name, value in metrics.items() if name != "loss"} or metrics
+    words = ", ".join(f"{name} {number(value)}" for name, value in told.items())
+    return f"{measured_on} {words}" if words and measured_on == "test" else words or "-"
+
+
+def part_of(done: int, wanted: int | None) -> str:
+    """``3/20``."""
+    return str(done) if wanted is None else f"{done}/{wanted}"
+
+
+def trial_table(trials: Sequence[TrialRecord], study: StudyRecord) -> Table:
+    """A line for each trial; in a small width, the keys in which the best of them differ.
+
+    Why a trial failed stands there only where one did.
+    """
+    from nnas_cli.tables import Shorter, Table, cut  # late: as above
+
+    errors = [first_line(trial.error or "") for trial in trials]
+    named = any(errors)
+    rows = [
+        [*_measured(trial), in_words(trial.architecture), *([error] if named else [])]
+        for trial, error in zip(trials, errors, strict=True)
+    ]
+    short = {
+        "architecture": shorter([trial.architecture for trial in trials], best_of(trials, study)),
+        "error": Shorter(lambda width: [cut(error, width) for error in errors], "its beginning"),
+    }
+    return Table([*_MEASURED, "architecture", *(["error"] if named else [])], rows, short, ["seconds"])
+
+
+def newest_table(trials: Sequence[TrialRecord], study: StudyRecord, now: datetime) -> Table:
+    """A line for each trial, where those that failed say why; of a running one, the time that it has run until now."""
+    from nnas_cli.tables import Shorter, Table, cut  # late: as above
+
+    failed = [first_line(trial.error or "") for trial in trials]
+    rows = [
+        [*_measured(trial, now), error or in_words(trial.architecture)]
+        for trial, error in zip(trials, failed, strict=True)
+    ]
+    short = shorter(
+        [None if error else trial.architecture for trial, error in zip(trials, failed, strict=True)],
+        best_of(trials, study),
+    )
+
+    def cells(width: int) -> list[str]:
+        return [cut(error, width) or cell for error, cell in zip(failed, short.cells(width), strict=True)]
+
+    column = "architecture, or why it failed" if any(failed) else "architecture"
+    return Table([*_MEASURED, column], rows, {column: Shorter(cells, short.how)}, ["seconds"])
+
+
+_MEASURED = ("trial", "state", "value", "seconds")
+
+
+def _measured(trial: TrialRecord, now: datetime | None = None) -> list[str]:
+    seconds = trial.seconds
+    if now is not None and trial.state == "running" and trial.started is not None:
+        seconds = max(0.0, (now - datetime.fromisoformat(trial.started)).total_seconds())
+    return [str(trial.number), trial.state, number(trial.value), "-" if seconds is None else f"{seconds:.2f}"]
+
+
+def best_of(trials: Iterable[TrialRecord], study: StudyRecord) -> list[Architecture]:
+    """The architectures of the best of the trials."""
+    sign = -1 if study.settings.optimize_mode == "maximize" else 1
+    good = [(sign * trial.value, trial.number, trial) for trial in trials if trial.value is not None]
+    return [trial.architecture for _, _, trial in sorted(good, key=lambda one: one[:2])[:_BEST]]
+
+
+def first_line(text: str) -> str:
+    """The first line of an error."""
+    return text.split("\n")[0]

@@ -38,7 +38,7 @@ def what_a_trial_is(function: F) -> F:
     """Options of which exactly one kind is given, and those that only one kind takes: a ``TrialKind``."""
     return options.decorated(
         function,
-        click.option("--checkpoint", metavar="FILE", help="Trials inherit the weights of this supernet."),
+        click.option("--checkpoint", metavar="FILE", help="Let trials inherit the weights of this supernet."),
         click.option(
             "--train-epochs",
             "epochs",
@@ -51,14 +51,14 @@ def what_a_trial_is(function: F) -> F:
             "--trial-command",
             type=COMMAND_LINE,
             metavar="CMD",
-            help="Each trial is a process of this program (no shell); parameters and result are files.",
+            help="Run this program for each trial (no shell); parameters and result are files.",
         ),
         options.recalibrate,
         options.of_field(
             "--optimize-mode",
             CommandSettings,
             click.Choice(["maximize", "minimize"]),
-            "With --trial-command: which results are better.",
+            "Say which results of --trial-command are better.",
         ),
     )
 
@@ -162,52 +162,61 @@ def how_trials_run(function: F) -> F:
             "--concurrency",
             type=Count(1, MOST_PROCESSES),
             metavar="N",
-            help="Trials at once.  [default: 1, or one a GPU]",
+            help="Run N trials at once.  [default: 1, or one a GPU]",
         ),
         click.option(
-            "--gpus", type=GPUS, metavar="LIST", help="As 0,1: each trial gets one; one named twice takes two."
+            "--gpus",
+            type=GPUS,
+            metavar="LIST",
+            help="Give each trial one of these, as 0,1; one named twice takes two.",
         ),
         options.of_field(
             "--engine",
             Running,
             click.Choice(["local", "ray"]),
-            "Where trials run: on this machine, or as Ray has room for them.",
+            "Run trials on this machine, or as Ray has room for them.",
         ),
         click.option(
             "--ray-address",
             metavar="ADDRESS",
-            help="A Ray cluster that runs: HOST:PORT of its head, or auto. There, --gpus any: each trial gets one.",
+            help="Use the Ray cluster at HOST:PORT of its head, or auto; there, --gpus any gives each trial one.",
         ),
         click.option(
             "--trial-threads",
             type=Count(1, MOST_PROCESSES),
             metavar="N",
-            help="Cores of each trial.  [default: an even share; 1 on a cluster that runs]",
+            help="Give each trial N cores.  [default: an even share; 1 on a cluster that runs]",
         ),
-        click.option("--trial-timeout", type=DURATION, metavar="TIME", help="A trial fails after 90s, 30m."),
+        click.option("--trial-timeout", type=DURATION, metavar="TIME", help="Let a trial fail after 90s, 30m."),
         click.option(
             "--linger",
             type=DURATION,
             metavar="TIME",
-            help="With --trial-command: how long a program may go on after its result.  [default: 60s]",
+            help="Let the program of --trial-command go on for so long after its result.  [default: 60s]",
         ),
         click.option(
             "--attempts",
             type=Count(1),
             metavar="N",
-            help="How often to begin a trial whose process is killed or crashes.  [default: 3]",
+            help="Begin a trial up to N times if its process is killed or crashes.  [default: 3]",
         ),
         click.option(
             "--max-failures",
             type=OrNone(Count(1)),
             metavar="N",
-            help="End after so many failed trials of this run; none: never.  [default: 3 that fail alike before the"
-            " first success]",
+            help="End after so many failed trials of this run; none is no limit.  [default: 3 that fail alike before"
+            " the first success]",
         ),
-        click.option("--assessor", metavar="NAME", help="Ends trials early by what they report, or file.py:Class."),
+        click.option(
+            "--assessor",
+            metavar="NAME",
+            help="End trials early by this: see `nnas list assessors`.",
+        ),
         options.arguments_of("assessor"),
         click.option(
-            "--trial-log-dir", metavar="DIR", help="Logs and files of trials.  [default: runs/studies/STUDY/trials]"
+            "--trial-log-dir",
+            metavar="DIR",
+            help="Keep files of trials here.  [default: runs/studies/STUDY/trials]",
         ),
     )
 

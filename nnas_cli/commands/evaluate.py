@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nnas_cli import options
+from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
 from nnas_cli.parameter_types import FILE
@@ -20,14 +21,19 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("evaluate")
+@click.command("evaluate", cls=SectionedCommand)
 @click.argument("model", type=FILE, metavar="MODEL")
-@click.option("--checkpoint", metavar="FILE", required=True, help="Of the supernet whose weights are inherited.")
-@click.option("--architecture", metavar="FILE", required=True, help="In any form; - is standard input.")
+@click.option("--checkpoint", metavar="FILE", required=True, help="Inherit the weights of this supernet.")
+@click.option(
+    "--architecture",
+    metavar="FILE",
+    required=True,
+    help="Measure this one, in any form; - is standard input.",
+)
 @options.recalibrate
 @options.batches
-@options.of_field("--on", EvaluateSettings, click.Choice(["valid", "test"]), "Which data.")
-@options.with_output("File for the JSON report; - is standard output, as a table unless --json.")
+@options.of_field("--on", EvaluateSettings, click.Choice(["valid", "test"]), "Measure on this data.")
+@options.with_output("Write the JSON report to PATH; - is standard output, as a table unless --json.")
 @options.loads_model
 @options.part("setup", SetupSettings)
 @options.common

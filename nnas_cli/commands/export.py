@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from nnas_cli import options
+from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
 from nnas_cli.parameter_types import FILE
@@ -14,19 +15,19 @@ from nnas_core.files import dump_json, read_json, source_name
 __all__ = ["command"]
 
 
-@click.command("export")
+@click.command("export", cls=SectionedCommand)
 @click.argument("checkpoint", type=FILE, metavar="CHECKPOINT")
 @click.option(
     "--format",
     type=click.Choice(["masks", "names", "indices", "parameters", "document"]),
     default="masks",
     show_default=True,
-    help="Form of the architecture.",
+    help="Write the architecture in this form.",
 )
-@click.option("--architecture", metavar="FILE", help="This one, in any form, instead of the checkpoint's.")
-@options.with_output("File to write; - is standard output.")
-@options.common
-def command(checkpoint: str, format: str, architecture: str | None, output: str, seed: int, out: Output) -> None:
+@click.option("--architecture", metavar="FILE", help="Write this one, in any form, instead of the checkpoint's.")
+@options.with_output("Write the answer to PATH; - is standard output.")
+@options.common_without_seed
+def command(checkpoint: str, format: str, architecture: str | None, output: str, out: Output) -> None:
     """Write the architecture of CHECKPOINT as JSON.
 
     Only the checkpoint is read; no code of the model runs. With --architecture another architecture of the same search

@@ -8,6 +8,7 @@ import platform
 import click
 
 from nnas_cli import options
+from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
 from nnas_core import __version__
@@ -17,10 +18,10 @@ __all__ = ["command"]
 _PACKAGES = ("torch", "numpy", "click", "rich", "jsonschema", "SQLAlchemy")
 
 
-@click.command("info")
-@options.with_output("File to write; - is standard output.")
-@options.common
-def command(output: str, seed: int, out: Output) -> None:
+@click.command("info", cls=SectionedCommand)
+@options.with_output("Write the answer to PATH; - is standard output.")
+@options.common_without_seed
+def command(output: str, out: Output) -> None:
     """Print versions and devices for bug reports.
 
     \b

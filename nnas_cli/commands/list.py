@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nnas_cli import options
+from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.output import Output
 
 if TYPE_CHECKING:
@@ -16,30 +17,42 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_GROUPS = ("mutators", "tuners", "assessors")
 
-@click.command("list")
-@click.argument("group", type=click.Choice(["mutators", "tuners", "assessors"]))
-@options.with_output("File to write; - is standard output.")
+
+@click.command("list", cls=SectionedCommand)
+@click.argument("group", type=click.Choice(_GROUPS), required=False)
+@options.with_output("Write the answer to PATH; - is standard output.")
 @options.common_without_seed
-def command(group: str, output: str, out: Output) -> None:
+def command(group: str | None, output: str, out: Output) -> None:
     """List what --mutator, --tuner or --assessor takes.
 
-    With the source of each, and with --verbose also what --mutator-arg, --tuner-arg or --assessor-arg may set. Columns
-    of mutators are two small spaces of which every network was trained alone: they say which of all networks a search
-    hands out, 1 being the best, as a mean over searches.
+    Without an argument all three are listed. With the source of each, and with --verbose also what --mutator-arg,
+    --tuner-arg or --assessor-arg may set. Columns of mutators are two small spaces of which every network was trained
+    alone: they say which of all networks a search hands out, 1 being the best, as a mean over searches.
 
     \b
     Examples:
+      nnas list
       nnas list mutators --verbose
       nnas list tuners --json
     """
     from nnas_core.plugins import registry
 
-    found = list(registry.entries(group).values())
-    measured = registry.measured() if group == "mutators" else {}
+    measured = registry.measured()
+    groups = {one: list(registry.entries(one).values()) for one in ([group] if group else _GROUPS)}
     if out.as_json or output != "-":
-        out.report("list-report", {group: [_document(one, measured) for one in found]}, output)
+        document = {name: [_document(one, measured) for one in found] for name, found in groups.items()}
+        out.report("list-report", document, output)
         return
+    for place, (name, found) in enumerate(groups.items()):
+        if len(groups) > 1:
+            out.answer(f"\n{name}\n\n" if place else f"{name}\n\n")
+        _show(found, measured if name == "mutators" else {}, out)
+
+
+def _show(found: Sequence[Entry], measured: Mapping[str, Mapping[str, Ranking]], out: Output) -> None:
+    """A table of algorithms; with ``--verbose`` also one of their options."""
     columns = ["name", *measured, "summary", "source"]
     ranks = [[_rank(space.get(one.name)) for space in measured.values()] for one in found]
     rows = [[one.name, *rank, one.summary, one.source] for one, rank in zip(found, ranks, strict=True)]

@@ -8,9 +8,10 @@ import click
 
 from nnas_cli import options
 from nnas_cli.default_places import default_run
+from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
-from nnas_cli.parameter_types import FILE
+from nnas_cli.parameter_types import FILE, FILE_OR_CONTENT
 from nnas_cli.run_folders import RunPlace, command_of_run, resumed, trains_in_a_run_folder
 from nnas_core.files import finite_only, read_json, source_name
 from nnas_core.workflows.settings import CheckpointedSettings, RetrainSettings
@@ -22,14 +23,17 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("retrain")
+@click.command("retrain", cls=SectionedCommand)
 @click.argument("model", type=FILE, metavar="MODEL", required=False)
 @click.option(
-    "--architecture", type=click.UNPROCESSED, metavar="FILE", help="In any form; - is standard input.  [required]"
+    "--architecture",
+    type=FILE_OR_CONTENT,
+    metavar="FILE",
+    help="Train this one, in any form; - is standard input.  [required]",
 )
 @click.option("--checkpoint", metavar="FILE", help="Start from the weights of this supernet, not from scratch.")
 @options.epochs
-@trains_in_a_run_folder("Run folder; its weights.pt is the trained model.  [default: runs/MODEL-retrain]")
+@trains_in_a_run_folder("Keep the run, and weights.pt of the trained model, in PATH.  [default: runs/MODEL-retrain]")
 def command(
     training: CheckpointedSettings | None,
     architecture: str | dict[str, object] | None,
@@ -76,6 +80,7 @@ def _read(architecture: str | dict[str, object] | None) -> object:
 
 
 def _retrain(settings: RetrainSettings, run: RunFolder, source: str | None, out: Output) -> RetrainReport:
+    out.announce(f"{settings.training.model.model} alone, in {run.path}: loading torch, the model and the data")
     with without_collection():
         from nnas_cli.progress import TrainingProgress
         from nnas_cli.seeding import seed_globals

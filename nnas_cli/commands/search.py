@@ -8,6 +8,7 @@ import click
 
 from nnas_cli import options
 from nnas_cli.default_places import default_run
+from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
 from nnas_cli.parameter_types import FILE, Count
@@ -32,25 +33,31 @@ _WIDTH = 24
 """Characters of a name that are shown."""
 
 
-@click.command("search")
+@click.command("search", cls=SectionedCommand)
 @click.argument("model", type=FILE, metavar="MODEL", required=False)
-@click.option("--mutator", metavar="NAME", help="Algorithm: see `nnas list mutators`, or file.py:Class.  [required]")
+@click.option(
+    "--mutator",
+    metavar="NAME",
+    help="Search by this: see `nnas list mutators`, or file.py:Class.  [required]",
+)
 @options.arguments_of("mutator")
 @click.option(
-    "--latency-table", metavar="FILE", help="JSON: how long each candidate takes; the mutator argument latency_table."
+    "--latency-table",
+    metavar="FILE",
+    help="Give the mutator its argument latency_table, how long candidates take.",
 )
-@click.option("--trainer", metavar="NAME", help="Its loop instead: of another mutator, or file.py:Class.")
+@click.option("--trainer", metavar="NAME", help="Train with another loop: that of another mutator, or file.py:Class.")
 @options.of_field(
     "--precision",
     SearchSettings,
     click.Choice(["float32", "float64", "bfloat16"]),
-    "Of weights and batches; bfloat16 is autocast.",
+    "Compute with weights and batches of this precision; bfloat16 is autocast.",
 )
 @options.of_field(
     "--memory-format",
     AccelerationSettings,
     click.Choice(["auto", "contiguous", "channels-last"]),
-    "Of images and their weights; auto: the quicker one, where all candidates run in every step.",
+    "Store images and their weights so; auto takes the quicker form where all candidates run in every step.",
 )
 @click.option("--compile", is_flag=True, help="Let torch.compile make one program of the supernet; takes minutes.")
 @click.option("--recompute", is_flag=True, help="Run candidates again in the backward pass, to need less memory.")
@@ -69,7 +76,7 @@ _WIDTH = 24
     help="Measure K architectures with the supernet's weights, and hand out the best on validation data; 0: what the "
     "algorithm says.  [default: as many as a fifth of the search pays for, all of 100 or fewer]",
 )
-@trains_in_a_run_folder("Run folder.  [default: runs/MODEL-MUTATOR]")
+@trains_in_a_run_folder("Keep the run in the folder PATH.  [default: runs/MODEL-MUTATOR]")
 @options.part("acceleration", AccelerationSettings)
 def command(
     training: CheckpointedSettings | None,
@@ -129,6 +136,9 @@ def command(
 
 
 def _search(settings: SearchSettings, run: RunFolder, out: Output) -> SearchReport:
+    out.announce(
+        f"{settings.training.model.model} by {settings.mutator}, in {run.path}: loading torch, the model and the data"
+    )
     with without_collection():
         from nnas_cli.progress import TrainingProgress
         from nnas_cli.seeding import seed_globals

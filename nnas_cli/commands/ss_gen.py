@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nnas_cli import options
+from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
 from nnas_cli.parameter_types import COMMAND_LINE, FILE
@@ -21,17 +22,17 @@ if TYPE_CHECKING:
 __all__ = ["command", "space_of_model"]
 
 
-@click.command("ss-gen")
+@click.command("ss-gen", cls=SectionedCommand)
 @click.argument("model", type=FILE, metavar="MODEL", required=False)
 @options.model_arg
 @click.option(
     "--trial-command",
     type=COMMAND_LINE,
     metavar="CMD",
-    help="Instead of MODEL: run this NNI trial for its search space (no shell).",
+    help="Run this NNI trial for its search space (no shell), instead of building MODEL.",
 )
-@click.option("--trial-dir", metavar="DIR", default=".", show_default=True, help="Where CMD runs.")
-@options.with_output("File to write; - is standard output.")
+@click.option("--trial-dir", metavar="DIR", default=".", show_default=True, help="Run CMD in this folder.")
+@options.with_output("Write the answer to PATH; - is standard output.")
 @options.common
 def command(
     model: str | None,

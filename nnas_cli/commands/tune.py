@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nnas_cli import options, studies
+from nnas_cli import next_steps, options, studies
 from nnas_cli.default_places import default_study, study_folder
 from nnas_cli.detaching import detach as go_on_in_background
+from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
 from nnas_cli.parameter_types import DURATION, FILE, Count
@@ -96,24 +96,30 @@ class _Outcome:
     stopped: int
 
 
-@click.command("tune")
+@click.command("tune", cls=SectionedCommand)
 @click.argument("model", type=FILE, metavar="MODEL", required=False)
-@options.of_field("--tuner", AlgorithmSettings, None, "See `nnas list tuners`, or file.py:Class.", metavar="NAME")
+@options.of_field(
+    "--tuner",
+    AlgorithmSettings,
+    None,
+    "Propose by this: see `nnas list tuners`, or file.py:Class.",
+    metavar="NAME",
+)
 @options.arguments_of("tuner")
 @what_a_trial_is
-@click.option("--trials", type=Count(1), help=f"Finished trials that the study shall have.  [default: {_TRIALS}]")
+@click.option("--trials", type=Count(1), help=f"Stop when so many trials have ended.  [default: {_TRIALS}]")
 @click.option("--duration", type=DURATION, metavar="TIME", help="Begin no trial after 90s, 30m, 2h.")
 @how_trials_run
-@click.option("--study", metavar="NAME", help="Name of the study.  [default: MODEL-TUNER]")
-@click.option("--storage", default=studies.STORAGE, show_default=True, metavar="URL", help="Where studies are kept.")
+@click.option("--study", metavar="NAME", help="Give the study this name.  [default: MODEL-TUNER]")
+@click.option("--storage", default=studies.STORAGE, show_default=True, metavar="URL", help="Keep studies here.")
 @click.option("--resume", is_flag=True, help="Go on with a study.")
 @click.option("--join", is_flag=True, help="Work on a study beside other processes that do, on any machines.")
-@click.option("--wait", is_flag=True, help="With --resume or --join: wait while another process has the study.")
-@click.option("--retry-failed", is_flag=True, help="With --resume: try the trials again that failed.")
+@click.option("--wait", is_flag=True, help="Wait while another process has the study; with --resume or --join.")
+@click.option("--retry-failed", is_flag=True, help="Try trials again that failed; with --resume.")
 @click.option("--detach", is_flag=True, help="Go on in the background; says how to follow and to stop it.")
-@click.option("--top", type=Count(1), default=5, show_default=True, help="Trials in the final table.")
+@click.option("--top", type=Count(1), default=5, show_default=True, help="Show so many trials in the final table.")
 @options.training
-@options.with_output("File for the best architecture; - is standard output.")
+@options.with_output("Write the best architecture to PATH; - is standard output.")
 @options.loads_model
 @options.part("trial", TrialKind)
 @options.part("training", TrainingSettings)
@@ -215,6 +221,7 @@ def _run(study: _Study, top: int, out: Output, begun: Callable[[], None] | None)
         out: told how far it is.
         begun: called when the work has begun.
     """
+    out.announce(f"study {study.name} of {study.training.model.model}: loading what its trials need")
     with without_collection():
         from nnas_cli.bars import StudyProgress
         from nnas_cli.signals import StopRequest
@@ -234,7 +241,11 @@ def _run(study: _Study, top: int, out: Output, begun: Callable[[], None] | None)
         def on_start(finished: int, recovered: int) -> None:
             if begun is not None:
                 begun()
-            progress.started(finished, recovered)
+            progress.started(finished, recovered, store.status(store.study(study.name)))
+
+        def looked_at() -> int | None:
+            progress.look()
+            return stop()
 
         try:
             settings = RunSettings(
@@ -242,9 +253,10 @@ def _run(study: _Study, top: int, out: Output, begun: Callable[[], None] | None)
                 rules=study.running.rules,
                 wait=place.wait,
                 retry_failed=place.retry_failed,
-                should_stop=stop,
+                should_stop=looked_at,
                 at_once=stop.at_once,
                 on_start=on_start,
+                on_begin=progress.begun,
                 on_trial=progress.ended,
                 on_retry=progress.begun_again,
             )
@@ -294,6 +306,8 @@ def _workflow(study: _Study) -> Callable[..., StudyResult | SharedResult]:
 
 def _report(study: _Study, outcome: _Outcome, output: str, out: Output) -> None:
     """Say how the study ended, and write the best architecture."""
+    from nnas_cli.architectures import in_words, shorter
+    from nnas_cli.tables import Table
     from nnas_core.study.cooperation import SharedResult
     from nnas_core.study.trial_loop import REASONS
 
@@ -305,17 +319,26 @@ def _report(study: _Study, outcome: _Outcome, output: str, out: Output) -> None:
             return
         result = result.whole
     data, how = study.trial.measured
-    rows = [[str(one.number), study.shown(one.value), studies.in_words(one.architecture)] for one in outcome.top]
-    out.table(["trial", f"{data}, {how}" if data else how, "architecture"], rows)
+    rows = [[str(one.number), study.shown(one.value), in_words(one.architecture)] for one in outcome.top]
+    best = [one.architecture for one in outcome.top]
+    columns = ["trial", f"{data}, {how}" if data else how, "architecture"]
+    out.show(Table(columns, rows, {"architecture": shorter(best, best)}))
     early = f", {outcome.stopped} stopped early" if outcome.stopped else ""
     out.note(f"{result.finished} trials, {result.failed} failed{early}; {REASONS[result.reason]}")
     masks = dump_json(result.best.architecture.masks())
     if not out.as_json:
         out.write(output, masks)
+        out.note(f"next: {_next_step(study, output)}")
         return
     if output != "-":
         out.write(output, masks)
     out.report("tune-report", _document(study, result, outcome))
+
+
+def _next_step(study: _Study, output: str) -> str:
+    if study.trial.trial_command is not None:
+        return next_steps.after_program(study.name, study.storage)
+    return next_steps.after_tune(study.training.model, output, study.name, study.storage)
 
 
 def _document(study: _Study, result: StudyResult, outcome: _Outcome) -> dict[str, object]:
@@ -341,10 +364,9 @@ def _tell(out: Output, study: str, storage: str, process: int, log: Path) -> Non
         document = {"study": study, "storage": storage, "process": process, "log": str(log)}
         out.report("tune-detach-report", document)
         return
-    at = "" if storage == studies.STORAGE else f" --storage {shlex.quote(storage)}"
     out.note(f"study {study!r} runs in the background, process {process}; its output goes to {log}")
-    out.note(f"follow it by `nnas study top {study}{at}`, or `tail -f {log}`")
-    out.note(f"stop it by `nnas study stop {study}{at}`")
+    out.note(f"follow it by `{next_steps.followed(study, storage)}`, or `tail -f {log}`")
+    out.note(f"stop it by `{next_steps.stopped(study, storage)}`")
 
 
 def _leave(out: Output, joined: SharedResult, reason: str, document: dict[str, object]) -> None:
@@ -353,6 +375,7 @@ def _leave(out: Output, joined: SharedResult, reason: str, document: dict[str, o
     others = "1 other process goes" if joined.others == 1 else f"{joined.others} other processes go"
     out.note(f"{ended} of {joined.study.name} ended here; {reason}")
     out.note(f"{others} on, and the last one has the best architecture")
+    out.note(f"next: {next_steps.followed(str(document['study']), str(document['storage']))}")
     if out.as_json:
         ended_here = {"reason": joined.reason, "evaluated": joined.evaluated, "others": joined.others}
         out.report("tune-join-report", {**document, **ended_here})

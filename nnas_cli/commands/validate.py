@@ -5,27 +5,28 @@ from __future__ import annotations
 import click
 
 from nnas_cli import options
-from nnas_cli.output import Output, printable
+from nnas_cli.escapes import printable
+from nnas_cli.help_sections import SectionedCommand
+from nnas_cli.output import Output
 from nnas_cli.parameter_types import FILE
 from nnas_core.errors import ExitCode, UsageError
 
 __all__ = ["command"]
 
 
-@click.command("validate")
+@click.command("validate", cls=SectionedCommand)
 @click.argument("files", type=FILE, metavar="FILE...", nargs=-1)
-@click.option("--space", metavar="FILE", help="Search space that architectures, parameters and latencies must fit.")
+@click.option("--space", metavar="FILE", help="Check that architectures, parameters and latencies fit this space.")
 @click.option("--kind", metavar="KIND", help="Check as this kind instead of recognising it.")
 @click.option("--print-schema", metavar="KIND", help="Print the JSON Schema of a kind; nothing is checked.")
-@options.with_output("File for the report; - is standard output.")
-@options.common
+@options.with_output("Write the report to PATH; - is standard output.")
+@options.common_without_seed
 def command(
     files: tuple[str, ...],
     space: str | None,
     kind: str | None,
     print_schema: str | None,
     output: str,
-    seed: int,
     out: Output,
 ) -> int:
     """Check FILEs against their schemas and a search space.

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from nnas_core.runs.recording import Recorder as Recorder
     from nnas_core.runs.recording import StopSignal as StopSignal
     from nnas_core.runs.recording import Usage as Usage
+    from nnas_core.runs.summary import RunSummary as RunSummary
+    from nnas_core.runs.summary import find_runs as find_runs
+    from nnas_core.runs.summary import read_run as read_run
     from nnas_core.runs.weights import load_weights as load_weights
     from nnas_core.runs.weights import weights_digest as weights_digest
 else:
@@ -36,10 +39,13 @@ else:
             "CheckpointHeader": "checkpoint",
             "Recorder": "recording",
             "RunFolder": "folder",
+            "RunSummary": "summary",
             "StopSignal": "recording",
             "Usage": "recording",
+            "find_runs": "summary",
             "load_weights": "weights",
             "read_checkpoint": "checkpoint",
+            "read_run": "summary",
             "weights_digest": "weights",
             "write_checkpoint": "checkpoint",
         },

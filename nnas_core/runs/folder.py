@@ -15,6 +15,7 @@ import errno
 import fcntl
 import json
 import os
+import struct
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,7 +32,7 @@ from nnas_core.files import (
     write_json,
 )
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "is_locked"]
 
 
 class RunFolder:
@@ -276,6 +277,17 @@ _FILES = (
     "architecture.json",
     "weights.pt",
 )
+
+
+def is_locked(folder: Path) -> bool:
+    """Returns true if another process works in a run folder; asking changes nothing, and keeps nobody out."""
+    try:
+        with open(folder / _LOCK, "rb") as lock:
+            asked = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)  # the struct flock of Linux
+            answer: int = struct.unpack("hhqqi", fcntl.fcntl(lock, fcntl.F_GETLK, asked))[0]
+    except OSError:  # there is no lock, or the file system knows none
+        return False
+    return answer != fcntl.F_UNLCK
 
 
 def _is_leftover(name: str) -> bool:

@@ -96,6 +96,7 @@ class RunSettings:
         at_once: entered where the tuner may think for long and nothing can be lost: a signal raises
             ``KeyboardInterrupt`` there, and ``should_stop`` has its number.
         on_start: called once with the numbers of finished and of recovered trials.
+        on_begin: called with each trial that begins here, before it runs; also when it begins again.
         on_trial: called with each trial that ended here, after it is stored.
         on_retry: called with a trial that begins again, and with what ended the attempt before.
     """
@@ -107,6 +108,7 @@ class RunSettings:
     should_stop: Callable[[], int | None] = field(default_factory=lambda: _ignored)
     at_once: Callable[[], AbstractContextManager[None]] = nullcontext
     on_start: Callable[[int, int], None] = field(default_factory=lambda: _ignored)
+    on_begin: Callable[[TrialRecord], None] = field(default_factory=lambda: _ignored)
     on_trial: Callable[[TrialRecord], None] = field(default_factory=lambda: _ignored)
     on_retry: Callable[[TrialRecord, str], None] = field(default_factory=lambda: _ignored)
 

@@ -255,6 +255,7 @@ class TrialLoop:
     def _submit(self, trial: RunningTrial) -> None:
         record = trial.record
         self._running[record.number] = trial
+        self._settings.on_begin(record)
         for report in trial.left:
             self._hear(report)
         if not trial.left:
@@ -277,8 +278,7 @@ class TrialLoop:
             return  # whatever it reports until it is dead: a resumed study shall judge by what was judged here
         self._any_report = True
         trial.reported.append(report.value if finite(report.value) is not None else self._worst)
-        assessor = self._rules.assessor
-        if assessor is not None and not assessor.goes_on(report.number, list(trial.reported)):
+        if self._rules.assessor is not None and not self._rules.assessor.goes_on(report.number, list(trial.reported)):
             trial.stopping = True
             self._engine.cancel(report.number, report.attempt, "stopped by the assessor")
 

@@ -177,6 +177,11 @@ class Trainer:
         """Steps of the weights until their schedule ends; an algorithm of several stages has several schedules."""
         return self.epochs * len(self.train_batches)
 
+    @property
+    def training_means(self) -> dict[str, float]:
+        """Mean loss and metrics of the training batches of this epoch so far."""
+        return self._averages.means()
+
     # ---- the loop
 
     def train(self) -> None:

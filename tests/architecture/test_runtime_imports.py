@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from nnas_cli.main import COMMANDS
 from nnas_core.study.storage.store import StudyStore
 from tests.study.known_studies import make
 
@@ -41,8 +42,6 @@ FREE = (
     "workflows",
 )
 """Packages that load no torch by themselves: what needs it is loaded with the names that need it."""
-
-COMMANDS = ("ss-gen", "search", "export", "tune", "retrain", "evaluate", "study", "validate", "list", "info")
 
 
 def loaded_alone(folder: Path, *arguments: str, **environment: str) -> set[str]:
@@ -110,6 +109,7 @@ def probe() -> Iterator[Probe]:
         ("command", ["list", "assessors", "--verbose"]),
         ("command", ["list", "mutators"]),
         ("command", ["list", "mutators", "--verbose"]),
+        ("command", ["runs"]),
         *(("command", [name, "--help"]) for name in COMMANDS),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else value,

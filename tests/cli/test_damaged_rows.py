@@ -31,8 +31,9 @@ def spoil(statement: str, *values: object) -> None:
 
 
 @pytest.fixture
-def damaged(nnas: Cli) -> Cli:
-    """The default storage has two studies; a trial of the first has a text for a value."""
+def damaged(nnas: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """The default storage has two studies; a trial of the first has a text for a value. Tables have room."""
+    monkeypatch.setenv("COLUMNS", "200")
     with StudyStore.open("sqlite:///nnas.db") as store:
         make(store)
         make(store, "second")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import re
 import subprocess
 import sys
+import textwrap
 
+import click
 import pytest
 
 import nnas_core
 from nnas_cli.commands.study import SUMMARIES
-from nnas_cli.main import COMMANDS
+from nnas_cli.help_sections import SECTIONS, SectionedCommand
+from nnas_cli.main import COMMANDS, cli
+from nnas_core import schema
 from tests.cli_support import Cli
 
 
@@ -66,8 +72,8 @@ def test_a_wrong_command_of_a_group_gets_the_nearest_name(nnas: Cli) -> None:
     )
 
 
-READING = {"list", *(f"study {verb}" for verb in ("list", "show", "trials", "top", "log", "export", "backup"))}
-"""Commands that only read what is there, so that no seed is theirs."""
+RANDOM = {"ss-gen", "search", "tune", "retrain", "evaluate"}
+"""Commands that draw random numbers, or run code of the user's that may."""
 
 
 @pytest.mark.parametrize("command", [*(one for one in COMMANDS if one != "study"), *(f"study {v}" for v in SUMMARIES)])
@@ -75,7 +81,88 @@ def test_every_command_has_the_common_options(nnas: Cli, command: str) -> None:
     words = set(re.findall(r"--?[a-z-]+", nnas(*command.split(), "-h").out))
     common = {"--output", "--json", "--config", "-q", "-v", "--color", "--no-progress", "--debug", "-h"}
     assert common <= words
-    assert ("--seed" in words) == (command not in READING)
+    assert ("--seed" in words) == (command in RANDOM)
+
+
+def leaves(group: click.Group = cli, path: str = "") -> dict[str, click.Command]:
+    """All commands, those of groups too, by what is typed."""
+    found: dict[str, click.Command] = {}
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        found.update(
+            leaves(command, f"{path}{name} ") if isinstance(command, click.Group) else {f"{path}{name}": command}
+        )
+    return found
+
+
+def options_of(command: click.Command) -> list[click.Option]:
+    """The options of a command, but for --help."""
+    return [one for one in command.params if isinstance(one, click.Option)]
+
+
+def test_no_option_of_a_command_means_nothing() -> None:
+    idle = []
+    for name, command in leaves().items():
+        assert command.callback is not None
+        function = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(command.callback)))).body[0]
+        assert isinstance(function, ast.FunctionDef)
+        used = {node.id for part in function.body for node in ast.walk(part) if isinstance(node, ast.Name)}
+        idle += [f"{name}: {one.arg}" for one in function.args.args if one.arg not in used]
+    assert idle == []
+
+
+BEGINNINGS = {
+    *("Begin", "Check", "Compute", "Confirm", "Draw", "End", "Give", "Go", "Hold", "Inherit", "Keep", "Leave", "Let"),
+    *("Load", "Look", "Lower", "Measure", "Print", "Propose", "Put", "Read", "Replace", "Return", "Run", "Save", "Say"),
+    *("Search", "Shorten", "Show", "Sort", "Start", "Stop", "Store", "Take", "Train", "Try", "Use", "Wait", "Work"),
+    "Write",
+}
+"""Verbs; an option's help is a sentence that says what to do."""
+
+
+def test_the_help_of_every_option_is_a_sentence() -> None:
+    wrong = set()
+    for name, command in leaves().items():
+        for option in options_of(command):
+            text = re.sub(r"( +\[[^]]*\])+$", "", option.help or "")
+            words = text.split()
+            if len(words) < 2 or words[0] not in BEGINNINGS or not text.endswith((".", ").")):
+                wrong.add(f"{name} {option.opts[-1]}: {option.help}")
+    assert sorted(wrong) == []
+
+
+def test_every_option_has_a_section_of_the_help() -> None:
+    without = [
+        f"{name} {option.opts[-1]}"
+        for name, command in leaves().items()
+        for option in options_of(command)
+        if not isinstance(command, SectionedCommand) or command.section_of(option) == "Options"
+    ]
+    assert without == []
+
+
+def test_no_option_is_in_two_sections_and_every_one_is_some_commands() -> None:
+    names = [name for section in SECTIONS.values() for name in section]
+    assert len(set(names)) == len(names)
+    there = {
+        option[2:].replace("-", "_")
+        for command in leaves().values()
+        for one in options_of(command)
+        for option in one.opts
+        if option.startswith("--")
+    }
+    assert set(names) - there == {"help"}
+
+
+def test_help_shows_options_in_sections(nnas: Cli) -> None:
+    lines = nnas("search", "-h").out.splitlines()
+    sections = [line[:-1] for line in lines if re.fullmatch(r"[A-Z][a-z ]+:", line)]
+    assert sections == ["Algorithm", "Model and data", "Training", "Device and speed", "Run folder", "In general"]
+    training = lines[lines.index("Training:") : lines.index("Device and speed:")]
+    assert any(line.startswith("  --learning-rate ") for line in training)
+    assert "  --resume RUN" in "\n".join(lines[lines.index("Run folder:") : lines.index("In general:")])
 
 
 @pytest.mark.parametrize("command", ["search", "tune", "retrain", "evaluate"])
@@ -115,7 +202,8 @@ def test_a_wrong_option_gets_the_nearest_name(nnas: Cli) -> None:
     assert result.err.endswith("hint: see `nnas search --help`\n")
 
 
-def test_list_names_the_algorithms_with_their_papers(nnas: Cli) -> None:
+def test_list_names_the_algorithms_with_their_papers(nnas: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
     result = nnas("list", "tuners")
     assert (result.code, result.err) == (0, "")
     assert re.search(r"^evolution .*arXiv:1802\.01548", result.out, re.MULTILINE)
@@ -130,6 +218,20 @@ def test_list_as_json_is_sorted_by_name(nnas: Cli) -> None:
     assert names == sorted(names)
     assert {"evolution", "random"} <= set(names)
     assert set(result.json["tuners"][0]) == {"name", "summary", "source", "class", "options"}
+
+
+def test_list_without_an_argument_lists_all_three(nnas: Cli) -> None:
+    found = nnas.ok("list")
+    assert re.findall(r"^(mutators|tuners|assessors)$", found.out, re.MULTILINE) == ["mutators", "tuners", "assessors"]
+    assert re.search(r"^hyperband ", found.out, re.MULTILINE)
+    document = nnas.ok("list", "--json").json
+    assert schema.problems("list-report", document) == []
+    for group in ("mutators", "tuners", "assessors"):
+        assert document[group] == nnas.ok("list", group, "--json").json[group]
+
+
+def test_no_help_has_an_escape_in_it(nnas: Cli) -> None:
+    assert [name for name in leaves() if "\\n" in nnas(*name.split(), "-h").out] == []
 
 
 def test_list_writes_to_a_file(nnas: Cli) -> None:

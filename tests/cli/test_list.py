@@ -32,6 +32,12 @@ MEASURED = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch):
+    """Rows of one line."""
+    monkeypatch.setenv("COLUMNS", "1000")
+
+
 @pytest.fixture
 def measured(tmp_path, monkeypatch):
     """Measurements of one mutator."""

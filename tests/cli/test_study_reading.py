@@ -11,11 +11,9 @@ from pathlib import Path
 import pytest
 
 from nnas_core.study.storage.store import StudyStore
-from tests.cli.test_progress import Terminal, terminal
+from tests.cli.terminals import Terminal
 from tests.cli_support import Cli, ForkServer, wait_until
-from tests.study.known_studies import make
-
-__all__ = ["terminal"]
+from tests.study.known_studies import SPACE, make
 
 URL = "sqlite:///nnas.db"
 
@@ -114,10 +112,11 @@ def test_a_storage_without_studies_has_nothing_to_show(nnas: Cli) -> None:
 # ---- list
 
 
-def test_list_has_a_line_a_study(nnas: Cli, store: StudyStore) -> None:
+def test_list_has_a_line_a_study(nnas: Cli, store: StudyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     make(store, "small", (0.25, 0.125), state="interrupted", optimize_mode="minimize")
     result = nnas.ok("study", "list")
-    created = [study.created for study in store.studies()]
+    created = [study.created[:16].replace("T", " ") for study in store.studies()]
     assert result.err == ""
     assert rows(result.out) == [
         ["name", "state", "tuner", "finished", "failed", "running", "waiting", "best", "created"],
@@ -286,10 +285,27 @@ def test_options_of_the_group_and_of_one_command_come_from_tables_of_their_own(n
 def test_top_is_one_snapshot_where_nobody_watches(nnas: Cli, store: StudyStore) -> None:
     result = nnas.ok("study", "top")
     line, _, table = result.out.partition("\n\n")
-    assert line == "first: finished; 4/4 finished, 1 failed, 0 running, 0 waiting, best 0.75 (trial 1)"
-    assert table == nnas.ok("study", "trials").out
+    assert line == "first: finished; 4/4 finished, 1 failed, 0 running, 0 waiting, best 0.75 (trial\n1)"
+    assert rows(table) == [
+        ["trial", "state", "value", "seconds", "architecture, or why it failed"],
+        ["3", "succeeded", "0.25", "4.00", "act=relu link=a,c op=pool"],
+        ["2", "failed", "-", "3.00", "out of memory"],
+        ["1", "succeeded", "0.75", "2.00", "act=relu link=a,b op=pool"],
+        ["0", "succeeded", "0.5", "1.00", "act=relu link=a,b op=conv"],
+    ]
     assert result.err == ""
     assert nnas.ok("study", "top", "--once") == result
+
+
+def test_top_has_what_runs_first_and_then_the_newest(nnas: Cli, store: StudyStore) -> None:
+    study = make(store, "busy", (None, 0.5, 0.25))
+    with store.acquire(study) as session:
+        running = session.trials.start(SPACE.at(7)).number
+        session.trials.succeed(session.trials.start(SPACE.at(6)), 0.125, {}, {}, 1.0)
+        shown = nnas.ok("study", "top", "busy").out.partition("\n\n")[2]
+        numbers = [trial["number"] for trial in nnas.ok("study", "top", "busy", "--json").json["trials"]]
+    assert [row[:2] for row in rows(shown)[1:3]] == [[str(running), "running"], [str(running + 1), "succeeded"]]
+    assert numbers == [running, running + 1, *range(running - 1, -1, -1)]
 
 
 def test_top_follows_a_study_until_it_ends(

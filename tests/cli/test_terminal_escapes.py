@@ -9,11 +9,9 @@ import pytest
 
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.study.storage.store import StudyStore
-from tests.cli.test_progress import Terminal, terminal
+from tests.cli.terminals import Terminal
 from tests.cli_support import Cli, ForkServer
 from tests.study.known_studies import make
-
-__all__ = ["terminal"]
 
 KEY = "\x1b]0;pwned\x07k\u009b31m\u202e"
 NAMES = ["x\x1b[2J", "=1+1"]

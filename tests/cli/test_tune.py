@@ -64,13 +64,17 @@ def test_the_best_architecture_goes_to_standard_output_and_the_table_to_standard
     shown = [line.split()[0] for line in lines[8:13]]
     ranked = sorted(trials(), key=lambda trial: (-(trial.value or 0), trial.number))
     assert shown == [str(trial.number) for trial in ranked[:5]]
-    assert lines[-1] == "6 trials, 0 failed; the number of trials is reached"
+    assert lines[-2] == "6 trials, 0 failed; the number of trials is reached"
+    assert lines[-1] == "next: nnas study export model-bayes --as-architecture | nnas retrain model.py --architecture -"
 
 
 def test_o_gets_the_best_architecture(nnas: Cli) -> None:
     result = nnas(*TUNE, "--trials", 3, "-o", "best.json")
     assert (result.code, result.out) == (0, "")
-    assert result.err.endswith("3 trials, 0 failed; the number of trials is reached\nwrote best.json\n")
+    assert result.err.endswith(
+        "3 trials, 0 failed; the number of trials is reached\nwrote best.json\n"
+        "next: nnas retrain model.py --architecture best.json\n"
+    )
     nnas.ok("validate", "best.json", "--space", "run/search_space.json")
 
 
@@ -142,7 +146,7 @@ def test_a_tuner_of_the_users_own_ends_the_study_when_it_has_no_more(nnas: Cli) 
     Path("mine.py").write_text(TUNER)
     result = nnas(*TUNE, "--tuner", "mine.py:Backwards", "--tuner-arg", "step=7", "--trials", 50)
     assert result.code == 0
-    assert result.err.endswith("3 trials, 0 failed; there are no more architectures to try\n")
+    assert "\n3 trials, 0 failed; there are no more architectures to try\n" in result.err
     assert next(trial.architecture.indices() for trial in trials("model-mine")) == {
         "op": (2,),
         "act": (1,),
@@ -154,7 +158,7 @@ def test_a_tuner_of_the_users_own_ends_the_study_when_it_has_no_more(nnas: Cli) 
 def test_a_study_ends_when_the_space_is_exhausted_and_no_architecture_comes_twice(nnas: Cli, tuner: str) -> None:
     result = nnas(*TUNE, "--tuner", tuner, "--trials", 100)
     assert result.code == 0
-    assert result.err.endswith("18 trials, 0 failed; there are no more architectures to try\n")
+    assert "\n18 trials, 0 failed; there are no more architectures to try\n" in result.err
     assert len({trial.architecture.canonical for trial in trials(f"model-{tuner}")}) == 18
 
 

@@ -34,7 +34,8 @@ def test_the_best_of_a_search_space_is_found_by_a_program(nnas: Cli) -> None:
     assert lines[9].split("  ")[0] == "trial"
     assert "reported by the trial command" in lines[9]
     assert lines[11].split()[1:] == ["22", "n=3", "op=c"]
-    assert lines[-1] == "9 trials, 0 failed; the number of trials is reached"
+    assert lines[-1] == "next: nnas study trials space-grid --head 5"
+    assert lines[-2] == "9 trials, 0 failed; the number of trials is reached"
 
 
 def test_the_smaller_result_wins_where_the_command_line_says_so(nnas: Cli) -> None:
@@ -248,7 +249,7 @@ def test_an_assessor_ends_trials_by_what_they_report(nnas: Cli) -> None:
     result = tune(nnas, *arguments, trials=3)
     assert result.code == 0
     assert "trial 0: stopped early at 0 (" in result.err
-    assert result.err.endswith("3 trials, 0 failed, 1 stopped early; the number of trials is reached\n")
+    assert "\n3 trials, 0 failed, 1 stopped early; the number of trials is reached\n" in result.err
     assert [trial.state for trial in stored()] == ["stopped", "succeeded", "succeeded"]
     refused = tune(nnas, "--resume", "--assessor", "mine.py:AtLeast", "--assessor-arg", "least=2", trials=4)
     assert refused.code == 3

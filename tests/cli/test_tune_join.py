@@ -75,6 +75,7 @@ def test_another_one_takes_trials_and_leaves_the_end_to_the_first(nnas: Cli) -> 
     assert err.endswith(
         "5 trials of space-grid ended here; the number of trials is reached\n"
         "1 other process goes on, and the last one has the best architecture\n"
+        "next: nnas study top space-grid\n"
     )
     assert result.json == {"op": [False, False, True], "n": [False, False, True]}
     with StudyStore.open("sqlite:///nnas.db", create=False) as store:

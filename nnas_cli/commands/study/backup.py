@@ -5,16 +5,17 @@ from __future__ import annotations
 import click
 
 from nnas_cli import options, studies
+from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.output import Output
 from nnas_core.errors import UsageError
 
 __all__ = ["command"]
 
 
-@click.command("backup")
+@click.command("backup", cls=SectionedCommand)
 @studies.storage
 @click.option("--force", is_flag=True, help="Replace a file of that name.")
-@options.with_output("File for the copy.", default=None)
+@options.with_output("Write the copy to PATH.", default=None)
 @options.common_without_seed
 def command(storage: str, force: bool, output: str | None, out: Output) -> None:
     """Copy a database of studies, also while they run.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nnas_cli import options, studies
+from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.output import Output
 from nnas_core.errors import UsageError
 
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("delete")
+@click.command("delete", cls=SectionedCommand)
 @studies.of_a_study()
-@click.option("--yes", is_flag=True, help="Really do it.")
-@options.with_output("File to write as JSON; - is standard output.")
-@options.common
-def command(store: StudyStore, study: StudyRecord, yes: bool, output: str, seed: int, out: Output) -> None:
+@click.option("--yes", is_flag=True, help="Confirm that it shall be deleted.")
+@options.with_output("Write the answer as JSON to PATH; - is standard output.")
+@options.common_without_seed
+def command(store: StudyStore, study: StudyRecord, yes: bool, output: str, out: Output) -> None:
     """Delete a study and its trials.
 
     For good, and only with --yes; a study that somebody runs is refused.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nnas_cli import options, studies
+from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.output import Output
 from nnas_cli.parameter_types import Count
 from nnas_core.errors import NoResultError
@@ -19,21 +20,21 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("export")
+@click.command("export", cls=SectionedCommand)
 @studies.of_a_study()
 @click.option(
     "--format",
     type=click.Choice(["json", "csv"]),
     default="json",
     show_default=True,
-    help="Of the results, as those of nnictl.",
+    help="Write the results in this form, as nnictl does.",
 )
-@click.option("--best", type=Count(1), metavar="N", help="Only the N best trials, the best first.")
+@click.option("--best", type=Count(1), metavar="N", help="Write only the N best trials, the best first.")
 @click.option(
-    "--as-architecture", is_flag=True, help="The best architecture alone, or a list of the --best N, as masks."
+    "--as-architecture", is_flag=True, help="Write the best architecture alone, or a list of the --best N, as masks."
 )
 @click.option("--optuna", metavar="URL", help="Write a study that Optuna's dashboard opens, as in sqlite:///optuna.db.")
-@options.with_output("File to write; - is standard output.")
+@options.with_output("Write the answer to PATH; - is standard output.")
 @options.common_without_seed
 def command(
     store: StudyStore,

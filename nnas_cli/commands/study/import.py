@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nnas_cli import options, studies
+from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.output import Output
 from nnas_cli.parameter_types import FILE
 from nnas_core.files import read_bytes, source_name
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("import")
+@click.command("import", cls=SectionedCommand)
 @click.argument("file", type=FILE, metavar="FILE")
 @studies.of_a_study()
-@options.with_output("File to write as JSON; - is standard output.")
-@options.common
-def command(store: StudyStore, study: StudyRecord, file: str, output: str, seed: int, out: Output) -> None:
+@options.with_output("Write the answer as JSON to PATH; - is standard output.")
+@options.common_without_seed
+def command(store: StudyStore, study: StudyRecord, file: str, output: str, out: Output) -> None:
     """Add results of elsewhere, for the tuner to learn from.
 
     FILE is what `nnas study export` wrote, as JSON or CSV, or nnictl, a list of objects with parameter and value, or

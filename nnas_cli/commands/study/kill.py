@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nnas_cli import options, studies
+from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.output import Output
 from nnas_core.errors import ExitCode
 
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("kill")
+@click.command("kill", cls=SectionedCommand)
 @studies.of_a_trial
-@options.with_output("File to write as JSON; - is standard output.")
-@options.common
-def command(store: StudyStore, study: StudyRecord, number: int, output: str, seed: int, out: Output) -> int:
+@options.with_output("Write the answer as JSON to PATH; - is standard output.")
+@options.common_without_seed
+def command(store: StudyStore, study: StudyRecord, number: int, output: str, out: Output) -> int:
     """End a running trial.
 
     Its processes end within seconds, and the study goes on with the next trial. It counts as stopped early, and a

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nnas_cli import options, studies
+from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.output import Output
 from nnas_cli.parameter_types import Count
 
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("log")
+@click.command("log", cls=SectionedCommand)
 @studies.of_a_trial
-@click.option("--attempt", type=Count(1), metavar="N", help="Which attempt at it.  [default: the last]")
-@options.with_output("File to write; - is standard output.")
+@click.option("--attempt", type=Count(1), metavar="N", help="Print the log of attempt N.  [default: the last]")
+@options.with_output("Write the answer to PATH; - is standard output.")
 @options.common_without_seed
 def command(store: StudyStore, study: StudyRecord, number: int, attempt: int | None, output: str, out: Output) -> None:
     """Print what a trial's program printed.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nnas_cli import options, studies
+from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.output import Output
 
 if TYPE_CHECKING:
@@ -16,13 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("retry")
+@click.command("retry", cls=SectionedCommand)
 @studies.of_trials
-@options.with_output("File to write as JSON; - is standard output.")
-@options.common
-def command(
-    store: StudyStore, study: StudyRecord, numbers: tuple[int, ...], output: str, seed: int, out: Output
-) -> None:
+@options.with_output("Write the answer as JSON to PATH; - is standard output.")
+@options.common_without_seed
+def command(store: StudyStore, study: StudyRecord, numbers: tuple[int, ...], output: str, out: Output) -> None:
     """Let trials that failed be tried again.
 
     All that failed, or those of the numbers, which may also have been stopped early. They wait for the next `nnas tune

@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from nnas_cli import options, studies
-from nnas_cli.output import Output, printable
+from nnas_cli.escapes import printable
+from nnas_cli.help_sections import SectionedCommand
+from nnas_cli.output import Output
 from nnas_core.space.sizes import size_in_words
 
 if TYPE_CHECKING:
+    from nnas_core.space.architecture import Architecture
     from nnas_core.study.administration import StudyStatus
     from nnas_core.study.storage.records import StudyRecord
     from nnas_core.study.storage.store import StudyStore
 
 __all__ = ["command"]
 
+_BEST = 5
+"""Trials from which the best is told apart, if it has no room as a whole."""
 
-@click.command("show")
+_LINES = 4
+"""Lines of the best architecture."""
+
+_LEAST = 20
+"""Columns of the values, however small the terminal is."""
+
+
+@click.command("show", cls=SectionedCommand)
 @studies.of_a_study()
-@options.with_output("File to write as JSON; - is standard output.")
+@options.with_output("Write the answer as JSON to PATH; - is standard output.")
 @options.common_without_seed
 def command(store: StudyStore, study: StudyRecord, output: str, out: Output) -> None:
     """Show what a study was made with, and how far it is.
@@ -37,10 +50,13 @@ def command(store: StudyStore, study: StudyRecord, output: str, out: Output) -> 
         status = store.status(study, damage)
         origin = status.study.settings.origin
         document = {**status.to_json(), "origin": origin.to_json(), "settings": {**status.study.to_json()}}
-        studies.answer(out, output, "study-show-report", document, _text(status))
+        best = [trial.architecture for trial in store.top(study, _BEST, damage)]
+        studies.answer(out, output, "study-show-report", document, _text(status, best, out.width()))
 
 
-def _text(status: StudyStatus) -> str:
+def _text(status: StudyStatus, best: Sequence[Architecture], screen: int) -> str:
+    from nnas_cli.tables import folded  # late: help needs none
+
     made = status.study.settings
     counts = status.counts
     lines = {
@@ -64,9 +80,27 @@ def _text(status: StudyStatus) -> str:
         lines["asked"] = "to stop"
     if status.best is not None:
         lines["best"] = f"{studies.number(status.best.value)} (trial {status.best.number})"
-        lines["architecture"] = studies.in_words(status.best.architecture)
-    width = max(map(len, lines))
-    return "".join(f"{name:{width}}  {printable(one)}\n" for name, one in lines.items())
+        lines["architecture"] = ""
+    width = max(map(len, lines)) + 2
+    room = max(_LEAST, screen - width)
+    if status.best is not None:
+        lines["architecture"] = _architecture(status.best.architecture, best, room)
+    text = ""
+    for name, one in lines.items():
+        first, *more = folded(printable(one), room)
+        text += f"{name:{width}}{first}\n" + "".join(f"{' ' * width}{line}\n" for line in more)
+    return text
+
+
+def _architecture(found: Architecture, best: Sequence[Architecture], room: int) -> str:
+    """The architecture in a few lines; if it has more, those of its keys in which the best differ."""
+    from nnas_cli.architectures import in_words, shorter
+
+    text = in_words(found)
+    if len(text) <= _LINES * room:
+        return text
+    short = shorter([found], best)
+    return f"{short.cells(_LINES * room - len(short.how) - 20)[0]} ({short.how}; --json has all)"
 
 
 def _value(value: object) -> str:

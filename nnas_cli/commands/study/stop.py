@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nnas_cli import options, studies
+from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.output import Output
 from nnas_core.errors import ExitCode
 
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("stop")
+@click.command("stop", cls=SectionedCommand)
 @studies.of_a_study(running=True)
 @click.option("--wait", is_flag=True, help="Return when it has stopped.")
-@options.with_output("File to write as JSON; - is standard output.")
-@options.common
-def command(store: StudyStore, study: StudyRecord, wait: bool, output: str, seed: int, out: Output) -> int:
+@options.with_output("Write the answer as JSON to PATH; - is standard output.")
+@options.common_without_seed
+def command(store: StudyStore, study: StudyRecord, wait: bool, output: str, out: Output) -> int:
     """Ask a running study to stop.
 
     Its finished trials are stored, and those that run wait for `nnas tune --resume`. Exit code 1 if nobody runs the

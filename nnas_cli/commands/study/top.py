@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import click
 
 from nnas_cli import options, studies
-from nnas_cli.output import Output, printable
+from nnas_cli.escapes import printable
+from nnas_cli.help_sections import SectionedCommand
+from nnas_cli.output import Output
 from nnas_cli.parameter_types import Number
 from nnas_core.errors import Interrupted
 
@@ -25,7 +28,7 @@ __all__ = ["command"]
 _SHOWN = 15
 
 
-@click.command("top")
+@click.command("top", cls=SectionedCommand)
 @studies.of_a_study(running=True)
 @click.option(
     "--interval",
@@ -33,10 +36,10 @@ _SHOWN = 15
     default=3.0,
     show_default=True,
     metavar="S",
-    help="Seconds between two looks.",
+    help="Look again after S seconds.",
 )
 @click.option("--once", is_flag=True, help="Show it once, also on a terminal.")
-@options.with_output("File to write as JSON; - is standard output.")
+@options.with_output("Write the answer as JSON to PATH; - is standard output.")
 @options.common_without_seed
 def command(
     store: StudyStore,
@@ -48,8 +51,8 @@ def command(
 ) -> None:
     """Follow a study while it runs.
 
-    On a terminal the newest trials are shown until the study ends or Ctrl-C, which does nothing to the study. Elsewhere
-    they are shown once.
+    On a terminal the running and the newest trials are shown, one line each, until the study ends or Ctrl-C, which
+    does nothing to the study. Elsewhere they are shown once.
 
     \b
     Examples:
@@ -65,14 +68,16 @@ def command(
             document = {**status.to_json(), "trials": [trial.to_json() for trial in trials]}
             out.report("study-top-report", document, output)
             return
-        out.answer(_line(status) + "\n")
+        out.answer("".join(f"{line}\n" for line in _above(status, out.width())))
         if trials:
             out.answer("\n")
-            out.table(*studies.trial_rows(trials), answer=True)
+            out.show(studies.newest_table(trials, study, datetime.now(timezone.utc)), answer=True)
 
 
-def _newest(store: StudyStore, study: StudyRecord, damage: Damage | None) -> list[TrialRecord]:
-    return store.trials(study, damage=damage)[-_SHOWN:]
+def _newest(store: StudyStore, study: StudyRecord, damage: Damage | None, most: int = _SHOWN) -> list[TrialRecord]:
+    """The trials that run, and then the others, the newest first."""
+    found = store.trials(study, damage=damage)[::-1]
+    return sorted(found, key=lambda trial: trial.state != "running")[:most]
 
 
 def _line(status: StudyStatus) -> str:
@@ -88,6 +93,13 @@ def _line(status: StudyStatus) -> str:
     return f"{status.study.name}: {state}; {', '.join(parts)}"
 
 
+def _above(status: StudyStatus, width: int) -> list[str]:
+    """How far the study is, in lines of a width."""
+    from nnas_cli.tables import folded  # late: help needs none
+
+    return list(folded(printable(_line(status)), width))
+
+
 def _follow(store: StudyStore, study: StudyRecord, interval: float, out: Output) -> None:
     """Show the study until it ends."""
     from rich.live import Live
@@ -98,7 +110,8 @@ def _follow(store: StudyStore, study: StudyRecord, interval: float, out: Output)
     with StopRequest() as stop, Live(console=out.console(), transient=True, auto_refresh=False) as live:
         # what is damaged is said at the end, by whoever called
         while (status := store.status(study, Damage(store.where))).in_use_by is not None:
-            live.update(_screen(status, _newest(store, study, Damage(store.where))), refresh=True)
+            trials = _newest(store, study, Damage(store.where), live.console.height)
+            live.update(_screen(status, trials, live.console.width, live.console.height), refresh=True)
             until = time.monotonic() + interval
             while time.monotonic() < until and stop() is None:
                 time.sleep(0.05)  # a signal ends it early
@@ -111,14 +124,15 @@ def _follow(store: StudyStore, study: StudyRecord, interval: float, out: Output)
                 )
 
 
-def _screen(status: StudyStatus, trials: list[TrialRecord]) -> RenderableType:
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
+def _screen(status: StudyStatus, trials: list[TrialRecord], width: int, height: int) -> RenderableType:
+    """As much as the screen has room for: the state of the study, and a line for each trial."""
     from rich.text import Text
 
-    columns, rows = studies.trial_rows(trials)
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    return Group(Text(printable(_line(status)), style="bold"), Text(), table)
+    drawn = studies.newest_table(trials, status.study, datetime.now(timezone.utc)).drawn(width)
+    above = [*_above(status, width), ""]
+    lines = [*above, *drawn.head, *drawn.lines][: height - 1]  # the cursor has the last line
+    bold = len(above) + len(drawn.head)
+    screen = Text("\n", overflow="crop", no_wrap=True).join(
+        Text(line, style="bold" if place < bold else "") for place, line in enumerate(lines)
+    )
+    return screen

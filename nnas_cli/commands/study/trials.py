@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nnas_cli import options, studies
+from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.output import Output
 from nnas_cli.parameter_types import Count
 from nnas_core.errors import UsageError
@@ -18,24 +19,24 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("trials")
+@click.command("trials", cls=SectionedCommand)
 @studies.of_a_study()
 @click.option(
     "--sort",
     type=click.Choice(["number", "value", "seconds"]),
     default="number",
     show_default=True,
-    help="Order; value: the best first, seconds: the longest first.",
+    help="Sort by this; value has the best first, seconds the longest.",
 )
-@click.option("--head", type=Count(1), metavar="N", help="Only the N trials with the best values.")
-@click.option("--tail", type=Count(1), metavar="N", help="Only the N trials with the worst values.")
+@click.option("--head", type=Count(1), metavar="N", help="Show only the N trials with the best values.")
+@click.option("--tail", type=Count(1), metavar="N", help="Show only the N trials with the worst values.")
 @click.option(
     "--state",
     type=click.Choice(["waiting", "running", "succeeded", "failed", "stopped"]),
     multiple=True,
-    help="Only trials in this state. Repeatable.",
+    help="Show only trials in this state. Repeatable.",
 )
-@options.with_output("File to write as JSON; - is standard output.")
+@options.with_output("Write the answer as JSON to PATH; - is standard output.")
 @options.common_without_seed
 def command(
     store: StudyStore,
@@ -69,7 +70,7 @@ def command(
         if out.as_json or output != "-":
             out.report("study-trials-report", document, output)
         elif found:
-            out.table(*studies.trial_rows(found), answer=True)
+            out.show(studies.trial_table(found, study), answer=True)
         elif not damage:
             out.note(f"study {study.name!r} has no " + ("such trials" if state or cut else "trials"))
 

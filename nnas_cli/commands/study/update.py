@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nnas_cli import options, studies
+from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.output import Output
 from nnas_cli.parameter_types import DURATION, MOST_PROCESSES, Count, OrNone
 from nnas_core.errors import ExitCode, UsageError
@@ -18,20 +19,20 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("update")
+@click.command("update", cls=SectionedCommand)
 @studies.of_a_study(running=True)
 @click.option(
-    "--trials", type=OrNone(Count(1)), metavar="N", help="Finished trials that it shall have; none: no limit."
+    "--trials", type=OrNone(Count(1)), metavar="N", help="Stop when so many trials have ended; none is no limit."
 )
 @click.option(
     "--duration",
     type=OrNone(DURATION),
     metavar="TIME",
-    help="Begin no trial after 90s, 30m, 2h of this run; none: no limit.",
+    help="Begin no trial after 90s, 30m, 2h of this run; none is no limit.",
 )
-@click.option("--concurrency", type=Count(1, MOST_PROCESSES), metavar="N", help="Trials that run at once.")
-@options.with_output("File to write as JSON; - is standard output.")
-@options.common
+@click.option("--concurrency", type=Count(1, MOST_PROCESSES), metavar="N", help="Run so many trials at once.")
+@options.with_output("Write the answer as JSON to PATH; - is standard output.")
+@options.common_without_seed
 def command(
     store: StudyStore,
     study: StudyRecord,
@@ -39,7 +40,6 @@ def command(
     duration: float | str | None,
     concurrency: int | None,
     output: str,
-    seed: int,
     out: Output,
 ) -> int:
     """Change the limits of a running study.

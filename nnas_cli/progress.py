@@ -68,7 +68,8 @@ class TrainingProgress(Callback):
 
     def build(self, model: nn.Module, mutator: Mutator | None, trainer: Trainer) -> None:
         super().build(model, mutator, trainer)
-        self._out.announce(_facts(trainer))
+        for line in (_facts(trainer), *trainer.remarks):
+            self._out.announce(line)
 
     def on_batch_begin(self, epoch: int) -> None:
         if self._shows_bars and self._pinned is None:

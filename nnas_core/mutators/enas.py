@@ -51,6 +51,15 @@ class EnasTrainer(RewardedTrainer):
         """
         return self.mutator_of(EnasMutator)
 
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What the controller costs."""
+        steps, batches, samples = self.steps_wanted(self.epoch), self.steps_of(self.epoch), self.searching.aggregate
+        if steps is None:
+            return ()
+        forward = f"{steps} steps of the controller an epoch measure {samples} architectures each"
+        return (f"{forward}: {steps * samples:,} forward passes beside {batches:,} steps of the weights",)
+
     def train_batch(self, batch: Batch) -> None:
         """One step of the weights, and the steps of the controller that are due then."""
         self.weight_step(batch)
@@ -59,11 +68,18 @@ class EnasTrainer(RewardedTrainer):
 
     def steps_due(self) -> int:
         """Steps of the controller after the current batch."""
-        wanted, batches = self.searching.mutator_steps, self.steps_of(self.epoch)
-        if not batches:
-            return int(self.batch % _BATCHES_A_STEP == 0 if wanted is None else self.batch < wanted)
-        wanted = max(1, round(batches / _BATCHES_A_STEP)) if wanted is None else wanted
+        given, batches = self.searching.mutator_steps, self.steps_of(self.epoch)
+        wanted = self.steps_wanted(self.epoch)
+        if wanted is None:
+            return int(self.batch % _BATCHES_A_STEP == 0 if given is None else self.batch < given)
         return (self.batch + 1) * wanted // batches - self.batch * wanted // batches
+
+    def steps_wanted(self, epoch: int) -> int | None:
+        """Steps of the controller in an epoch; None if the data do not say how many batches it has."""
+        given, batches = self.searching.mutator_steps, self.steps_of(epoch)
+        if not batches:
+            return None
+        return max(1, round(batches / _BATCHES_A_STEP)) if given is None else given
 
     def controller_step(self) -> None:
         """Draw architectures, measure them, and update the controller."""

@@ -178,6 +178,11 @@ class Trainer:
         return self.epochs * len(self.train_batches)
 
     @property
+    def remarks(self) -> Sequence[str]:
+        """What users should know before the training begins, in a line each: none, unless an algorithm has some."""
+        return ()
+
+    @property
     def training_means(self) -> dict[str, float]:
         """Mean loss and metrics of the training batches of this epoch so far."""
         return self._averages.means()

@@ -128,6 +128,7 @@ def test_where_the_number_of_batches_is_unknown_the_first_ones_bring_a_step_each
     assert trainer.steps_due() == 1
     trainer.batch = 11
     assert trainer.steps_due() == 0
+    assert trainer.remarks == ()
 
 
 @pytest.mark.parametrize(("batches", "steps"), [(1, 1), (14, 1), (16, 2), (500, 50)])
@@ -138,6 +139,9 @@ def test_by_default_they_are_one_for_ten_batches(batches: int, steps: int, monke
     for trainer.batch in range(batches):
         total += trainer.steps_due()
     assert total == steps
+    (remark,) = trainer.remarks
+    assert remark.startswith(f"{steps} steps of the controller an epoch measure 2 architectures each: {2 * steps:,} ")
+    assert remark.endswith(f" forward passes beside {batches} steps of the weights")
 
 
 def test_a_step_of_the_weights_leaves_the_controller_alone_and_the_reverse() -> None:

@@ -254,5 +254,7 @@ def cell(entry: dict[str, float], quantity: str) -> str:
     if quantity not in entry:
         return ""
     mean, deviation = entry[quantity], entry.get(f"{quantity}_std")
+    if quantity in ("rank", "accuracy") and entry.get("searches") == 1:
+        deviation = None  # one search has no spread
     digits = 2 if quantity == "kendall_tau" else 3 if "accuracy" in quantity else 0 if "rank" in quantity else 1
     return f"{mean:.{digits}f}" + ("" if deviation is None else f" ± {deviation:.{digits}f}")

@@ -206,6 +206,7 @@ def test_the_table_of_the_page_shows_what_is_measured(name: str) -> None:
     assert set(shown) == set(measured(name)["mutators"])
     for mutator, entry in measured(name)["mutators"].items():
         for quantity, cell in zip(SHOWN, shown[mutator], strict=True):
-            expected = (entry[quantity], entry[f"{quantity}_std"])
+            expected = (entry[quantity], entry[f"{quantity}_std"])[: len(cell)]
+            assert len(cell) == 2 or (entry["searches"] == 1 and quantity in ("rank", "accuracy"))
             half = 0.51 if "rank" in quantity else {"seconds": 0.051, "kendall_tau": 0.0051}.get(quantity, 0.00051)
             assert cell == pytest.approx(expected, abs=half), (mutator, quantity)

@@ -69,7 +69,7 @@ REFUSED: list[tuple[tuple[str, ...], str, str]] = [
     (("study", "top", *STUDY), "--interval", "1e30"),
     (("study", "list"), "--storage", "sqlite:///\udcff.db"),
     (("validate", "space.json"), "--space", "\udcff"),
-    (("validate", "space.json"), "--seed", HUGE),
+    (("ss-gen", "model.py"), "--seed", HUGE),
 ]
 
 

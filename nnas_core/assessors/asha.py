@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nnas_core.assessors._rungs import Rungs
 from nnas_core.assessors.base import Assessor
 from nnas_core.plugins.arguments import check_count
 
@@ -47,20 +48,14 @@ class AshaAssessor(Assessor):
         self._first = min_resource
         self._factor = reduction_factor
         self._most = max_resource
-        self._rungs: dict[int, dict[int, float]] = {}  # by step, what each trial had there; larger is better
+        self._rungs = Rungs(reduction_factor)
 
     def assess_trial(self, trial_number: int, history: Sequence[float]) -> bool:
         """Compares the newest value with those that others had at this step, if it is a rung."""
         step = len(history)
         if step == 1:
-            for reached in self._rungs.values():  # by an attempt that was given up
-                reached.pop(trial_number, None)
-        if not self._compares(step):
-            return True
-        reached = self._rungs.setdefault(step, {})
-        value = reached[trial_number] = self.sign * history[-1]
-        better = sum(other > value for other in reached.values())
-        return better < max(1, len(reached) // self._factor)
+            self._rungs.begin(trial_number)
+        return not self._compares(step) or self._rungs.goes_on(trial_number, step, self.sign * history[-1])
 
     def _compares(self, step: int) -> bool:
         if self._most is not None and step * self._factor > self._most:

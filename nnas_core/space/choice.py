@@ -136,6 +136,37 @@ class Choice:
             pass
         return drawn
 
+    @property
+    def degree(self) -> int:
+        """The number of neighbours that every decision has."""
+        count = len(self.candidates)
+        return count if self.n_chosen is None else self.n_chosen * (count - self.n_chosen)
+
+    def neighbour(self, decision: Decision, index: int) -> Decision:
+        """Neighbour number ``index`` of a decision, ``0 <= index < degree``: the smallest step away from it.
+
+        Where any number of candidates may be chosen one of them enters or leaves; elsewhere one that is chosen makes
+        room for one that is not. So the neighbours of a choice of one candidate are all its other decisions, and a
+        choice of any of 100 candidates has 100 neighbours of its 2^100 - 1 other decisions.
+
+        Raises:
+            IndexError: there are not so many.
+        """
+        if not 0 <= index < self.degree:
+            raise IndexError(f"neighbour {index} of {self.degree} at {self.key!r}")
+        chosen = set(decision)
+        if self.n_chosen is None:
+            return tuple(sorted(chosen ^ {index}))
+        others = [candidate for candidate in range(len(self.candidates)) if candidate not in chosen]
+        leaves, enters = divmod(index, len(others))
+        return tuple(sorted({*decision, others[enters]} - {decision[leaves]}))
+
+    def neighbours(self, decision: Decision) -> Iterator[Decision]:
+        """Returns every neighbour of a decision; of one of a layer choice that chooses several, all of one."""
+        if self.n_chosen == 1:
+            return ((index,) for index in range(len(self.candidates)) if (index,) != decision)
+        return (self.neighbour(decision, index) for index in range(self.degree))
+
     @cached_property
     def positions(self) -> dict[str, int]:
         """The index of each name; of a name that several candidates have, the first one's."""

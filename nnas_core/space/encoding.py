@@ -55,7 +55,8 @@ class Codes:
         space: as given.
         size: the number of codes, exact.
         sizes: the number of decisions at each key.
-        degree: the number of neighbours, the same for every code.
+        degrees: the number of neighbours that differ at each key, the same for every code.
+        degree: the number of all neighbours.
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -65,7 +66,8 @@ class Codes:
         self.sizes = tuple(choice.size for choice in self._choices)
         self._limits = np.array([min(size, _INT64 - 1) for size in self.sizes], dtype=np.int64)
         self._huge = [place for place, size in enumerate(self.sizes) if size >= _INT64]
-        self._ends = list(itertools.accumulate(map(_steps, self._choices)))  # of each key's neighbours
+        self.degrees = tuple(choice.degree for choice in self._choices)
+        self._ends = list(itertools.accumulate(self.degrees))
         self.degree = self._ends[-1] if self._ends else 0
         self._free = [place for place, size in enumerate(self.sizes) if size > 1]
 
@@ -91,9 +93,7 @@ class Codes:
     def neighbour(self, code: Code, index: int) -> Code:
         """Neighbour number ``index`` of ``code``, ``0 <= index < degree``: the smallest step at one key.
 
-        Where any number of candidates may be chosen one of them enters or leaves; elsewhere one that is chosen
-        makes room for one that is not. So the neighbours of a choice between one of some candidates are all its
-        other decisions, and a choice among 2^100 subsets has 100 neighbours.
+        ``Choice.neighbour`` says which steps are the smallest; those at the first key come first.
 
         Raises:
             IndexError: there are not so many.
@@ -102,7 +102,7 @@ class Codes:
             raise IndexError(f"neighbour {index} of {self.degree}")
         place = bisect.bisect_right(self._ends, index)
         step = index - (self._ends[place - 1] if place else 0)
-        return (*code[:place], _step(self._choices[place], code[place], step), *code[place + 1 :])
+        return (*code[:place], _neighbour(self._choices[place], code[place], step), *code[place + 1 :])
 
     def all(self) -> itertools.product[Code]:
         """Returns every code, the last key varying fastest."""
@@ -156,23 +156,13 @@ def _indices(parameter: Parameter) -> Decision:
     return tuple(sorted(index)) if isinstance(index, list | tuple) else (index,)
 
 
-def _steps(choice: Choice) -> int:
-    """Counts the decisions that are the smallest step away from any other."""
-    count = len(choice.candidates)
-    return count if choice.n_chosen is None else choice.n_chosen * (count - choice.n_chosen)
-
-
-def _step(choice: Choice, number: int, index: int) -> int:
-    """Returns the number of the decision that is step ``index`` away from decision ``number``."""
+def _neighbour(choice: Choice, number: int, index: int) -> int:
+    """Returns the number of neighbour ``index`` of decision ``number``; of most choices it is known at once."""
     if choice.n_chosen is None:
         return number ^ 1 << index
     if choice.n_chosen == 1:
         return index + (index >= number)
-    decision = choice.decision(number)
-    leaves, enters = divmod(index, len(choice.candidates) - choice.n_chosen)
-    chosen = set(decision)
-    others = [candidate for candidate in range(len(choice.candidates)) if candidate not in chosen]
-    return choice.number(tuple(sorted({*decision, others[enters]} - {decision[leaves]})))
+    return choice.number(choice.neighbour(choice.decision(number), index))
 
 
 class Unseen:

@@ -136,12 +136,16 @@ class SearchSpace:
         return Architecture(self._choices, {key: decisions[key] for key in self._choices})
 
     def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
-        """Returns every architecture that differs from ``architecture`` in the decision at exactly one key."""
+        """Returns every architecture that is the smallest step away from ``architecture``: at exactly one key.
+
+        Where one candidate is chosen it is another one; where any number may be, one enters or leaves; where k of n
+        are, one of the chosen makes room for another. So there are few of them however many decisions a key has: 100
+        for a choice of any of 100 inputs. ``sample`` and ``Architecture.replace`` reach decisions farther away.
+        """
         decisions = architecture.indices()
         for choice in self:
-            for other in choice.decisions():
-                if other != decisions[choice.key]:
-                    yield Architecture(self._choices, {**decisions, choice.key: other})
+            for other in choice.neighbours(decisions[choice.key]):
+                yield Architecture(self._choices, {**decisions, choice.key: other})
 
     def validate(self, architecture: Architecture) -> None:
         """Checks keys, lengths and the number of chosen candidates.

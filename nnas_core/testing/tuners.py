@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import ClassVar, TypeAlias
 
 import numpy as np
@@ -18,6 +19,7 @@ from nnas_core.space.search_space import SearchSpace, SearchSpaceDocument
 from nnas_core.space.sizes import size_in_words
 from nnas_core.study.opening import create_tuner
 from nnas_core.testing._global_state import global_state, under_other_states
+from nnas_core.testing._memory import limited_memory
 from nnas_core.tuners.base import ImportedTrial, NoMoreTrials, Tuner
 
 __all__ = ["SPACES", "TunerConformance"]
@@ -71,6 +73,9 @@ class TunerConformance:
     the same proposals, with failures and with several trials at a time, as a resumed study needs it; that minimizing
     is maximizing negated values; and that failures, and trials of elsewhere, are taken.
 
+    A call that wants more than ``memory`` bytes fails, on Linux, before the machine does: one of the spaces has a
+    choice of any of 70 inputs, whose 2^70 decisions no tuner can list.
+
     A tuner that does not name ``seed`` or ``optimize_mode`` in its constructor gets none, as in a study.
     """
 
@@ -89,6 +94,9 @@ class TunerConformance:
     trials: ClassVar[int] = 40
     """Counts the trials of each test; more than a tuner takes to begin to learn."""
 
+    memory: ClassVar[int] = 2**30
+    """Bytes that a call of the tuner may take."""
+
     # ---- running
 
     def make(self, space: SearchSpaceDocument, seed: int = 0, optimize_mode: str = "maximize") -> Tuner:
@@ -99,7 +107,8 @@ class TunerConformance:
 
     def _built(self, seed: int, optimize_mode: str) -> Tuner:
         name = self.tuner.__name__
-        return create_tuner(self.tuner, self.arguments, name=name, seed=seed, optimize_mode=optimize_mode)
+        built = create_tuner(self.tuner, self.arguments, name=name, seed=seed, optimize_mode=optimize_mode)
+        return _Limited(built, self.memory)
 
     def run(
         self, tuner: Tuner, space: SearchSpace, *, sign: float = 1.0, at_a_time: int = 1, failing: int = 0
@@ -138,14 +147,14 @@ class TunerConformance:
     def tell(self, tuner: Tuner, number: int, parameters: _Parameters, value: float | None) -> None:
         """Ends a trial; metrics and costs go to tuners that take them, as in a study."""
         if value is not None:
-            given = self._measured(tuner, parameters, value)
+            given = self._measured(parameters, value)
             tuner.receive_trial_result(number, copy.deepcopy(parameters), value, **given)
         tuner.trial_end(number, value is not None)
 
-    def _measured(self, tuner: Tuner, parameters: _Parameters, value: float) -> dict[str, dict[str, float]]:
+    def _measured(self, parameters: _Parameters, value: float) -> dict[str, dict[str, float]]:
         seconds = float(sum(np.sum(one["_idx"]) for one in parameters.values()))
         measured = {"metrics": {"metric": value}, "cost": {"seconds": seconds, "parameters": seconds**2}}
-        named = inspect.signature(tuner.receive_trial_result).parameters
+        named = inspect.signature(self.tuner.receive_trial_result).parameters
         takes_any = any(one.kind is one.VAR_KEYWORD for one in named.values())
         return {name: one for name, one in measured.items() if takes_any or name in named}
 
@@ -277,9 +286,8 @@ class TunerConformance:
         """At the beginning and later; equal imports give equal proposals, and none is proposed that was imported."""
         space = SearchSpace.from_json(self.spaces[_SMALL])
         known = [space.at(index) for index in range(0, space.size, 3)]
-        fresh = self.make(self.spaces[_SMALL])
         data: list[ImportedTrial] = [
-            {"parameter": parameters, "value": value, **self._measured(fresh, parameters, value)}
+            {"parameter": parameters, "value": value, **self._measured(parameters, value)}
             for parameters, value in ((one.parameters(), _value(one)) for one in known)
         ]
         half = len(data) // 2
@@ -296,6 +304,47 @@ class TunerConformance:
         later = {space.parse(one).canonical for one in found[0][1:]}
         if not self.repeats and self.tuner.import_data is not Tuner.import_data:
             assert not later & {one.canonical for one in known}, "an imported architecture was proposed"
+
+
+class _Limited(Tuner):
+    """A tuner whose calls may take no more than some memory.
+
+    Args:
+        tuner: what it calls.
+        memory: bytes.
+    """
+
+    def __init__(self, tuner: Tuner, memory: int) -> None:
+        super().__init__(tuner.seed, tuner.optimize_mode)
+        self._tuner = tuner
+        self._memory = memory
+
+    def _limited(self, method: str) -> AbstractContextManager[None]:
+        return limited_memory(self._memory, f"{type(self._tuner).__name__}.{method}")
+
+    def update_search_space(self, search_space: SearchSpaceDocument) -> None:
+        with self._limited("update_search_space"):
+            self._tuner.update_search_space(search_space)
+
+    def generate_parameters(self, parameter_id: int, **kwargs: object) -> _Parameters:
+        with self._limited("generate_parameters"):
+            return self._tuner.generate_parameters(parameter_id, **kwargs)
+
+    def generate_multiple_parameters(self, parameter_id_list: list[int], **kwargs: object) -> list[_Parameters]:
+        with self._limited("generate_multiple_parameters"):
+            return self._tuner.generate_multiple_parameters(parameter_id_list, **kwargs)
+
+    def receive_trial_result(self, parameter_id: int, parameters: _Parameters, value: float, **kwargs: object) -> None:
+        with self._limited("receive_trial_result"):
+            self._tuner.receive_trial_result(parameter_id, parameters, value, **kwargs)
+
+    def trial_end(self, parameter_id: int, success: bool, **kwargs: object) -> None:
+        with self._limited("trial_end"):
+            self._tuner.trial_end(parameter_id, success, **kwargs)
+
+    def import_data(self, data: list[ImportedTrial]) -> None:
+        with self._limited("import_data"):
+            self._tuner.import_data(data)
 
 
 def _kept(parameters: _Parameters) -> _Parameters:

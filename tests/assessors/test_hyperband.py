@@ -11,12 +11,14 @@ from nnas_core.assessors.hyperband import HyperbandAssessor
 from nnas_core.errors import UsageError
 from tests.assessors.reported_curves import ends, halved, random_curves
 
-# max_resource, min_resource, reduction_factor; the first rungs, and ceil((s_max + 1) / (s + 1) * eta**s)
+# max_resource, min_resource, reduction_factor; the first rungs, R * eta**-s, and ceil((s_max + 1) / (s + 1) * eta**s)
 BRACKETS = [
     ((81, 1, 3), [1, 3, 9, 27, 0], [81, 34, 15, 8, 5]),
-    ((100, 1, 3), [1, 3, 9, 27, 0], [81, 34, 15, 8, 5]),
+    ((100, 1, 3), [1, 4, 11, 33, 0], [81, 34, 15, 8, 5]),
+    ((20, 1, 2), [1, 3, 5, 10, 0], [16, 10, 7, 5, 5]),  # 1.25, 2.5
     ((64, 1, 4), [1, 4, 16, 0], [64, 22, 8, 4]),
     ((90, 10, 3), [10, 30, 0], [9, 5, 3]),
+    ((100, 10, 3), [11, 33, 0], [9, 5, 3]),
     ((3, 1, 3), [1, 0], [3, 2]),
 ]
 
@@ -57,16 +59,17 @@ def test_the_bracket_of_a_trial_depends_on_its_number_only() -> None:
     ]
 
 
+@pytest.mark.parametrize(("steps", "rungs"), [(27, [1, 3, 9]), (50, [2, 6, 17])])  # 1.85, 5.56, 16.7
 @pytest.mark.parametrize("seed", range(3))
-def test_each_bracket_halves_its_own_trials(seed: int) -> None:
+def test_each_bracket_halves_its_own_trials(seed: int, steps: int, rungs: list[int]) -> None:
     round_of = 27 + 12 + 6 + 4
-    firsts = np.array(first_rungs((27, 1, 3), 2 * round_of)[round_of:] * 4)  # it begins anew after each round
-    curves = random_curves(len(firsts), 27, seed)
+    firsts = np.array(first_rungs((steps, 1, 3), 2 * round_of)[round_of:] * 4)  # it begins anew after each round
+    curves = random_curves(len(firsts), steps, seed)
     expected = np.zeros(len(firsts), dtype=int)
-    for first, rungs in ((1, [1, 3, 9]), (3, [3, 9]), (9, [9])):
-        expected[firsts == first] = halved(curves[firsts == first], rungs, 3)
-    assert ends(HyperbandAssessor(27), curves) == expected.tolist()
-    assert ends(HyperbandAssessor(27, optimize_mode="minimize"), -curves) == expected.tolist()
+    for place, first in enumerate(rungs):
+        expected[firsts == first] = halved(curves[firsts == first], rungs[place:], 3)
+    assert ends(HyperbandAssessor(steps), curves) == expected.tolist()
+    assert ends(HyperbandAssessor(steps, optimize_mode="minimize"), -curves) == expected.tolist()
 
 
 def test_where_curves_do_not_cross_the_best_of_81_is_never_ended() -> None:

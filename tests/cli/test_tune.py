@@ -300,7 +300,7 @@ def test_inherited_weights_that_give_no_finite_loss_fail_the_trial(nnas: Cli, sm
         (
             ("--train-epochs", 1, "--tuner-arg", "x=3"),
             2,
-            "the tuner 'bayes' takes no argument 'x'\nhint: it takes num_init, beta\n",
+            "the tuner 'bayes' takes no argument 'x'\nhint: it takes num_init\n",
         ),
         (
             ("--train-epochs", 1, "--tuner-arg", "seed=3"),

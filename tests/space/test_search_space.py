@@ -95,14 +95,48 @@ def test_numbers_of_large_subsets_are_exact():
     assert [choice.number(choice.decision(number)) for number in numbers] == numbers
 
 
-def test_neighbours_differ_at_one_key_and_are_all_of_them():
-    centre = SPACE.at(100)
-    neighbours = {as_masks(one) for one in SPACE.neighbours(centre)}
-    by_brute_force = {
-        masks for masks in ALL if sum(mine != theirs for mine, theirs in zip(masks, as_masks(centre), strict=True)) == 1
-    }
-    assert neighbours == by_brute_force
-    assert len(list(SPACE.neighbours(centre))) == 2 + 7 + 5 + 0 + 0 + 1
+def test_neighbours_are_the_smallest_steps_at_one_key():
+    """By brute force over masks: one entry changes where any number is chosen, two elsewhere."""
+    centre = as_masks(SPACE.at(100))
+
+    def is_step(masks):
+        changed = {
+            key: sum(one != other for one, other in zip(mine, theirs, strict=True))
+            for key, mine, theirs in zip(SPACE.keys, centre, masks, strict=True)
+            if mine != theirs
+        }
+        return list(changed.values()) == [1 if "b" in changed else 2]
+
+    neighbours = [as_masks(one) for one in SPACE.neighbours(SPACE.at(100))]
+    assert len(neighbours) == 2 + 3 + 4 + 0 + 0 + 1
+    assert set(neighbours) == {masks for masks in ALL if is_step(masks)}
+
+
+def test_a_choice_of_any_of_100_inputs_has_100_neighbours():
+    space = SearchSpace.from_json({"any": inputs(100, None), "half": inputs(20, 10)})
+    centre = space.sample(np.random.default_rng(0))
+    neighbours = list(space.neighbours(centre))
+    assert len(neighbours) == len(set(neighbours)) == 100 + 10 * 10
+    for one in neighbours:
+        space.validate(one)
+
+
+def test_a_layer_choice_of_several_candidates_has_those_of_one_as_neighbours():
+    space = SearchSpace.from_json({"a": layers(3)})
+    both = space.parse({"a": [True, True, False]})
+    assert [one["a"] for one in space.neighbours(both)] == [
+        (True, False, False),
+        (False, True, False),
+        (False, False, True),
+    ]
+
+
+def test_a_choice_refuses_a_neighbour_that_it_does_not_have():
+    choice = Choice.from_json("k", inputs(4, 2))
+    with pytest.raises(IndexError, match="neighbour 4 of 4 at 'k'"):
+        choice.neighbour((0, 1), 4)
+    with pytest.raises(IndexError, match="neighbour -1 of 4 at 'k'"):
+        choice.neighbour((0, 1), -1)
 
 
 def test_samples_are_uniform():

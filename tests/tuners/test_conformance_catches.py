@@ -98,9 +98,17 @@ class Single(Good):
         return super().generate_multiple_parameters(parameter_id_list[:1])
 
 
+class Listing(Good):
+    """Looks at every decision of a choice."""
+
+    def generate_parameters(self, parameter_id: int, **kwargs: Any) -> dict[str, Any]:
+        self._decisions = [list(choice.decisions()) for choice in self._codes.space if len(choice.candidates) == 70]
+        return super().generate_parameters(parameter_id)
+
+
 def outcome(kind: type[Tuner], test: str) -> Callable[[], None]:
     """One of the tests for a tuner."""
-    case = type("Case", (TunerConformance,), {"tuner": kind, "trials": 20})()
+    case = type("Case", (TunerConformance,), {"tuner": kind, "trials": 20, "memory": 2**24})()
     method: Callable[[], None] = getattr(case, test)
     return method
 
@@ -118,6 +126,11 @@ def outcome(kind: type[Tuner], test: str) -> Callable[[], None]:
             "the_global_random_state_is_neither_used_nor_changed",
             "the global random state was changed",
             marks=pytest.mark.global_random,
+        ),
+        (
+            Listing,
+            "proposals_fit_every_space",
+            r"^Listing.generate_parameters took more than 16 MiB: does it list what it should draw\? A choice of any",
         ),
         (Shared, "equal_seeds_give_equal_proposals", "equal seeds gave other proposals"),
         (Forgetful, "the_same_calls_give_the_same_proposals", "proposal .* was not repeated"),

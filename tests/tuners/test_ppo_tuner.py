@@ -294,6 +294,27 @@ def test_estimates_are_learned_with_their_weight() -> None:
     assert bool((learned(vf_coef=0.5).policy.value_bias != 0).all())
 
 
+def test_an_estimate_moves_towards_the_reward_itself() -> None:
+    """It is 0.8 and the reward 1, so it grows; the advantage, 0.2, is not what it should become."""
+    tuner = make({"layer": layers(3)}, trials_per_update=1, epochs_per_update=1, gamma=1.0, lam=1.0)
+    space = SearchSpace.from_json({"layer": layers(3)})
+    proposed = [space.parse(tuner.generate_parameters(number)) for number in range(2)]
+    tell(tuner, 0, proposed[0], 0.0)  # the only one, so its reward is 0, as is expected: nothing moves
+    tuner.policy.value_bias.data.fill_(0.8)
+    tell(tuner, 1, proposed[1], 1.0)
+    assert float(tuner.policy.value_bias.detach()) > 0.8
+
+
+def test_what_was_drawn_at_a_higher_temperature_counts_with_its_probability_there() -> None:
+    tuner = make({"layer": layers(3)})
+    tuner.policy.bias.data[0, 0] = 60.0
+    known = [SearchSpace.from_json({"layer": layers(3)}).parse(tuner.generate_parameters(number)) for number in (0, 1)]
+    assert [one["layer"][0] for one in known] == [True, False]
+    found = math.exp(float(tuner._running[1][0]))
+    chances = [1 / (math.exp(60 / 1.5**power) + 2) for power in range(1, 10)]  # at 1 it is e^-60
+    assert any(found == pytest.approx(chance, rel=1e-9) for chance in chances)
+
+
 def test_a_narrow_clip_keeps_the_policy_near() -> None:
     def moved(cliprange: float) -> float:
         tuner = learned(ALL_KINDS, cliprange=cliprange, epochs_per_update=30, vf_coef=0.0)

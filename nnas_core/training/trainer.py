@@ -206,10 +206,9 @@ class Trainer:
         self._before_validation = random_state.capture_all(self.generators)
         valid = self.validate_one_epoch(self.epoch)
         self._before_validation = None
-        record = EpochRecord(self.epoch + 1, self._averages.means(), valid, self._samples, self._elapsed, self.step)
-        self.history.append(record)
-        finished = self.epoch
-        self.epoch, self.batch = self.epoch + 1, 0
+        finished, means = self.epoch, self.training_means
+        self.history.append(EpochRecord(finished + 1, means, valid, self._samples, self._elapsed, self.step))
+        self.epoch, self.batch = finished + 1, 0
         for callback in self.callbacks:
             callback.on_epoch_end(finished)
 
@@ -292,9 +291,8 @@ class Trainer:
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context of forward passes in the precision asked for."""
-        if self.precision == "bfloat16":
-            return torch.autocast(self.device.type, torch.bfloat16)
-        return nullcontext()
+        is_half = self.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16) if is_half else nullcontext()
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of ``loss`` to those of the weights; a path without weights has none, which is counted.

@@ -352,7 +352,7 @@ def test_a_seed_that_is_just_around_does_nothing_to_a_command_that_only_reads(
 ) -> None:
     expected = nnas.ok(*command)
     monkeypatch.setenv("NNAS_SEED", "3")
-    Path("pyproject.toml").write_text("[tool.nnas]\nseed = 4\n\n[tool.nnas.study]\nseed = 5\n")
+    Path("pyproject.toml").write_text("[tool.nnas]\nseed = 4\n")
     Path("mine.toml").write_text("seed = 6\n")
     assert nnas.ok(*command) == expected
     assert nnas.ok(*command, "--config", "mine.toml") == expected

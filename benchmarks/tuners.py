@@ -177,14 +177,16 @@ def noisy(seed: int) -> Instance:
 
 OBJECTIVES: dict[str, Objective] = {
     "additive": Objective("8 keys of 5, each adds", additive, (50, 100), above="random"),
-    "failing": Objective("the same; 30 % of the trials fail at random", failing, (50, 100), {50: 3.0, 100: 3.2}),
+    "failing": Objective(
+        "8 keys of 5, each adds; 30 % of the trials fail at random", failing, (50, 100), {50: 3.0, 100: 3.2}
+    ),
     "infeasible90": Objective(
-        "the same; 90 % cost too much, and what is good costs more",
+        "8 keys of 5; 90 % cost too much, and what is good costs more",
         lambda seed: infeasible(seed, 0.9, 0.65),
         (50, 100),
         above="local-search",
     ),
-    "infeasible70": Objective("likewise, 70 %", lambda seed: infeasible(seed, 0.7, 0.65), (50,), above="local-search"),
+    "infeasible70": Objective("the same, 70 %", lambda seed: infeasible(seed, 0.7, 0.65), (50,), above="local-search"),
     "unlike90": Objective(
         "90 % cost too much, whatever is good", lambda seed: infeasible(seed, 0.9, 0.0), (50, 100), above="local-search"
     ),

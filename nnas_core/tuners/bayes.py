@@ -105,12 +105,10 @@ class BayesTuner(LearningTuner):
         self._base: list[Code] = []
         self._feasibility: Feasibility | None = None
         self._judged = 0  # trials that its kernel was chosen by
-        self._listed: list[Code] | None = None
         self._every: Rows | None = None
         if self._codes.size <= _MOST_LISTED:
-            self._listed = list(self._codes.all())
-            self._every = self._coordinates.rows(self._listed)
-            self._untried = np.ones(len(self._listed), dtype=bool)
+            self._every = self._coordinates.rows(list(self._codes.all()))
+            self._untried = np.ones(len(self._every), dtype=bool)
 
     def _propose(self, parameter_id: int) -> Code | None:
         """Proposes a random architecture at first, then the one with the highest expected improvement."""
@@ -132,7 +130,7 @@ class BayesTuner(LearningTuner):
 
     def _see(self, code: Code) -> None:
         super()._see(code)
-        if self._listed is not None:
+        if self._every is not None:
             self._untried[np.ravel_multi_index(code, self._codes.sizes)] = False
 
     # ---- what is known
@@ -141,8 +139,8 @@ class BayesTuner(LearningTuner):
         """Returns the unseen architecture with the highest gain of those that are looked at."""
         known = self._fit()
         self._judge()
-        if self._listed is not None and known:
-            return self._best_of_all()
+        if self._every is not None and known:
+            return self._best_of_all(self._every)
         return self._climb(known)
 
     def _fit(self) -> list[Code]:
@@ -205,23 +203,21 @@ class BayesTuner(LearningTuner):
 
     # ---- where it is looked for
 
-    def _best_of_all(self) -> Code | None:
+    def _best_of_all(self, every: Rows) -> Code | None:
         """Looks at every architecture, in the order of expected improvement as long as one may be better."""
-        assert self._listed is not None
-        assert self._every is not None
         improvement = self._improvement(*self._model.predicted_of_all())
         improvement[~self._untried] = -math.inf
         if self._feasibility is None:
-            return self._listed[int(improvement.argmax())]
+            return self._coordinates.code(every[int(improvement.argmax())])
         order = np.argsort(-improvement, kind="stable")
         best, highest = int(order[0]), -math.inf
         for some in np.split(order, range(_MOST_STEPS, len(order), _MOST_STEPS)):
             if improvement[some[0]] <= highest:  # no probability is above 1
                 break
-            gains = improvement[some] + self._feasibility.log_chance(equal(self._ended_rows, self._every[some]))
+            gains = improvement[some] + self._feasibility.log_chance(equal(self._ended_rows, every[some]))
             if gains.max() > highest:
                 best, highest = int(some[gains.argmax()]), float(gains.max())
-        return self._listed[best]
+        return self._coordinates.code(every[best])
 
     def _climb(self, known: Sequence[Code]) -> Code | None:
         """Goes up from the best known and from random architectures, to where no neighbour has a higher gain."""

@@ -156,5 +156,5 @@ def test_the_list_shows_the_committed_measurements(nnas: Cli) -> None:
     out = nnas("list", "mutators").out
     for mutator, measured in listed.items():
         assert measured == {name: space["mutators"][mutator] for name, space in spaces.items()}
-        ranks = (f"{one['rank']:.0f}/{one['architectures']}" for one in measured.values())
+        ranks = (f"{measured[name]['rank']:.0f}/{measured[name]['architectures']}" for name in spaces)
         assert re.search(rf"^{mutator} +{' +'.join(ranks)} ", out, re.MULTILINE), mutator

@@ -42,7 +42,7 @@ class Trained:
     def of(cls, row: Row) -> Trained:
         """Read a row of truth.csv."""
         valid, tests = ([float(row[f"{part}_{seed}"]) for seed in SEEDS] for part in ("valid", "test"))
-        return cls(round(statistics.fmean(tests), 9), valid, tests, int(row["parameters"]))
+        return cls(round(statistics.fmean(tests), 5), valid, tests, int(row["parameters"]))
 
 
 def rank(one: Trained, table: list[Trained]) -> int:

@@ -147,3 +147,14 @@ def test_json_has_all_of_it(nnas: Cli, measured) -> None:
         "type": "int",
         "summary": "into which the bounds are divided, each equally likely; 1 to ignore how costs are distributed.",
     }
+
+
+def test_the_list_shows_the_committed_measurements(nnas: Cli) -> None:
+    spaces = json.loads(registry._MEASURED.read_text(encoding="utf-8"))["spaces"]
+    assert list(spaces) == ["mnist1d", "digits"]
+    listed = {entry["name"]: entry["measured"] for entry in nnas("list", "mutators", "--json").json["mutators"]}
+    out = nnas("list", "mutators").out
+    for mutator, measured in listed.items():
+        assert measured == {name: space["mutators"][mutator] for name, space in spaces.items()}
+        ranks = (f"{measured[name]['rank']:.0f}/{measured[name]['architectures']}" for name in spaces)
+        assert re.search(rf"^{mutator} +{' +'.join(ranks)} ", out, re.MULTILINE), mutator

@@ -84,7 +84,7 @@ class UserModule:
             for name, module in _shadowed(folder).items()
             if name not in self._siblings
             and not any(_inside(one, module) for one in folders)
-            and (folder == self.folder or name.partition(".")[0] not in _KEPT)
+            and (folder == self.folder or name.partition(".")[0] not in sys.stdlib_module_names)
         }
         for name in hidden:
             del sys.modules[name]
@@ -108,8 +108,8 @@ class UserModule:
                     sys.path.remove(one)
 
 
-_KEPT = frozenset({*sys.stdlib_module_names, "nnas_core", "nnas_cli"})
-"""Modules that a project does not replace by having a file or a folder of that name somewhere above its model."""
+_PACKAGES = ("nnas_core", "nnas_cli")
+"""Packages that are never a user's: a model may lie in a checkout of nnas."""
 
 
 def _shadowed(folder: Path) -> dict[str, ModuleType]:
@@ -119,7 +119,7 @@ def _shadowed(folder: Path) -> dict[str, ModuleType]:
         there = {name.removesuffix(".py") for name in os.listdir(folder)}
     except OSError:
         return {}
-    shadowed = {top for top in there if top in sys.modules and _shadows(folder, top)}
+    shadowed = {top for top in there.difference(_PACKAGES) if top in sys.modules and _shadows(folder, top)}
     if not shadowed:
         return {}
     return {name: module for name, module in sys.modules.copy().items() if name.partition(".")[0] in shadowed}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import uuid
+from pathlib import Path
 
 import pytest
 import torch
@@ -57,7 +59,7 @@ class TestProjects:
         project(imports + "\n", package)
         path_before, modules_before = list(sys.path), set(sys.modules)
         assert load(reference).module.WIDE == 3
-        left = {one for one in set(sys.modules) - modules_before if not one.startswith("nnas_user_")}
+        left = {one for one in set(sys.modules) - modules_before if not one.startswith(("nnas_user_", "nnas_core."))}
         assert (left, sys.path) == (set(), path_before)
 
     @pytest.mark.parametrize("imports", IMPORTS)
@@ -142,3 +144,15 @@ class TestProjects:
             build_model("main.py")
         assert caught.value.hint == "it imports Net; name one: main.py:Net, or define build_model()"
         assert type(build_model("main.py:Net")[0]).__name__ == "Net"
+
+
+def test_a_model_in_a_checkout_uses_the_library_that_loads_it() -> None:
+    program = (
+        "from nnas_core.training.model import build_model\n"
+        "model, _ = build_model('examples/digits/model.py')\n"  # the first to import LayerChoice in this process
+        "from nnas_core.space.search_space import SearchSpace\n"
+        "print(SearchSpace.from_model(model).size)\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
+    assert (done.returncode, int(done.stdout or 0) > 1) == (0, True), done.stderr

@@ -162,28 +162,45 @@ def test_a_run_goes_on_with_the_options_that_it_began_with(nnas: Cli) -> None:
     assert "recompute" in result.err
 
 
+FORKING = """
+import json, os, sys
+from pathlib import Path
+import torch._dynamo, torch._inductor.compile_fx  # once, and not by each command
+from nnas_cli.main import entry
+
+codes = []
+for stops, command in json.loads(sys.argv[1]):
+    if stops:
+        Path("stop").touch()
+    process = os.fork()
+    if not process:
+        code = entry(command)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+Path("codes.json").write_text(json.dumps(codes))
+"""
+
+
 @pytest.mark.slow
 def test_a_compiled_search_finds_what_an_uncompiled_one_finds_and_goes_on_to_the_bit(nnas: Cli, tmp_path: Path) -> None:
-    caches = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
-
-    def compiled(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "nnas_cli", *map(str, arguments)]
-        return subprocess.run(command, env={**os.environ, **caches}, capture_output=True, text=True, cwd=tmp_path)
-
     # with few kernels: the compiler of C++ takes seconds for each
     before, model = IMAGES.split("class Net")
     after = model[model.index("def train_dataset") :]
     (tmp_path / "small.py").write_text(f"{before}{SMALL}\n\n{after}")
-    search = ("search", "small.py", *SEARCH[2:], "--drop-last", "--mutator-arg", "learning_rate=0.1")
+    search = ["search", "small.py", *map(str, SEARCH[2:]), "--drop-last", "--mutator-arg", "learning_rate=0.1"]
     nnas.ok(*search, "-o", "plain")
-    done = compiled(*search, "--compile", "-o", "whole")
-    assert (done.returncode, "warning" in done.stderr.lower()) == (0, False), done.stderr
+    whole, stopped = ([*search, "--compile", "-o", run] for run in ("whole", "run"))
+    commands = [(False, whole), (True, stopped), (False, ["search", "--resume", "run"])]
+    caches = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    program = [sys.executable, "-c", FORKING, json.dumps(commands)]
+    done = subprocess.run(program, env={**os.environ, **caches}, capture_output=True, text=True, cwd=tmp_path)
+    assert json.loads(Path("codes.json").read_text()) == [0, 130, 0], done.stderr
+    assert "warning" not in done.stderr.lower()
     assert any((tmp_path / "cache").rglob("*.so"))  # something was compiled
     assert Path("plain/architecture.json").read_bytes() == Path("whole/architecture.json").read_bytes()
-    plain, whole = weights("plain"), weights("whole")
+    plain, compiled = weights("plain"), weights("whole")
     for name in plain:
-        torch.testing.assert_close(whole[name], plain[name], rtol=1e-2, atol=1e-3)
-    Path("stop").touch()
-    assert compiled(*search, "--compile", "-o", "run").returncode == 130
-    assert compiled("search", "--resume", "run").returncode == 0
+        torch.testing.assert_close(compiled[name], plain[name], rtol=1e-2, atol=1e-3)
     assert_same_result("run", "whole")

@@ -170,6 +170,7 @@ def test_a_study_of_an_older_version_is_migrated_and_kept_beside(nnas: Cli, fold
     assert nnas.ok("study", "list").err == (
         f"nnas: warning: nnas.db was made by an older nnas: its tables went from version 1 to {tables.VERSION}; "
         "the file as it was is kept as nnas.db.version1\n"
+        "created: left out (--json has all)\n"
     )
 
 

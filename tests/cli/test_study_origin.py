@@ -51,8 +51,8 @@ def test_a_study_that_is_resumed_from_elsewhere_runs_where_it_was_begun(
     assert f"nnas: warning: trials run in {project}, where study 's' was begun\n" in result.err
     assert (project / "here").read_text() == "xx"
     assert not (elsewhere / "here").exists()
-    shown = nnas.ok("study", "show", "--storage", f"sqlite:///{project.parent}/nnas.db").out
-    assert f"\nfolder         {project}\n" in shown
+    shown = nnas.ok("study", "show", "--storage", f"sqlite:///{project.parent}/nnas.db", "--json").json
+    assert shown["origin"]["folder"] == str(project)
 
 
 def test_a_folder_whose_name_is_no_text_is_refused(nnas: Cli, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

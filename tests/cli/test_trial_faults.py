@@ -216,7 +216,7 @@ def test_names_and_errors_of_trials_cannot_steer_the_terminal(nnas: Cli, answer:
     for text in (result.err, shown.out):
         assert "\x1b" not in text
         assert "\nnnas: error" not in text
-        assert "\\x1b[2J\\nnnas: error: forged" in text
+        assert "\\x1b[2J\\nnnas: error:" in text  # a table may go on in another line
     assert f"trial {stored()['steering'].number}: failed: \\x1b[31mred" in result.err
 
 

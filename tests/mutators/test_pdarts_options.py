@@ -44,7 +44,7 @@ class Own(nn.Module):
         ({"max_skips": -1}, r"^max_skips=-1 is out of range$"),
         ({"warmup_epochs": -1}, r"^warmup_epochs=-1 is out of range$"),
         ({"skip": ["skp"]}, r"^skip names 'skp', which is no candidate of the model$"),
-        ({"skip_groups": ["x"]}, r"^skip_groups has 'x', and no LayerChoice has a key that begins so$"),
+        ({"skip_groups": ["x"]}, r"^skip_groups has 'x', and no LayerChoice and no scope has a key that begins so$"),
         (
             {"drop": [1, 0], "skip": ["1"], "max_skips": 0},
             r"^max_skips=0 cannot be kept: there may be nothing but skip connections left of 'narrow'$",

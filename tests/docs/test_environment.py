@@ -1,4 +1,4 @@
-"""The environment variables that README.md lists do what it says, and the configuration of docs/cli.md works."""
+"""The environment variables that docs/cli.md lists do what it says, and its configuration works."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ import shlex
 from pathlib import Path
 
 import click
-import pytest
 
 from docs import generate
 from nnas_cli.main import COMMANDS, cli
@@ -64,9 +63,11 @@ def test_every_relative_link_leads_somewhere() -> None:
     assert [f"{file}: {target}" for file, target in relative if not leads_somewhere(file, target)] == []
 
 
-def test_the_readme_leads_to_every_page() -> None:
-    readme = text_of("README.md")
-    assert [page for page in PAGES if page.startswith("docs/") and f"]({page})" not in readme] == []
+def test_the_index_leads_to_every_page_and_the_readme_to_the_index() -> None:
+    index = text_of("docs/README.md")
+    names = [page.removeprefix("docs/") for page in PAGES if page.startswith("docs/") and page != "docs/README.md"]
+    assert [name for name in names if not re.search(rf"\]\({re.escape(name)}[#)]", index)] == []
+    assert "](docs/README.md)" in text_of("README.md")
 
 
 def test_lines_fit_beside_each_other() -> None:
@@ -125,13 +126,13 @@ def test_the_readme_lists_all_commands() -> None:
     assert re.findall(r"`nnas ([a-z-]+)", section("README.md", "Commands")) == list(COMMANDS)
 
 
-@pytest.mark.parametrize(("group", "title"), [("mutators", "Mutators"), ("tuners", "Tuners")])
-def test_the_readme_lists_all_algorithms(group: str, title: str) -> None:
-    assert first_column(section("README.md", title)) == list(registry.entries(group))
+def test_the_pages_of_algorithms_have_all_of_them() -> None:
+    assert set(registry.entries("mutators")) <= anchors("docs/algorithms.md")
+    assert first_column(section("docs/tuners.md", "All of them")) == list(registry.entries("tuners"))
 
 
-def test_the_readme_lists_all_exit_codes() -> None:
-    assert first_column(section("README.md", "Exit codes")) == [str(code.value) for code in sorted(ExitCode)]
+def test_all_exit_codes_are_listed() -> None:
+    assert first_column(section("docs/cli.md", "Exit codes")) == [str(code.value) for code in sorted(ExitCode)]
 
 
 def test_the_changelog_names_every_command_and_algorithm() -> None:

@@ -24,9 +24,12 @@ def test_a_page_is_true(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_every_guide_is_among_the_pages_that_run() -> None:
     assert {
+        "README.md",
         "docs/file-formats.md",
         "docs/model-modules.md",
         "docs/mutators.md",
+        "docs/tour.md",
         "docs/trials.md",
+        "docs/troubleshooting.md",
         "docs/tuners.md",
     } <= {*RUN}

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from nnas_core import random_state, randomness
-from nnas_core.errors import BindingError, Interrupted, NoResultError
+from nnas_core.errors import BindingError, NnasError, NoResultError, UserCodeError
 from nnas_core.mutables.mutator import Mutator
+from nnas_core.plugins.loading import as_user_error
 from nnas_core.space.architecture import Architecture
 from nnas_core.training.evaluation import InheritedWeights, first_metric
 from nnas_core.training.settings import RECALIBRATE
@@ -180,14 +182,17 @@ class _Found:
             self._worth, self.best = worth, architecture
 
     def try_out(self, architecture: Architecture) -> None:
-        """Measure it if it is new; one that fails is no result."""
+        """Measure it if it is new; one with which the user's code fails is left out: training never needed it."""
         if not self.is_new(architecture):
             return
         try:
             self.measure(architecture)
-        except Interrupted:
-            raise
-        except Exception:  # noqa: BLE001  (whatever user code raises: training never needed this architecture)
+        except (UserCodeError, NoResultError):
+            self._refused.add(architecture)
+        except Exception as error:
+            ours = isinstance(error, NnasError | MemoryError | torch.OutOfMemoryError)  # an interruption, say
+            if ours or as_user_error(error) is None:
+                raise
             self._refused.add(architecture)
 
     def _count(self) -> None:

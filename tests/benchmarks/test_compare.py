@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import sklearn.datasets  # noqa: F401  (its import draws random numbers, so not within a test)
 
-import nnas_core.mutables.choices  # noqa: F401  (before a model of this checkout is loaded)
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.training.model import build_on_meta
 

@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 import sklearn.datasets  # noqa: F401  (its import draws random numbers, so not within a test)
 
-import nnas_core.mutables.choices  # noqa: F401  (before a model of this checkout is loaded)
 from nnas_core.plugins import registry
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.training.model import build_on_meta

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from nnas_core import extract, schema
-from nnas_core.errors import BindingError
+from nnas_core.errors import BindingError, EnvironmentFailure
+from nnas_core.plugins import loading
 from nnas_core.runs.checkpoint import read_checkpoint
 from nnas_core.space.search_space import SearchSpace
+from nnas_core.training.evaluation import InheritedWeights
 from nnas_core.training.model import build_model
 from nnas_core.workflows.derive import derive
 from tests.cli.test_search import MUTATOR, assert_same_result, events
@@ -349,3 +351,28 @@ def test_an_architecture_that_fails_is_left_out(nnas: Cli, small_model: Path) ->
     )
     derived = nnas.ok(*command, "-o", "run", "--json").json["derived"]
     assert (derived["tried"], derived["whole"]) == (3, False)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(EnvironmentFailure("no space left"), 6), (MemoryError(), 6), (RuntimeError("of nnas itself"), 70)],
+    ids=["machine", "memory", "bug"],
+)
+def test_what_is_not_the_architecture_s_fault_ends_the_command(
+    nnas: Cli, small_model: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
+) -> None:
+    evaluate, calls = InheritedWeights.evaluate, []
+
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 3:
+            raise error
+        return evaluate(*args, **kwargs)
+
+    monkeypatch.setattr(loading, "_user_folders", set())  # another test may have loaded a model of this checkout
+    monkeypatch.setattr(InheritedWeights, "evaluate", failing)
+    result = nnas(*SEARCH, "--derive", 6, "-o", "run")
+    assert (result.code, len(calls)) == (code, 3), result.err
+    monkeypatch.undo()
+    monkeypatch.chdir(small_model.parent)
+    assert nnas("search", "--resume", "run").code == 0  # nothing of the training is lost

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from nnas_core.runs.recording import Usage
+    from nnas_core.workflows.derive import DerivationState
 
 __all__ = ["TrainingProgress", "described", "usage_rows"]
 
@@ -45,6 +46,8 @@ def usage_rows(usage: Usage) -> list[list[str]]:
 class TrainingProgress(Callback):
     """Follows a training: a line an epoch, and on a terminal below them two bars, the losses and the time left.
 
+    What a derivation measures after it is shown in the same place.
+
     At the end of a ``with`` block the lines below are gone.
 
     Args:
@@ -59,6 +62,7 @@ class TrainingProgress(Callback):
         self._pinned: Pinned | None = None
         self._begun, self._step = clock(), 0
         self._validated = 0
+        self._derives = False
 
     def __enter__(self) -> TrainingProgress:
         return self
@@ -72,8 +76,7 @@ class TrainingProgress(Callback):
             self._out.announce(line)
 
     def on_batch_begin(self, epoch: int) -> None:
-        if self._shows_bars and self._pinned is None:
-            self._pinned = Pinned(self._out, self._clock)
+        if self._pin():
             self._begun, self._step = self._clock(), self.trainer.step
         self._validated = 0
 
@@ -91,6 +94,22 @@ class TrainingProgress(Callback):
             f"valid {described(record.valid)}; {record.samples_per_second:.0f} samples/s",
             fold=True,
         )
+
+    def on_architecture_measured(self, state: DerivationState) -> None:
+        """Follow the measurements after a training, with the weights that it left."""
+        if not self._derives:
+            self._derives = True
+            self._out.announce(f"deriving: the best of {state.count} architectures on the validation data")
+            self._pin()
+        if self._pinned is not None:
+            self._pinned.draw(lambda: _derivation_lines(state), now=state.tried == 1)
+
+    def _pin(self) -> bool:
+        """Returns true if there are lines below from now on, where there were none."""
+        if not self._shows_bars or self._pinned is not None:
+            return False
+        self._pinned = Pinned(self._out, self._clock)
+        return True
 
     def _draw(self, *, now: bool) -> None:
         if self._pinned is not None:
@@ -136,6 +155,17 @@ class TrainingProgress(Callback):
         if self._pinned is not None:
             self._pinned.close()
             self._pinned = None
+
+
+def _derivation_lines(state: DerivationState) -> list[Text]:
+    from rich.text import Text
+
+    head = Text("deriving  ", style="bold") + bar(state.tried, state.count)
+    best = "none has a finite one yet" if state.value is None else f"best so far {state.value:.4f}"
+    return [
+        head + Text(f"  architecture {state.tried}/{state.count}"),
+        Text(f"{state.metric} with inherited weights: {best}"),
+    ]
 
 
 def _of(done: int, total: int) -> str:

@@ -147,7 +147,14 @@ def _search(settings: SearchSettings, run: RunFolder, out: Output) -> SearchRepo
 
     with run, command_of_run("search", run), StopRequest() as stop, TrainingProgress(out) as progress:
         seed_globals(settings.training.seed)
-        return search(settings, run, callbacks=[progress], should_stop=stop, warn=out.warn)
+        return search(
+            settings,
+            run,
+            callbacks=[progress],
+            should_stop=stop,
+            warn=out.warn,
+            follow_derivation=progress.on_architecture_measured,
+        )
 
 
 def _document(report: SearchReport, settings: SearchSettings, run: RunFolder) -> dict[str, object]:

@@ -22,7 +22,7 @@ from nnas_core.training.evaluation import InheritedWeights, first_metric
 from nnas_core.training.settings import RECALIBRATE
 from nnas_core.training.trainer import Trainer
 
-__all__ = ["SHARE", "SMALL", "Derivation", "derive"]
+__all__ = ["SHARE", "SMALL", "Derivation", "DerivationState", "derive"]
 
 SHARE = 0.2
 """How many forward passes the estimates may take, as a part of those of the training's steps."""
@@ -76,8 +76,29 @@ class Derivation:
         return self.proposed_metrics[self.metric]
 
 
+@dataclass(frozen=True)
+class DerivationState:
+    """How far a derivation is.
+
+    Attributes:
+        tried: how many architectures were measured.
+        count: how many there will be at most, or in all where the space is measured whole.
+        metric: the task's first, by name.
+        value: the best of those tried; None: none is finite yet.
+    """
+
+    tried: int
+    count: int
+    metric: str
+    value: float | None
+
+
 def derive(
-    trainer: Trainer, seed: int, count: int | None = None, poll: Callable[[], None] = lambda: None
+    trainer: Trainer,
+    seed: int,
+    count: int | None = None,
+    poll: Callable[[], None] = lambda: None,
+    follow: Callable[[DerivationState], None] = lambda state: None,
 ) -> Derivation:
     """Measure architectures with inherited weights, and keep the best.
 
@@ -96,6 +117,7 @@ def derive(
         seed: of the choice among architectures.
         count: how many to measure at most, 1 or more; None: as many as ``SHARE`` allows, and small spaces whole.
         poll: called before each batch; what it raises ends the measurement.
+        follow: told of every architecture that was measured.
 
     Raises:
         BindingError: the trainer has no mutator.
@@ -113,6 +135,7 @@ def derive(
             passes = SHARE * _PASSES_A_STEP * trainer.step
             count = max(int(passes / max(1, found.passes)), SMALL if mutator.space.size <= SMALL else 1)
         whole = mutator.space.size <= count
+        found.follow(follow, min(count, mutator.space.size))
         if whole:
             for number in range(mutator.space.size):
                 found.try_out(mutator.space.at(number))
@@ -163,9 +186,20 @@ class _Found:
         self.metrics: dict[Architecture, dict[str, float]] = {}
         self._refused: set[Architecture] = set()
         self._worth = -math.inf
+        self._tell: Callable[[], None] = lambda: None
         self.best: Architecture | None = None
         self.metric = ""
         self.passes = 0
+
+    def follow(self, follow: Callable[[DerivationState], None], count: int) -> None:
+        """Tell of what was measured, now and from now on; ``count`` are at most to be."""
+
+        def tell() -> None:
+            value = None if self.best is None else self.metrics[self.best][self.metric]
+            follow(DerivationState(len(self.metrics), count, self.metric, value))
+
+        self._tell = tell
+        tell()
 
     def is_new(self, architecture: Architecture) -> bool:
         """True if it can be measured and was not."""
@@ -180,6 +214,7 @@ class _Found:
         worth = self._sign * value
         if math.isfinite(worth) and worth > self._worth:
             self._worth, self.best = worth, architecture
+        self._tell()
 
     def try_out(self, architecture: Architecture) -> None:
         """Measure it if it is new; one with which the user's code fails is left out: training never needed it."""

@@ -27,7 +27,7 @@ from nnas_core.training.bilevel import BilevelTrainer
 from nnas_core.training.settings import to_options
 from nnas_core.training.trainer import Callback, Trainer
 from nnas_core.training.trying import try_candidates
-from nnas_core.workflows.derive import Derivation, derive
+from nnas_core.workflows.derive import Derivation, DerivationState, derive
 from nnas_core.workflows.settings import SearchSettings
 from nnas_core.workflows.setup import Setup
 
@@ -93,6 +93,7 @@ def search(
     callbacks: Sequence[Callback] = (),
     should_stop: StopSignal = lambda: None,
     warn: Callable[[str], None] = lambda line: None,
+    follow_derivation: Callable[[DerivationState], None] = lambda state: None,
 ) -> SearchReport:
     """Train a supernet in a run folder, from its newest checkpoint if it has one.
 
@@ -102,6 +103,7 @@ def search(
         callbacks: more hooks of the loop.
         should_stop: asked between steps.
         warn: told, in one line, of what may not be as the user thinks.
+        follow_derivation: told of every architecture that is measured after the training.
 
     Raises:
         Interrupted: after the checkpoint was written.
@@ -137,7 +139,7 @@ def search(
     proposed = recorder.final_architecture()
     if proposed is None:
         raise UserCodeError("the mutator has no final architecture", where=settings.mutator)
-    derivation = _derive(settings, trainer, recorder, run, warn)
+    derivation = _derive(settings, trainer, recorder, run, warn, follow_derivation)
     return SearchReport(
         metrics=trainer.history[-1].valid,
         architecture=proposed if derivation is None else derivation.architecture,
@@ -196,14 +198,19 @@ def _trainer(
 
 
 def _derive(
-    settings: SearchSettings, trainer: Trainer, recorder: Recorder, run: RunFolder, warn: Callable[[str], None]
+    settings: SearchSettings,
+    trainer: Trainer,
+    recorder: Recorder,
+    run: RunFolder,
+    warn: Callable[[str], None],
+    follow: Callable[[DerivationState], None],
 ) -> Derivation | None:
     """Derive an architecture and keep it; None: the mutator's own is kept."""
     count, mutator = settings.derive, trainer.mutator
     derivation = None
     if count or (count is None and mutator is not None and mutator.derives):
         try:
-            derivation = derive(trainer, settings.training.seed, count, recorder.poll)
+            derivation = derive(trainer, settings.training.seed, count, recorder.poll, follow)
         except NoResultError as error:
             if count is not None:
                 raise

@@ -16,7 +16,7 @@ from nnas_core.runs.checkpoint import read_checkpoint
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.training.evaluation import InheritedWeights
 from nnas_core.training.model import build_model
-from nnas_core.workflows.derive import derive
+from nnas_core.workflows.derive import DerivationState, derive
 from tests.cli.test_search import MUTATOR, assert_same_result, events
 from tests.cli_support import MODEL, Cli, ForkServer, wait_until
 from tests.training.sample_trainings import DataSettings, build_trainer, numbers, task_of
@@ -268,6 +268,17 @@ def test_a_training_without_a_mutator() -> None:
     trainer.mutator = None
     with pytest.raises(BindingError, match="there is no mutator to draw architectures from"):
         derive(trainer, 0, 3)
+
+
+def test_whoever_follows_is_told_of_each_architecture() -> None:
+    trainer = build_trainer(task_of(train_dataset=numbers), DataSettings(batch_size=8))
+    states: list[DerivationState] = []
+    found = derive(trainer, 0, 4, follow=states.append)
+    assert [state.tried for state in states] == list(range(1, found.tried + 1))
+    assert {(state.count, state.metric) for state in states} == {(min(4, trainer.mutator.space.size), found.metric)}
+    values = [state.value for state in states]
+    assert values == sorted(values, reverse=found.mode == "min")
+    assert values[-1] == found.value
 
 
 # ---- what happens without the option

@@ -103,7 +103,10 @@ def test_a_search_shows_epochs_steps_losses_and_the_time_left(
     assert matches(r"in all     ━{24}  (about \d+ s left|\d+ s so far)", screens)
     assert matches(r"train loss \d\.\d{4}, accuracy \d\.\d{4}", screens)
     assert matches(r"valid loss \d\.\d{4}, accuracy \d\.\d{4} \(epoch 1\)", screens)
-    assert sum("step" in line or "in all" in line for line in screens[-1]) == 0  # gone at the end
+    assert matches(r"deriving  ━{24}  architecture \d+/18", screens)
+    assert matches(r"accuracy with inherited weights: best so far \d\.\d{4}", screens)
+    assert screens[-1].count("deriving: the best of 18 architectures on the validation data") == 1
+    assert sum(word in line for word in ("step", "in all", "━") for line in screens[-1]) == 0  # gone at the end
     text = " ".join(screens[-1])
     assert re.search(r"epoch 2/2: train loss \d\.\d{4}, accuracy \d\.\d{4}; valid .*? \d+ samples/s ", text)
     assert max(map(len, (line for screen in screens for line in screen if "next:" not in line))) <= terminal.columns

@@ -97,6 +97,7 @@ class Blend(Decided):
 
     Args:
         mixture: takes them.
+        binding: of the model.
         weights: ``[K, W]``.
         paths: a sequence of indices a row, where not all candidates run.
     """
@@ -106,12 +107,12 @@ class Blend(Decided):
         self.weights = weights
         self.paths = paths
         self._mixture = mixture
-        self._device = binding.device
+        self._binding = binding
 
     def mask(self, key: str) -> Tensor:
         row = self._mixture.rows.get(key)
         if row is None:
-            return full_mask(self._choices[key]).to(self._device)
+            return full_mask(self._choices[key]).to(self._binding.device)
         return self.weights[row.index, : row.count]
 
     def install(self, binding: Binding) -> bool:

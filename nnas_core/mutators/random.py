@@ -108,13 +108,17 @@ class _SinglePath:
     def draw(self, generator: torch.Generator | None) -> _Path:
         """One position a key."""
         drawn = self._drawn.uniform_(generator=generator)
-        if len(self._few) <= _FEW:
-            few: list[float] = drawn.tolist()
-            return _Path(self, few, [runs[int(few[row] * count)] for row, count, runs in self._few])
-        numbers = self._numbers.copy()
+        few: list[float] | None = drawn.tolist() if len(self._few) <= _FEW else None
+        return _Path(self, self._numbers.copy() if few is None else few)
+
+    def calls(self, numbers: Sequence[float] | NDArray[np.float64]) -> list[Forward]:
+        """What the LayerChoices are called by where those numbers, one a key, were drawn."""
+        if not isinstance(numbers, np.ndarray):
+            return [runs[int(numbers[row] * count)] for row, count, runs in self._few]
         positions = (numbers * self.sizes).astype(np.int64)
         spread = positions if self._spread is None else positions[self._spread]
-        return _Path(self, numbers, self._runs[self._starts + spread].tolist())
+        found: list[Forward] = self._runs[self._starts + spread].tolist()
+        return found
 
 
 class _Path(Decided):
@@ -123,19 +127,15 @@ class _Path(Decided):
     Args:
         single_path: it is of.
         numbers: from 0 to 1, one a key: the candidate is where it lies among all of the key.
-        calls: one a choice.
     """
 
-    def __init__(
-        self, single_path: _SinglePath, numbers: Sequence[float] | NDArray[np.float64], calls: list[Forward]
-    ) -> None:
+    def __init__(self, single_path: _SinglePath, numbers: Sequence[float] | NDArray[np.float64]) -> None:
         super().__init__(single_path.choices)
         self._single_path = single_path
         self._numbers = numbers
-        self._calls = calls
 
     def install(self, binding: Binding) -> bool:
-        binding.calls[:] = self._calls
+        binding.calls[:] = self._single_path.calls(self._numbers)
         return True
 
     def mask(self, key: str) -> Tensor:

@@ -160,6 +160,8 @@ def _writes_output(error: BaseException) -> bool:
 def _usage(error: click.ClickException) -> NnasError:
     message = error.format_message().rstrip(".")
     message = message[:1].lower() + message[1:]
+    if isinstance(error, click.MissingParameter):  # click lists the choices on lines of their own
+        message = " ".join(message.split())
     context = getattr(error, "ctx", None)
     if isinstance(error, click.BadParameter) and error.param is not None and context is not None:
         variable = variable_of(context, error.param.name or "")

@@ -129,6 +129,12 @@ def test_the_script_is_that_of_the_shell(nnas: Cli) -> None:
     assert Path("nnas.bash").read_text() == nnas.ok("completion", "bash").out
 
 
+def test_the_shells_are_listed_where_none_is_named(nnas: Cli) -> None:
+    result = nnas("completion")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("nnas: error: missing argument '{bash|zsh|fish}'. Choose from: bash, zsh, fish\n")
+
+
 def test_a_shell_that_there_is_not_is_refused(nnas: Cli) -> None:
     result = nnas("completion", "tcsh")
     assert (result.code, result.out) == (2, "")

@@ -40,6 +40,8 @@ def command(names: tuple[str, ...], storage: str, output: str, out: Output) -> N
     """
     from nnas_core.workflows.compare import differing_options
 
+    if all(Path(name).is_dir() for name in names):
+        options.refuse_idle(["storage"], "run folders alone")
     found = [_compared(name, storage) for name in names]
     different = differing_options(found)
     if out.as_json or output != "-":

@@ -235,3 +235,9 @@ def test_nothing_to_compare_is_a_usage_error(nnas: Cli) -> None:
     result = nnas("compare")
     assert (result.code, result.out) == (2, "")
     assert result.err.startswith("nnas: error: missing argument")
+
+
+def test_a_storage_without_a_study_to_look_for_is_refused(nnas: Cli, small_run: Path) -> None:
+    result = nnas("compare", "run", "--storage", "sqlite:///other.db")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("nnas: error: --storage does nothing with run folders alone\n")

@@ -11,12 +11,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from sqlalchemy import func, select
 
 from nnas_core.execution.engine import TrialFailed
+from nnas_core.study.storage.rows import change_study
 from nnas_core.study.storage.store import StudyStore
+from nnas_core.study.storage.tables import studies, trials
 from tests.study import study_programs
 from tests.study.conftest import Fork
-from tests.study.program_fork_server import Forked, marked, new_mark, until
+from tests.study.program_fork_server import Forked, has_mark, marked, new_mark, until
 
 __all__ = [
     "check_attempts",
@@ -24,6 +27,7 @@ __all__ = [
     "check_proposals",
     "check_results",
     "create_at_once",
+    "end_soon",
     "kill_coordinators",
     "kill_workers",
     "lines",
@@ -105,22 +109,26 @@ def kill_workers(fork: Fork, url: str, log: Path, kills: int, kind: str, folder:
     while killed.total() < kills:
         until(lambda: process.ended() or marked(mark), "no worker is started")
         assert not process.ended(), f"the study ended: {process.err}"
-        victim = _victim(marked(mark), rng)
-        if victim is None:
-            continue
-        pid, supervisor = victim
-        killed[supervisor] += _kill(pid, mark)
-        _wait_a_moment(process, log, rng)
-    _end_soon(url)
+        supervisor = killed.total() % 4 == 3
+        victim = _victim(marked(mark), supervisor, rng)
+        if victim is not None and _kill(victim, mark):
+            killed[supervisor] += 1
+            _wait_a_moment(process, log, rng)
+    with StudyStore.open(url) as store:
+        end_soon(store, 4)
     assert (process.wait(), process.err) == (0, "")
     assert marked(mark) == []
     return killed[False], killed[True]
 
 
-def _end_soon(url: str) -> None:
-    with StudyStore.open(url) as store:
-        study = store.study("study")
-        assert store.update_limits(study, {"trials": len(store.trials(study)) + 4}) is not None
+def end_soon(store: StudyStore, more: int) -> None:
+    """Let the study that runs have so many more trials; none begins between the count and the write of the limit."""
+    study = store.study("study")
+    with store._database.write() as connection:
+        query = select(func.count()).where(trials.c.study_id == study.id)
+        limit = int(connection.execute(query).scalar_one()) + more
+        before = connection.execute(select(studies.c.limits).where(studies.c.id == study.id)).scalar_one()
+        change_study(connection, store.where, study, limits={**before, "trials": limit})
 
 
 def _until_gone(mark: str) -> None:
@@ -131,14 +139,14 @@ def _until_done(process: Forked, log: Path, trials: int) -> None:
     until(lambda: process.ended() or len(lines(log, "done")) >= trials, "the study does not go on")
 
 
-def _victim(pids: list[int], rng: np.random.Generator) -> tuple[int, bool] | None:
-    """One of the processes, and whether it is a supervisor; these are chosen in a quarter of the cases."""
-    kinds: dict[bool, list[int]] = {True: [], False: []}
+def _victim(pids: list[int], supervisor: bool, rng: np.random.Generator) -> int | None:
+    """One of the processes, a supervisor or a worker; None if none of them is."""
+    found = []
     for pid in pids:
         with suppress(OSError):
-            kinds[b"supervisor.py" in Path(f"/proc/{pid}/cmdline").read_bytes()].append(pid)
-    kind = bool(rng.random() < 0.25)
-    return (int(rng.choice(kinds[kind])), kind) if kinds[kind] else None
+            if (b"supervisor.py" in Path(f"/proc/{pid}/cmdline").read_bytes()) == supervisor:
+                found.append(pid)
+    return int(rng.choice(found)) if found else None
 
 
 def _kill(pid: int, mark: str) -> bool:
@@ -148,7 +156,7 @@ def _kill(pid: int, mark: str) -> bool:
     except ProcessLookupError:
         return False
     try:
-        if pid not in marked(mark):
+        if not has_mark(pid, mark):
             return False
         signal.pidfd_send_signal(process, signal.SIGKILL)
     except ProcessLookupError:

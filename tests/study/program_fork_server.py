@@ -5,7 +5,6 @@ python -m tests.study.program_fork_server
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import secrets
@@ -24,7 +23,7 @@ import sqlalchemy.dialects.sqlite  # noqa: F401
 
 from tests.study import study_programs
 
-__all__ = ["Forked", "Forks", "marked", "new_mark", "until"]
+__all__ = ["Forked", "Forks", "has_mark", "marked", "new_mark", "until"]
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,16 +113,17 @@ def new_mark() -> str:
     return secrets.token_hex(8)
 
 
+def has_mark(pid: int, mark: str) -> bool:
+    """Whether that process lives and was started below a program with that mark."""
+    try:
+        return f"{_MARK}={mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")  # "" of a zombie
+    except OSError:
+        return False
+
+
 def marked(mark: str) -> list[int]:
     """The processes that live and were started below a program with that mark (not the program itself)."""
-    found = []
-    sought = f"{_MARK}={mark}".encode()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if sought in (entry / "environ").read_bytes().split(b"\0"):  # empty if it is a zombie
-                    found.append(int(entry.name))
-    return found
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and has_mark(int(name), mark)]
 
 
 def until(condition: Callable[[], object], failure: str, timeout_s: float = 60) -> None:

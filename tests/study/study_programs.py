@@ -38,7 +38,10 @@ from nnas_core.study.storage.tables import studies
 from nnas_core.tuners.base import Tuner
 from nnas_core.tuners.evolution import EvolutionTuner
 from nnas_core.tuners.random import RandomTuner
-from tests.study.trial_objective import TRIAL_S, Log, evaluate, space_of_all_kinds
+from tests.study.trial_objective import Log, evaluate, space_of_all_kinds
+
+COMMAND_S = 0.1
+"""How long commands take for a trial: enough to be met alive."""
 
 LONGEST = 300
 """As many trials as studies have at most that are compared with the one of the fixture ``undisturbed``."""
@@ -99,7 +102,7 @@ def run_workers(url: str, log_path: str, trials: str, kind: str, folder: str) ->
         engine: Engine = WorkerPool("tests.study.pool_worker", {"log": log_path}, settings)
     else:
         program = Path(__file__).with_name("trial_program.py")
-        engine = CommandEngine([sys.executable, "-I", "-S", str(program), log_path, str(TRIAL_S)], settings)
+        engine = CommandEngine([sys.executable, "-I", "-S", str(program), log_path, str(COMMAND_S)], settings)
     log = Log(log_path)
     for architecture in _go_on(url, log, engine, trials=int(trials), concurrency=2, rules=TrialRules(attempts=1000)):
         log.write("next", architecture.canonical)

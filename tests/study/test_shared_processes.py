@@ -93,7 +93,7 @@ def kill_some(fork: Fork, url: str, log: Path, kills: int) -> None:
         study = store.study("study")
         # one that came when all others have ended would begin anew, with limits of its own
         until(lambda: (store.in_use_by(study) or "").endswith(" and 4 more processes"), "the last one does not join")
-        store.update_limits(study, {"trials": len(store.trials(study)) + 20})
+        kill_campaigns.end_soon(store, 20)
     assert [(process.wait(), process.err) for process in processes] == [(0, "")] * 5
 
 

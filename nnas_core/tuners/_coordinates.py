@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,11 +35,10 @@ class Steps:
     where: NDArray[np.int64]
     what: NDArray[np.int64]
 
-    def taken(self, row: Rows, numbers: Iterable[int]) -> Rows:
-        """``[M]``: ``row`` ``[M]`` after some of the steps, one after the other."""
+    def taken(self, row: Rows, numbers: Sequence[int] | NDArray[np.int64]) -> Rows:
+        """``[M]``: ``row`` ``[M]`` after some of the steps, at most one a key."""
         after = row.copy()
-        for number in numbers:
-            after[self.where[number]] = self.what[number]
+        after[self.where[numbers]] = self.what[numbers]
         return after
 
     def equal(self, row: Rows, others: Rows, before: NDArray[np.int64]) -> Counts:

@@ -1,9 +1,9 @@
 """A Gaussian process of values: which kernel they make likely, and what it expects of others.
 
-Source: Rasmussen and Williams, "Gaussian Processes for Machine Learning", MIT Press 2006 (equations 2.23, 2.24 and
-2.30); Oh et al., "Combinatorial Bayesian Optimization using the Graph Cartesian Product", arXiv:1902.00448, section 2.2
-(products of a kernel a key); Snelson et al., "Warped Gaussian Processes", NeurIPS 2003, with the transformation of Yeo
-and Johnson, Biometrika 87 (2000).
+Source: Rasmussen and Williams, "Gaussian Processes for Machine Learning", MIT Press 2006 (equations 2.23, 2.24, 2.30
+and 5.5); Oh et al., "Combinatorial Bayesian Optimization using the Graph Cartesian Product", arXiv:1902.00448, section
+2.2 (products of a kernel a key); Snelson et al., "Warped Gaussian Processes", NeurIPS 2003, with the transformation of
+Yeo and Johnson, Biometrika 87 (2000).
 """
 
 from __future__ import annotations
@@ -131,13 +131,16 @@ class Prior:
     power: float
 
     @classmethod
-    def likeliest(cls, kernels: Sequence[Kernel], shared: Counts, values: _Floats) -> Prior:
-        """The one under which the values are likeliest (equation 2.30), each at the scale that is best for it.
+    def drawn(cls, kernels: Sequence[Kernel], shared: Counts, values: _Floats, rng: np.random.Generator) -> Prior:
+        """One of those that are possible, each with the probability that the values give it (equation 5.5).
+
+        Before any is known all are equally likely, and so are all scales (of the logarithm of the variance).
 
         Args:
             kernels: to choose from.
             shared: ``[n, n]``: equal decisions.
             values: ``[n]``.
+            rng: draws it.
         """
         bends = [bent(values, power) for power in BENDS]
         scores = np.stack([found for found, _ in bends], axis=1)
@@ -151,8 +154,10 @@ class Prior:
                 variances = np.maximum(roots, 0) + noise
                 scales = np.maximum((squares / variances[:, None]).sum(axis=0) / count, _LEAST)
                 likely[place, level] = -0.5 * (count * np.log(scales) + np.log(variances).sum()) + slopes
-        best = [int(place) for place in np.unravel_index(int(likely.argmax()), likely.shape)]
-        return cls(kernels[best[0]], _NOISES[best[1]], BENDS[best[2]])
+        chances = np.exp(likely - likely.max()).ravel()
+        drawn = int(rng.choice(len(chances), p=chances / chances.sum()))
+        chosen, level, bend = (int(place) for place in np.unravel_index(drawn, likely.shape))
+        return cls(kernels[chosen], _NOISES[level], BENDS[bend])
 
 
 class Posterior:

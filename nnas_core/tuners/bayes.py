@@ -2,8 +2,9 @@
 
 Source: Jones et al., "Efficient Global Optimization of Expensive Black-Box Functions", Journal of Global Optimization
 13 (1998) (expected improvement); Gelbart et al., "Bayesian Optimization with Unknown Constraints", arXiv:1403.5607
-(equation 2: times the probability of success); Ginsbourger et al., "Kriging Is Well-Suited to Parallelize
-Optimization", 2010 (trials at the same time).
+(equation 2: times the probability of success); Snoek et al., "Practical Bayesian Optimization of Machine Learning
+Algorithms", arXiv:1206.2944 (section 3.2: draws of what the kernel leaves open); Ginsbourger et al., "Kriging Is
+Well-Suited to Parallelize Optimization", 2010 (trials at the same time).
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ __all__ = ["BayesTuner"]
 
 _Floats = NDArray[np.float64]
 
-_GROWTH, _NEWEST = 4, 250
-"""Kernels are chosen anew when there is a quarter more than at the last time, or so many more."""
+_GROWTH, _NEWEST = 8, 250
+"""Kernels are chosen anew when there is an eighth more than at the last time, or so many more."""
 
 _MOST_LISTED = 20_000
 """Architectures of a space that are all looked at before each proposal; in a larger one, it climbs."""
@@ -68,10 +69,11 @@ class BayesTuner(LearningTuner):
     times the probability that its trial succeeds, is the highest: of all that were not tried in a space of up to
     20,000; of a larger one, where climbs along single decisions end that begin at the best and at random ones.
 
-    How many decisions act together, how noisy values are, and on which scale they are normal, follows from the
-    marginal likelihood, so neither units nor outliers matter much. Whether trials fail by what they try or at random is
-    learned as well, by a model of its own; a failure says nothing about values. Of a trial that runs, the model expects
-    what it predicts. No architecture is proposed twice.
+    How many decisions act together, how noisy values are, and on which scale they are normal, is drawn again and again
+    with the probability that the values give it: few leave much open, and what seems likeliest then is often wrong. So
+    neither units nor outliers matter much. Whether trials fail by what they try or at random is learned as well, by a
+    model of its own; a failure says nothing about values. Of a trial that runs, the model expects what it predicts. No
+    architecture is proposed twice.
 
     The choice of one candidate is one decision; where any number or k of n are chosen, each candidate is one, in or
     out. The work of a proposal grows with the number of values that the model is made of; beyond 500 these are the best
@@ -89,7 +91,7 @@ class BayesTuner(LearningTuner):
 
     name = "bayes"
 
-    def __init__(self, num_init: int = 20, seed: int = 0, optimize_mode: str = "maximize") -> None:
+    def __init__(self, num_init: int = 10, seed: int = 0, optimize_mode: str = "maximize") -> None:
         super().__init__(seed, optimize_mode)
         check_count("bayes: num_init", num_init)
         self._starts = num_init
@@ -156,7 +158,7 @@ class BayesTuner(LearningTuner):
             self._fitted = len(tried)
             rows = self._coordinates.rows(self._base)
             values = np.array([self._values[code] for code in self._base])
-            self._prior = Prior.likeliest(self._kernels, equal(rows, rows), values)
+            self._prior = Prior.drawn(self._kernels, equal(rows, rows), values, self._rng)
             self._model = Posterior(self._prior.kernel, self._prior.noise, self._every)
         known = [*self._base, *tried[self._fitted :]]
         pending = [code for code in self._running.values() if code not in self._values]

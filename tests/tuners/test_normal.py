@@ -7,7 +7,7 @@ from scipy.special import erfcx, log_ndtr
 
 from nnas_core.tuners._normal import log_below, log_density, log_improvement
 
-FAR = np.array([30.0, 3.0, 0.5, 0.0, -0.5, -3.0, -10.0, -19.9, -20.1, -25.0, -37.0, -100.0, -1e4])
+FAR = np.array([30.0, 3.0, 0.5, 0.0, -0.5, -0.7654, -3.0, -10.0, -19.9, -20.1, -25.0, -37.0, -100.0, -1e4])
 
 
 def test_probabilities_and_densities() -> None:

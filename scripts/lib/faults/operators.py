@@ -110,7 +110,7 @@ class _Finder(ast.NodeVisitor):
         self._lines = source.splitlines()
 
     def _add(self, node: ast.expr | ast.stmt, operator: str, text: str) -> None:
-        """Note that ``text`` stands in the place of ``node``, if that is on one line and the text says something else."""
+        """Note that ``text`` stands in the place of ``node``, if on one line, and another thing said."""
         if node.lineno != node.end_lineno:
             return
         if isinstance(node, ast.expr) and ast.dump(ast.parse(text, mode="eval").body) == ast.dump(node):
@@ -239,7 +239,7 @@ class _Finder(ast.NodeVisitor):
         if name.endswith(("Error", "Warning")) or _is_log(node):
             return
         if name == "detach" and isinstance(node.func, ast.Attribute) and not node.args:
-            self._add(node, "detach left out", ast.unparse(node.func.value))
+            self._add(node, "detach left out", f"({ast.unparse(node.func.value)})")
         if name in _OPPOSITES and (isinstance(node.func, ast.Attribute) or hasattr(builtins, _OPPOSITES[name])):
             self._add(node.func, "opposite", _renamed(node.func, _OPPOSITES[name]))
         if name == "range" and node.args:
@@ -302,7 +302,7 @@ def _name(function: ast.expr) -> str:
 
 def _renamed(function: ast.expr, name: str) -> str:
     if isinstance(function, ast.Attribute):
-        return f"{ast.unparse(function.value)}.{name}"
+        return ast.unparse(ast.Attribute(function.value, name))
     return name
 
 

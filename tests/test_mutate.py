@@ -46,7 +46,10 @@ def changes(line: str) -> set[str]:
         ("x = range(a)", {"x = range(a - 1)"}),
         ("x = a[b:]", {"x = a[b + 1:]"}),
         ("x = a.detach()", {"x = (a)"}),
-        ("x = (a < 0).all()", {"x = (a <= 0).all()", "x = (a < 1).all()", "x = (a < (-1)).all()", "x = (a < 0).any()"}),
+        (
+            "x = (a < 0).all()",
+            {"x = ((a <= 0)).all()", "x = (a < 1).all()", "x = (a < (-1)).all()", "x = (a < 0).any()"},
+        ),
         ("loss = f()", {"loss = -(f())"}),
         ("continue", {"break"}),
         ("break", {"continue"}),

@@ -21,6 +21,9 @@ _OWN_S, _OTHERS_S = 60.0, 180.0
 # A fault hangs if its tests take this many times as long as they did, and the start of pytest.
 _PATIENCE, _START_S = 5.0, 40.0
 
+# The defaults of arguments stand in the documentation, which is made from them.
+_PAGES = "tests/docs/test_pages.py::test_the_generated_parts_are_up_to_date"
+
 # What a file of tests takes that was not measured.
 _FILE_S = 20.0
 
@@ -84,17 +87,26 @@ def sample(root: Path, targets: Iterable[str], count: int, seed: int) -> list[tu
 def tried_on(executed: Executed, root: Path, file: str, line: int) -> Iterator[list[str]]:
     """Yields the tests that a fault is tried on: those of its own room, then others; the fastest first.
 
-    Where nothing was measured, these are the files of tests in its room that name its module, or all.
+    What runs when its module is imported, defaults and attributes of classes, is tried on tests that execute another
+    line of the file, on whether the pages still say so, and on tests that execute none of it but ask every module.
+    Where nothing was measured, it is the files of tests in the room that name the module, or all.
     """
     room = f"tests/{file.split('/')[1]}/"
-    if not executed.tests_of(file, line):
+    at_import = not executed.tests_of(file, line)
+    tests = executed.tests_of_file(file) if at_import else executed.tests_of(file, line)
+    if not tests:
         if named := _naming(root, room, Path(file).stem.strip("_")):
             yield named
         return
-    tests = sorted(executed.tests_of(file, line), key=lambda test: (executed.seconds[test], test))
-    own = _within([test for test in tests if test.startswith(room)], executed, _OWN_S)
-    others = _within([test for test in tests if test not in own], executed, _OTHERS_S)
-    yield from (group for group in (own, others) if group)
+    if at_import and (root / _PAGES.partition("::")[0]).exists():
+        yield [_PAGES]
+
+    def by_time(test: str) -> tuple[float, str]:
+        return executed.seconds[test], test
+
+    own = _within(sorted((test for test in tests if test.startswith(room)), key=by_time), executed, _OWN_S)
+    others = set(executed.seconds) if at_import else tests
+    yield from (group for group in (own, _within(sorted(others - set(own), key=by_time), executed, _OTHERS_S)) if group)
 
 
 def _naming(root: Path, room: str, module: str) -> list[str]:

@@ -44,9 +44,12 @@ class Executed:
     lines: dict[str, dict[int, set[str]]] = field(default_factory=dict)
 
     def tests_of(self, file: str, line: int) -> set[str]:
-        """Returns the tests that execute a line; where none does by itself, those that execute the file at all."""
-        of_file = self.lines.get(file, {})
-        return of_file.get(line) or set().union(*of_file.values())
+        """Returns the tests that execute a line; none if it runs when its module is imported, or was not measured."""
+        return self.lines.get(file, {}).get(line, set())
+
+    def tests_of_file(self, file: str) -> set[str]:
+        """Returns the tests that execute any line of a file."""
+        return set().union(*self.lines.get(file, {}).values())
 
     def load(self, folder: Path, root: Path) -> None:
         """Add what ``measure`` left in a folder; of files that have changed below ``root``, no single lines."""

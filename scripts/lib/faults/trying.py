@@ -7,9 +7,11 @@ import ctypes
 import importlib
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -80,9 +82,11 @@ class Tree:
         began = time.monotonic()
         failed = self.path / ".failed-test"
         failed.unlink(missing_ok=True)
+        # other runs of pytest remove old folders of theirs from the common place
+        temporary = tempfile.mkdtemp(prefix="nnas-faults-")
         pid = os.fork()
         if not pid:
-            self._child(tests, failed)
+            self._child(tests, failed, temporary)
         code = None
         while code is None and time.monotonic() - began < limit_s:
             time.sleep(0.02)
@@ -92,6 +96,7 @@ class Tree:
             os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         _end_orphans()
+        shutil.rmtree(temporary, ignore_errors=True)
         seconds = time.monotonic() - began
         if code is None:
             return Outcome("hung", "", seconds)
@@ -99,7 +104,7 @@ class Tree:
             return Outcome("passed", "", seconds)
         return Outcome("failed", failed.read_text("utf-8") if failed.exists() else "", seconds)
 
-    def _child(self, tests: Sequence[str], failed: Path) -> None:
+    def _child(self, tests: Sequence[str], failed: Path, temporary: str) -> None:
         code: int = pytest.ExitCode.INTERNAL_ERROR
         try:
             os.setsid()
@@ -111,7 +116,7 @@ class Tree:
             resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
             os.environ["PYTHONPATH"] = str(self.path)  # for the processes that tests start
             sys.path.insert(0, str(self.path))
-            options = ("-x", "--tb=short", "-o", "tmp_path_retention_policy=none")
+            options = ("-x", "--tb=short", f"--basetemp={temporary}")
             code = pytest.main([*PYTEST, *options, *tests], plugins=[_First(failed)])
             sys.stdout.flush()
         finally:

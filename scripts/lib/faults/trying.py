@@ -32,6 +32,7 @@ _LOADED_ONCE = (
     "torch.optim.lr_scheduler",
 )
 _MEMORY = 8 * 2**30
+_NOT_RUN = 97  # no exit code of pytest
 _SUBREAPER = 36  # prctl's PR_SET_CHILD_SUBREAPER
 
 
@@ -59,7 +60,7 @@ class Tree:
     """
 
     def __init__(self, root: Path, copy: Path) -> None:
-        self.path = copy
+        self.path = copy = copy.resolve()
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
             cwd=root,
@@ -100,12 +101,14 @@ class Tree:
         seconds = time.monotonic() - began
         if code is None:
             return Outcome("hung", "", seconds)
+        if code == _NOT_RUN:
+            raise SystemExit(f"mutate: error: pytest does not start in {self.path}")
         if code == pytest.ExitCode.OK:
             return Outcome("passed", "", seconds)
         return Outcome("failed", failed.read_text("utf-8") if failed.exists() else "", seconds)
 
     def _child(self, tests: Sequence[str], failed: Path, temporary: str) -> None:
-        code: int = pytest.ExitCode.INTERNAL_ERROR
+        code: int = _NOT_RUN
         try:
             os.setsid()
             os.chdir(self.path)

@@ -282,9 +282,8 @@ class ProxylessMutator(RelaxedMutator):
         return GatedPath(self.binding.choices, self.by_key(paths), gates, self._gating, self.mixture)
 
     def by_key(self, paths: Sequence[Decision]) -> dict[str, Decision]:
-        """The decisions of a path by key; what has no logits takes all."""
-        drawn = {row.key: path for row, path in zip(self.rows, paths, strict=True)}
-        return {one.key: drawn.get(one.key, tuple(range(len(one)))) for one in self.choices}
+        """The decisions of a path by key."""
+        return {row.key: path for row, path in zip(self.rows, paths, strict=True)}
 
     # ---- latencies and rewards
 

@@ -165,7 +165,6 @@ class RunFolder:
         """Let the files of the run that begins replace those of an older one; after a kill it is gone on with."""
         first = self.path / _FIRST
         try:
-            (self.path / "config.json").unlink(missing_ok=True)
             if first.exists():
                 for name in _FILES:
                     (self.path / name).unlink(missing_ok=True)

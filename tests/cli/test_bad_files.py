@@ -86,6 +86,26 @@ def test_what_is_no_checkpoint_is_refused_by_every_command(
     assert Path(bad).read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state["progress"].update(step=99), "the progress is another one than its header tells"),
+        (lambda state: state["optimizer"]["param_groups"][0].update(lr="x"), "param_groups[0].lr is no finite number"),
+    ],
+    ids=["progress", "learning rate"],
+)
+def test_a_state_that_no_trainer_wrote_is_not_gone_on_with(
+    nnas: Cli, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    Path("run/checkpoint.previous.pt").unlink()
+    content = torch.load(CHECKPOINT, weights_only=True)
+    change(content["state"])
+    torch.save(content, CHECKPOINT)
+    result = nnas("search", "--resume", "run")
+    assert (result.code, result.out) == (3, "")
+    assert message in result.err
+
+
 def test_a_flipped_bit_is_found_by_its_checksum(nnas: Cli) -> None:
     Path("bad.pt").write_bytes(flipped_bit())
     result = nnas("export", "bad.pt")

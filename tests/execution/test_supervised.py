@@ -277,3 +277,22 @@ def test_a_trial_sees_its_gpu_or_what_this_process_sees(monkeypatch: pytest.Monk
     found = environment(1, None, NNAS_TRIAL=3)
     assert "CUDA_VISIBLE_DEVICES" not in found
     assert (found["NNAS_TRIAL"], found["PATH"]) == ("3", os.environ["PATH"])
+
+
+WATCHER = f"""
+import os, signal, sys
+sys.path.insert(0, {str(ROOT / "nnas_core" / "execution")!r})
+import process_supervisor
+process_supervisor._LATE_S = 0.1
+child = os.fork()
+if not child:
+    signal.alarm(30)
+    signal.pause()
+process_supervisor._Watcher(child, {{"grace_s": 0.0, "group": None}}).run()
+print(process_supervisor.descendants(os.getpid()))
+"""
+
+
+def test_a_supervisor_that_does_not_see_the_hang_up_is_ended_by_its_watcher() -> None:
+    done = subprocess.run([*PYTHON, "-c", WATCHER], input="", capture_output=True, text=True, timeout=20, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -90,6 +90,18 @@ def test_a_worker_is_kept_through_trials_that_fail(make: Make, tmp_path: Path) -
     assert [path.name for path in (tmp_path / "logs").iterdir()] == ["worker-0.log"]
 
 
+def test_what_comes_of_a_job_that_was_given_up_is_passed_over(make: Make) -> None:
+    engine = make("fine", "fine")
+    (late,) = one_by_one(engine, 0)
+    (worker,) = engine._workers
+    worker.reported(finished(late))  # of no job
+    worker.job = job(1)
+    worker.reported(finished(late))  # of another one
+    assert (worker.found, worker.job) == ([], job(1))
+    worker.reported(Failed(1, 1, "at last", 0.0))
+    assert (worker.found, worker.job) == ([Failed(1, 1, "at last", 0.0)], None)
+
+
 def test_numbers_come_over_to_the_bit_and_in_order(make: Make) -> None:
     engine = make("values")
     engine.submit(job(0, 3))

@@ -255,3 +255,16 @@ def test_choices_of_nothing_but_skips_do_not_count() -> None:
 
     mutator = PdartsMutator(Plain(), zero=False, max_skips=1)
     assert chosen(mutator, {"only": (1.0,), "op": (0.1, 0.8, 0.1)}) == {"only": "0", "op": "skip"}
+
+
+def test_a_skip_that_nothing_could_replace_stays_beside_one_as_strong() -> None:
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ops = nn.ModuleList(operation(f"op{number}") for number in range(2))
+
+    mutator = PdartsMutator(Plain(), zero=False, max_skips=1)
+    mutator.valid[0] = torch.tensor([False, True, False])  # all else was dropped
+    mutator.logits.data.copy_(torch.tensor([[0.0, 0.0, 0.0], [0.0, 80.0, 1.0]]))  # both skips have all the weight
+    indices = mutator.final_architecture().indices()
+    assert [row.mutable.names[indices[row.key][0]] for row in mutator.rows] == ["skip", "relu"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nnas_core.errors import EnvironmentFailure
+from nnas_core.errors import EnvironmentFailure, UsageError
 from nnas_core.study.storage.records import StudyRecord, TrialRecord
 from nnas_core.study.storage.store import StudyStore
 from tests.study import study_programs
@@ -42,6 +42,20 @@ def test_another_study_of_the_store_is_free(store: StudyStore, study: StudyRecor
     other = store.create_study(replace(study_programs.settings(), name="other"))
     with store.acquire(study), store.acquire(other):
         assert {one.state for one in store.studies()} == {"running"}
+
+
+def test_without_a_name_the_study_that_is_worked_on_is_meant(store: StudyStore, study: StudyRecord) -> None:
+    other = store.create_study(replace(study_programs.settings(), name="other"))
+    for running in (False, True):
+        with pytest.raises(UsageError, match="there are several studies"):
+            store.find(None, running=running)
+    with store.acquire(other):
+        assert store.find(None, running=True).name == "other"
+        with pytest.raises(UsageError, match="there are several studies"):
+            store.find(None)
+        with store.acquire(study), pytest.raises(UsageError, match="several studies are running") as caught:
+            store.find(None, running=True)
+    assert caught.value.problems == ("study", "other")
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,15 @@ def distance(one: Architecture, other: Architecture) -> int:
     return sum(one[key] != other[key] for key in one)
 
 
+def test_another_space_begins_with_an_empty_population() -> None:
+    tuner = make(population=2, sample=1, seed=0)
+    for number in range(2):
+        tell(tuner, propose(tuner, number), 1.0)
+    tuner.update_search_space({"op": layers(3)})
+    assert len(tuner._population) == 0
+    assert tuner.generate_parameters(2)
+
+
 # ---- ageing, sampling, mutation
 
 

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import socket
@@ -174,6 +175,9 @@ class Process:
 
     def __init__(self, server: ForkServer, pid: int, out: Path, err: Path) -> None:
         self._server, self.pid, self._out, self._err = server, pid, out, err
+        self._end = select.poll()
+        self._descriptor = os.pidfd_open(pid)
+        self._end.register(self._descriptor, select.POLLIN)
         self.code: int | None = None
 
     def signal(self, number: int, *, group: bool = False) -> None:
@@ -192,19 +196,17 @@ class Process:
                     found.append(int(place.parent.name))
         return found
 
-    def ended(self) -> bool:
-        """Whether it has ended; a process that did can still be waited for."""
-        if self.code is None:
-            self.code = self._server.ask(poll=self.pid)["code"]
+    def ended(self, within_s: float = 0) -> bool:
+        """Whether it has ended, or does so in that time; a process that did can still be waited for."""
+        if self.code is None and self._end.poll(within_s * 1000):
+            self.code = self._server.ask(wait=self.pid)["code"]
+            os.close(self._descriptor)
         return self.code is not None
 
     def wait(self) -> Result:
         """Until it ends; a code below 0 is the number of the signal that killed it."""
-        end = time.monotonic() + 120
-        while not self.ended():
-            if time.monotonic() > end:
-                pytest.fail(f"the process does not end: {self.err}", pytrace=False)
-            time.sleep(0.001)
+        if not self.ended(120):
+            pytest.fail(f"the process does not end: {self.err}", pytrace=False)
         assert self.code is not None
         return Result(self.code, self.out, self.err)
 
@@ -299,8 +301,9 @@ def wait_until(condition: Callable[[], object], process: Process | None = None, 
     """Wait for something that another process does; fail when that process ends first."""
     end = time.monotonic() + timeout_s
     while not condition():
-        if process is not None and process.ended() and not condition():
+        if process is None:
+            time.sleep(0.002)
+        elif process.ended(within_s=0.002) and not condition():
             pytest.fail(f"the process ended with {process.code}: {process.err}", pytrace=False)
         if time.monotonic() > end:
             pytest.fail(f"nothing happened for {timeout_s} s", pytrace=False)
-        time.sleep(0.001)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Generator, Iterator
 
@@ -80,6 +81,21 @@ def _states() -> dict[str, object]:
         "numpy": (name, words.tobytes(), *rest),
         "torch (seed)": torch.initial_seed(),
     }
+
+
+# What costs time only once should not cost it in each process, nor in each test.
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests with a Ray cluster first, in whatever order: then one process has all of them, and one cluster."""
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Spares the garbage collector thousands of tests and all that was imported, which stay to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 # A skipped test is a check that nobody runs. Without a GPU some cannot run, so those alone may be skipped.

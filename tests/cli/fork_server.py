@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -45,15 +46,15 @@ def serve(descriptor: int) -> None:
     # torch imports much on first use; children should not have to
     parameter = torch.nn.Parameter(torch.zeros(2))
     torch.optim.lr_scheduler.CosineAnnealingLR(torch.optim.SGD([parameter], lr=0.1), T_max=2)
+    gc.collect()
+    gc.freeze()  # what is here now is not looked at again, nor copied, by the children
     with socket.socket(fileno=descriptor) as connection, connection.makefile("rw", encoding="utf-8") as lines:
         for line in lines:
             request = json.loads(line)
-            answer: dict[str, int | None]
             if "argv" in request:
                 answer = {"pid": _fork(request, connection)}
             else:
-                pid, status = os.waitpid(request["poll"], os.WNOHANG)
-                answer = {"code": os.waitstatus_to_exitcode(status) if pid else None}
+                answer = {"code": os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])}
             lines.write(json.dumps(answer) + "\n")
             lines.flush()
 

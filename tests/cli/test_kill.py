@@ -84,8 +84,8 @@ def test_a_search_killed_30_times_is_the_search_that_was_never_killed(
     while killed < KILLS:
         before = modified(checkpoint)
         process = forks.start(tmp_path, *command)
-        while modified(checkpoint) == before and not process.ended():  # it has made a step
-            time.sleep(0.001)
+        while modified(checkpoint) == before and not process.ended(within_s=0.002):
+            pass  # until it has made a step
         time.sleep(moment.uniform(0, 0.015))
         process.signal(signal.SIGKILL)
         result = process.wait()
@@ -145,8 +145,8 @@ def test_a_study_killed_between_and_in_trials_is_the_study_that_was_never_killed
         process = forks.start(
             tmp_path, *tune, "--study", "study", "--storage", storage, *(("--resume",) if attempt else ())
         )
-        while not process.ended() and finished(storage) < 3 * attempt + 1:
-            time.sleep(0.001)
+        while not process.ended(within_s=0.002) and finished(storage) < 3 * attempt + 1:
+            pass
         end = time.monotonic() + moment.uniform(0, 0.01)
         while time.monotonic() < end:
             pass

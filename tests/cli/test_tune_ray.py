@@ -53,16 +53,6 @@ def test_a_program_on_a_cluster_of_its_own_gives_what_it_gives_without(nnas: Cli
     assert [trial[3] for trial in results("there")][-1] == 2 / 3 + 2 / 3
 
 
-@pytest.mark.slow
-def test_inherited_weights_on_a_cluster_of_its_own_give_what_they_give_without(nnas: Cli, small_run: Path) -> None:
-    options = ("tune", "model.py", "--checkpoint", "run/checkpoint.pt", "--tuner", "random", "--trials", 4)
-    here = nnas(*options, "--study", "here")
-    there = nnas(*options, "--study", "there", "--engine", "ray", "--trial-threads", 1)
-    assert (here.code, there.code) == (0, 0)
-    assert there.out == here.out
-    assert results("there") == results("here")
-
-
 def test_a_cluster_that_cannot_be_reached_leaves_no_study(nnas: Cli) -> None:
     result = nnas(*COMMAND, "--engine", "ray", "--ray-address", "127.0.0.1:1")
     assert result.code == ExitCode.ENVIRONMENT

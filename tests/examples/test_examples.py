@@ -29,13 +29,27 @@ def test_the_search_space_is_as_large_as_the_example_says(nnas: Cli, example: st
     assert f"{keys} keys, {size} architectures" in result.err
 
 
+def write_part(folder: Path, example: str, count: int) -> None:
+    """``few.py``, a task with the first samples of an example."""
+    (folder / "few.py").write_text(
+        "import runpy\nfrom torch.utils.data import Subset\n"
+        f"example = runpy.run_path({str(EXAMPLES / example / 'model.py')!r})\n"
+        f"train_dataset = lambda: Subset(example['train_dataset'](), range({count}))\n"
+        f"valid_dataset = lambda: Subset(example['test_dataset'](), range({count} // 4))\n"
+        "test_dataset = valid_dataset\n"
+    )
+
+
 @pytest.mark.slow
-def test_mnist1d_is_searched_and_retrained(nnas: Cli) -> None:
+def test_mnist1d_is_searched_and_retrained(nnas: Cli, tmp_path: Path) -> None:
     model = EXAMPLES / "mnist1d" / "model.py"
-    nnas.ok("search", model, "--mutator", "random", "--epochs", "1", "-o", "run")
-    found = nnas.ok("tune", model, "--checkpoint", "run/checkpoint.pt", "--trials", "2", "-o", "best.json")
+    write_part(tmp_path, "mnist1d", 640)
+    data = ("--task", "few.py")
+    nnas.ok("search", model, *data, "--mutator", "random", "--epochs", "1", "-o", "run")
+    found = nnas.ok("tune", model, *data, "--checkpoint", "run/checkpoint.pt", "--trials", "2", "-o", "best.json")
     assert "2 trials, 0 failed" in found.err
-    report = nnas.ok("retrain", model, "--architecture", "best.json", "--epochs", "1", "-o", "final", "--json").json
+    retrain = ("retrain", model, *data, "--architecture", "best.json", "--epochs", "1", "-o", "final", "--json")
+    report = nnas.ok(*retrain).json
     assert report["tested_on"] == "test"
     assert 0 < report["test"]["accuracy"] < 1
 
@@ -58,13 +72,7 @@ def test_fashion_mnist_trains_on_files_of_its_format(
     write_images(tmp_path, "train", 6000)
     write_images(tmp_path, "t10k", 100)
     monkeypatch.setenv("FASHION_MNIST_DIR", str(tmp_path))
-    (tmp_path / "few.py").write_text(
-        "from torch.utils.data import Subset\n"
-        f"import sys\nsys.path.insert(0, {str(EXAMPLES / 'fashion_mnist')!r})\n"
-        "import model as example\nsys.path.pop(0)\n"
-        "train_dataset = lambda: Subset(example.train_dataset(), range(64))\n"
-        "valid_dataset = lambda: Subset(example.test_dataset(), range(20))\n"
-    )
+    write_part(tmp_path, "fashion_mnist", 64)
     arguments = ("--mutator", "random", "--epochs", "1", "--batch-size", "32", "--task", "few.py", "-o", "run")
     nnas.ok("search", EXAMPLES / "fashion_mnist" / "model.py", *arguments)
     assert json.loads(Path("run/events.jsonl").read_text().splitlines()[1])["step"] == 2

@@ -15,6 +15,9 @@ import pytest
 
 from nnas_core.execution.pipes import Receiver
 from nnas_core.execution.process import Supervised
+from tests.cli_support import _searched, nnas, small_model, small_run
+
+__all__ = ["ROOT", "RayCluster", "_searched", "nnas", "ray_cluster", "small_model", "small_run"]
 
 ROOT = Path(__file__).parents[2]
 

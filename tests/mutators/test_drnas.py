@@ -103,7 +103,7 @@ def test_the_gradient_is_the_one_at_a_fixed_quantile() -> None:
 
 
 def test_the_mean_gradient_is_that_of_the_expectation() -> None:
-    """``E[(w . v)^2]`` has a closed form, for rows of unequal length; 2,000 samples, 4.5 standard errors."""
+    """``E[(w . v)^2]`` has a closed form, for rows of unequal length; 600 samples, 4.5 standard errors."""
     mutator = bound(built(), seed=1)
     v = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
     logits = mutator.logits.detach().clone().requires_grad_()
@@ -115,7 +115,7 @@ def test_the_mean_gradient_is_that_of_the_expectation() -> None:
         expected = expected + ((c @ own) ** 2 + c @ own**2) / (total * (total + 1))
     (exact,) = torch.autograd.grad(expected, logits)
     found = []
-    for _ in range(2_000):
+    for _ in range(600):
         weights = mutator.relaxed()
         value = torch.stack([(weights[row.index] @ v) ** 2 for row in rows]).sum()
         found.append(torch.autograd.grad(value, mutator.logits)[0])
@@ -124,15 +124,15 @@ def test_the_mean_gradient_is_that_of_the_expectation() -> None:
     kept = exact != 0
     assert int(kept.sum()) == sum(row.count for row in rows)
     assert bool(((gradients.mean(dim=0) - exact).abs()[kept] < 4.5 * error[kept] + 2e-3 * exact.abs()[kept]).all())
-    assert bool((error[kept] < 0.1 * exact.abs().max()).all())
+    assert bool((error[kept] < 0.2 * exact.abs().max()).all())
     assert bool((gradients.mean(dim=0)[~kept] == 0).all())
 
 
 def test_the_mean_of_the_samples_is_what_the_concentrations_say() -> None:
-    """2,500 samples, 4.5 standard errors, for each kind of decision."""
+    """800 samples, 4.5 standard errors, for each kind of decision."""
     mutator = bound(built(), seed=2)
     with torch.no_grad():
-        samples = torch.stack([mutator.relaxed() for _ in range(2_500)])
+        samples = torch.stack([mutator.relaxed() for _ in range(800)])
         means = mutator.probabilities()
         for row in mutator.rows:
             logits = mutator.logits[row.index, : row.count]

@@ -96,7 +96,7 @@ def test_the_largest_weights_are_distributed_as_the_softmax_says() -> None:
 
 
 def test_the_expected_loss_tends_to_that_of_the_architectures() -> None:
-    """2,500 samples at temperature 0.001 against all 27 architectures, within 4 standard errors."""
+    """800 samples at temperature 0.001 against all 27 architectures, within 4 standard errors."""
     model = built(Lines)
     mutator = bound(model, 1e-3, seed=5)
     probabilities = mutator.logits.detach().softmax(dim=1).tolist()
@@ -107,7 +107,7 @@ def test_the_expected_loss_tends_to_that_of_the_architectures() -> None:
             return float((model(x) ** 2).sum())
 
     losses = []
-    for _ in range(2_500):
+    for _ in range(800):
         mutator.reset()
         losses.append(loss())
     expected = 0.0
@@ -116,7 +116,7 @@ def test_the_expected_loss_tends_to_that_of_the_architectures() -> None:
         expected += loss() * probabilities[0][path[0]] * probabilities[1][path[1]] * probabilities[2][path[2]]
     found = torch.tensor(losses)
     error = found.std().item() / len(losses) ** 0.5
-    assert error < 0.05 * expected
+    assert error < 0.1 * expected
     assert abs(found.mean().item() - expected) < 4 * error
 
 

@@ -116,27 +116,28 @@ class TestWriting:
             write_checkpoint(good, HEADER, {"x": np.float64(1)})
         assert good.read_bytes() == before
 
-    @pytest.mark.parametrize("limit", [0, 5_000, 30_000])
-    def test_a_full_disk_keeps_the_previous_checkpoint(self, good, limit):
+    def test_a_full_disk_keeps_the_previous_checkpoint(self, good):
         before = good.read_bytes()
         program = (
-            "import resource, signal, sys, torch\n"
+            "import os, resource, signal, torch\n"
+            f"before = open({str(good)!r}, 'rb').read()\n"
             "from nnas_core.runs.checkpoint import write_checkpoint\n"
             "from nnas_core.errors import EnvironmentFailure\n"
             "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-            f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
-            "try:\n"
-            f"    write_checkpoint({str(good)!r}, {HEADER!r}, {{'w': torch.zeros(100_000)}})\n"
-            "except EnvironmentFailure as error:\n"
-            "    print(error)\n"
+            "hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]\n"
+            "for limit in 0, 5_000, 30_000:\n"
+            "    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))\n"
+            "    try:\n"
+            f"        write_checkpoint({str(good)!r}, {HEADER!r}, {{'w': torch.zeros(100_000)}})\n"
+            "    except EnvironmentFailure as error:\n"
+            "        print(error)\n"
+            f"    print(limit, os.listdir({str(good.parent)!r}), open({str(good)!r}, 'rb').read() == before)\n"
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-        assert (done.stdout, done.stderr) == (
-            f"{good}: cannot write: the file would be larger than is allowed here\n",
-            "",
-        )
+        refused = f"{good}: cannot write: the file would be larger than is allowed here\n"
+        left = [f"{refused}{limit} ['good.pt'] True\n" for limit in (0, 5_000, 30_000)]
+        assert (done.stdout, done.stderr) == ("".join(left), "")
         assert good.read_bytes() == before
-        assert os.listdir(good.parent) == ["good.pt"]
 
     def test_a_folder_that_does_not_exist_is_named(self, tmp_path):
         with pytest.raises(EnvironmentFailure, match="cannot write: no such directory") as caught:

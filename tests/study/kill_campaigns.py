@@ -136,7 +136,7 @@ def _until_gone(mark: str) -> None:
 
 
 def _until_done(process: Forked, log: Path, trials: int) -> None:
-    until(lambda: process.ended() or len(lines(log, "done")) >= trials, "the study does not go on")
+    until(lambda: process.ended(0.002) or len(lines(log, "done")) >= trials, "the study does not go on")
 
 
 def _victim(pids: list[int], supervisor: bool, rng: np.random.Generator) -> int | None:

@@ -5,9 +5,11 @@ python -m tests.study.program_fork_server
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import secrets
+import select
 import signal
 import subprocess
 import sys
@@ -35,12 +37,16 @@ class Forked:
 
     def __init__(self, forks: Forks, pid: int, out: Path, err: Path) -> None:
         self._forks, self.pid, self._out, self._err = forks, pid, out, err
+        self._end = select.poll()
+        self._descriptor = os.pidfd_open(pid)
+        self._end.register(self._descriptor, select.POLLIN)
         self.code: int | None = None
 
-    def ended(self) -> bool:
-        """Whether it has ended; then ``code`` is set, below 0 for a signal."""
-        if self.code is None:
-            self.code = self._forks.ask({"poll": self.pid})
+    def ended(self, within_s: float = 0) -> bool:
+        """Whether it has ended, or does so in that time; then ``code`` is set, below 0 for a signal."""
+        if self.code is None and self._end.poll(within_s * 1000):
+            self.code = self._forks.ask({"wait": self.pid})
+            os.close(self._descriptor)
         return self.code is not None
 
     def kill(self) -> int:
@@ -51,7 +57,8 @@ class Forked:
 
     def wait(self, timeout_s: float = 120) -> int:
         """Until it ends; its code."""
-        until(self.ended, f"the process does not end: {self.err}", timeout_s)
+        if not self.ended(timeout_s):
+            raise AssertionError(f"the process does not end: {self.err}")
         assert self.code is not None
         return self.code
 
@@ -140,16 +147,16 @@ def until(condition: Callable[[], object], failure: str, timeout_s: float = 60) 
 
 def serve() -> None:
     """Answer requests until there are no more."""
+    gc.collect()
+    gc.freeze()  # what is here now is not looked at again, nor copied, by the forks
     for line in sys.stdin:
         request = json.loads(line)
-        answer: int | None
         if "argv" in request:
             answer = os.fork()
             if answer == 0:
                 _become(request)
         else:
-            pid, status = os.waitpid(request["poll"], os.WNOHANG)
-            answer = os.waitstatus_to_exitcode(status) if pid else None
+            answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
         print(json.dumps(answer), flush=True)
 
 

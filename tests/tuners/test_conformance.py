@@ -24,13 +24,13 @@ _FOR_GP: dict[str, SearchSpaceDocument] = {
 
 # What differs from one algorithm to the next: arguments with which a few trials suffice, since learning costs time.
 _SPECIAL: dict[str, dict[str, Any]] = {
-    "bananas": {"arguments": {"num_candidates": 60, "epochs": 20}, "trials": 20},
-    "bayes": {"arguments": {"num_init": 4}, "trials": 9},
-    "cmaes": {"arguments": {"popsize": 5}, "trials": 12},
+    "bananas": {"arguments": {"num_candidates": 60, "epochs": 20, "num_init": 4}, "trials": 9},
+    "bayes": {"arguments": {"num_init": 3}, "trials": 7},
+    "cmaes": {"arguments": {"popsize": 5}, "trials": 9},
     "gp": {"arguments": {"n_startup_trials": 3}, "trials": 4, "spaces": _FOR_GP, "pytestmark": pytest.mark.slow},
-    "ppo": {"arguments": {"hidden_size": 8, "embedding_size": 4, "trials_per_update": 4}, "trials": 12},
-    "nsga2": {"arguments": {"population_size": 6}, "trials": 14},
-    "tpe": {"arguments": {"n_startup_trials": 5}, "trials": 12},
+    "ppo": {"arguments": {"hidden_size": 8, "embedding_size": 4, "trials_per_update": 3}, "trials": 8},
+    "nsga2": {"arguments": {"population_size": 3}, "trials": 8},
+    "tpe": {"arguments": {"n_startup_trials": 3}, "trials": 7},
 }
 
 for _name in registry.entries("tuners"):
@@ -52,5 +52,5 @@ class TestNsga2WithObjectives(TunerConformance):
     """Several objectives are served."""
 
     tuner = registry.find("tuners", "nsga2")
-    arguments: ClassVar[Mapping[str, Any]] = {"objectives": {"parameters": "minimize"}, "population_size": 6}
-    trials = 14
+    arguments: ClassVar[Mapping[str, Any]] = {"objectives": {"parameters": "minimize"}, "population_size": 3}
+    trials = 8

@@ -64,8 +64,8 @@ def test_every_architecture_comes_once_a_single_key_from_the_one_before(space: d
 def test_a_space_of_1000_keys_starts_at_once() -> None:
     space = {f"key{number:03}": inputs(70, None) if number % 2 else layers(7) for number in range(1000)}
     read = SearchSpace.from_json(space)
-    proposed = run_trials(make(space), read, lambda one: 0.0, trials=30)
-    assert len(set(proposed)) == 30
+    proposed = run_trials(make(space), read, lambda one: 0.0, trials=10)
+    assert len(set(proposed)) == 10
     assert {distance(one, after) for one, after in itertools.pairwise(proposed)} == {1}
 
 

@@ -137,7 +137,7 @@ def test_the_sampler_learns(kind: type[OptunaTuner], args: dict[str, Any]) -> No
     """The last trials are better than uniform draws, each key of which is 1.2 to 2 away."""
     uniform = sum(sum(abs(one - key % 5) for one in range(5)) / 5 for key in range(6))
     assert uniform == pytest.approx(2.0 + 1.4 + 1.2 + 1.4 + 2.0 + 2.0)
-    trials, last = (30, 15) if kind is GpTuner else (150, 25)
+    trials, last = (24, 12) if kind is GpTuner else (100, 25)
     found = run_trials(make(kind, optimize_mode="minimize", **args), READ, badness, trials=trials)
     assert math.fsum(map(badness, found[-last:])) / last < 0.7 * uniform
 

@@ -10,6 +10,7 @@ __all__ = ["SECTIONS", "SectionedCommand"]
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Algorithm": ("mutator", "mutator_arg", "latency_table", "trainer", "tuner", "tuner_arg", "derive"),
+    "Which architectures": ("smallest", "largest", "random"),
     "What a trial is": ("train_epochs", "trial_command", "trial_dir", "optimize_mode"),
     "Model and data": (
         "model_arg",
@@ -18,6 +19,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "checkpoint",
         "recalibrate",
         "on",
+        "input_shape",
         "batch_size",
         "workers",
         "valid_fraction",
@@ -33,7 +35,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "schedule",
         "min_learning_rate",
     ),
-    "Device and speed": ("device", "precision", "memory_format", "compile", "recompute"),
+    "Device and speed": ("device", "threads", "seconds", "precision", "memory_format", "compile", "recompute"),
     "Limits": ("trials", "duration", "max_failures", "attempts", "trial_timeout", "linger"),
     "Early stopping": ("assessor", "assessor_arg"),
     "Where trials run": (

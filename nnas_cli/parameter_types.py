@@ -278,6 +278,22 @@ def _shown_whole(value: object) -> str:
     return value if isinstance(value, str) else _shown(value)
 
 
+class _Shape(click.ParamType[tuple[int, ...]]):
+    """The sizes of a tensor: ``3,224,224``; also a list, as a configuration may have it."""
+
+    name = "shape"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        given = list(value) if isinstance(value, list | tuple) else _shown_whole(value).split(",")
+        parts = [_shown_whole(one).strip() for one in given]
+        if not 1 <= len(parts) <= 8 or not all(re.fullmatch(r"[1-9][0-9]{0,8}", part) for part in parts):
+            self.fail(f"{_shown(value)!r} is no shape; give the sizes of one sample, as in 3,224,224", param, ctx)
+        return tuple(map(int, parts))
+
+
+SHAPE = _Shape()
+
+
 class OrNone(click.ParamType[object]):
     """Another type, or ``none``, which becomes the text ``none``."""
 

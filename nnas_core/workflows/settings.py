@@ -3,6 +3,7 @@
 SearchSettings     training: CheckpointedSettings, mutator, trainer, precision, acceleration, derive
 RetrainSettings    training: CheckpointedSettings, architecture, checkpoint
 EvaluateSettings   setup: SetupSettings, checkpoint, recalibrate, on
+ProfileSettings    setup: SetupSettings, which architectures, on what, for how long
 TuneSettings       training: TrainingSettings, study, algorithms, checkpoint, recalibrate
 CommandSettings    study, algorithms, trial_command: no model
 
@@ -36,6 +37,7 @@ __all__ = [
     "CheckpointedSettings",
     "CommandSettings",
     "EvaluateSettings",
+    "ProfileSettings",
     "RetrainSettings",
     "SearchSettings",
     "TuneSettings",
@@ -109,6 +111,30 @@ class EvaluateSettings:
     checkpoint: str
     recalibrate: int = RECALIBRATE
     on: str = "valid"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileSettings:
+    """A measurement of what architectures cost; without any named, the smallest and the largest.
+
+    Attributes:
+        setup: the model and its data, and the size of the batch that latencies are of.
+        smallest, largest: measure the one with the fewest or most parameters; multiply-adds decide among equals.
+        random: measure so many random ones.
+        input_shape: of one sample, for random inputs; None: the first sample of the training data.
+        threads: of the kernels on a CPU; None: as torch has it.
+        seconds: to measure each latency for; a tenth for each candidate of a table.
+        latency_table: measure every candidate, and write a latency table there.
+    """
+
+    setup: SetupSettings
+    smallest: bool = False
+    largest: bool = False
+    random: int = 0
+    input_shape: tuple[int, ...] | None = None
+    threads: int | None = None
+    seconds: float = 1.0
+    latency_table: str | None = None
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,7 @@ def test_torch_is_not_loaded_by(probe: Probe, kind: str, arguments: list[str], t
         "tune model.py --train-epochs 1 --assessor nothing",
         "retrain model.py",
         "evaluate model.py",
+        "profile model.py --seconds 0",
         "ss-gen",
     ],
 )

@@ -214,7 +214,6 @@ class ProxylessMutator(RelaxedMutator):
         self.latency_weight = latency_weight or 0.0
         self.latency_target = latency_target
         self.latency_exponent = latency_exponent
-        self.derives = latency_table is None  # an estimate knows no latency
         self.samples = samples
         self.baseline_decay = baseline_decay
         self.baseline: float | None = None

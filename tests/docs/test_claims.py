@@ -102,14 +102,14 @@ def test_what_the_readme_warns_of_does_not() -> None:
         space: {name for name, one in rows.items() if one["rank"] > random_search(space)}
         for space, rows in SPACES.items()
     }
-    assert beaten["mnist1d"] == {"gdas", "spos", "random"}
-    assert {"cdarts", "pdarts"} <= beaten["digits"]
+    assert beaten["mnist1d"] == {"cdarts", "darts", "pcdarts", "gdas", "spos", "random"}
+    assert beaten["digits"] == {"cdarts", "pdarts"}
 
 
 @pytest.mark.parametrize("space", SPACES)
 def test_snas_is_among_the_best_and_faster_than_drnas(space: str) -> None:
     rows = SPACES[space]
-    assert rows["snas"]["rank"] == min(one["rank"] for one in rows.values())
+    assert rows["snas"]["accuracy"] > max(one["accuracy"] for one in rows.values()) - 0.005
     assert rows["snas"]["seconds"] < rows["drnas"]["seconds"]
 
 

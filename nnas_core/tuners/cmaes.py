@@ -33,7 +33,8 @@ class CmaesTuner(OptunaTuner):
     The first trial is drawn at random, the first generation starts in the middle with a deviation of 1/6.
 
     Args:
-        popsize: trials of a generation, at least 2; null takes 4 + 3 ln(number of scores), rounded down.
+        popsize: trials of a generation, at least 4, or there are too few to learn a variance from; null takes
+            4 + 3 ln(number of scores), rounded down.
         use_separable_cma: True learns a variance a score instead of a matrix, for spaces of many hundred
             candidates, where the matrix costs too much; above 2,000 it is refused.
         seed: of the study.
@@ -60,7 +61,7 @@ class CmaesTuner(OptunaTuner):
     ) -> None:
         super().__init__(seed, optimize_mode)
         if popsize is not None:
-            check_count("cmaes: popsize", popsize, least=2)
+            check_count("cmaes: popsize", popsize, least=4)
         check_flag("cmaes: use_separable_cma", use_separable_cma)
         self._popsize = popsize
         self._separable = use_separable_cma

@@ -26,7 +26,7 @@ _FOR_GP: dict[str, SearchSpaceDocument] = {
 _SPECIAL: dict[str, dict[str, Any]] = {
     "bananas": {"arguments": {"num_candidates": 60, "epochs": 20, "num_init": 4}, "trials": 9},
     "bayes": {"arguments": {"num_init": 3}, "trials": 7},
-    "cmaes": {"arguments": {"popsize": 5}, "trials": 9},
+    "cmaes": {"arguments": {"popsize": 4}, "trials": 9},
     "gp": {"arguments": {"n_startup_trials": 3}, "trials": 4, "spaces": _FOR_GP, "pytestmark": pytest.mark.slow},
     "ppo": {"arguments": {"hidden_size": 8, "embedding_size": 4, "trials_per_update": 3}, "trials": 8},
     "nsga2": {"arguments": {"population_size": 3}, "trials": 8},

@@ -148,7 +148,7 @@ def test_an_older_optuna_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         (TpeTuner, {"optimize_mode": "best"}, "tpe: optimize_mode must be maximize or minimize, not 'best'"),
         (GpTuner, {"n_startup_trials": 0}, "gp: n_startup_trials must be a whole number of at least 1, not 0"),
         (GpTuner, {"deterministic_objective": "no"}, "gp: deterministic_objective must be true or false, not 'no'"),
-        (CmaesTuner, {"popsize": 1}, "cmaes: popsize must be a whole number of at least 2, not 1"),
+        (CmaesTuner, {"popsize": 3}, "cmaes: popsize must be a whole number of at least 4, not 3"),
         (CmaesTuner, {"use_separable_cma": 0}, "cmaes: use_separable_cma must be true or false, not 0"),
         (Nsga2Tuner, {"population_size": 1}, "nsga2: population_size must be a whole number of at least 2, not 1"),
         (Nsga2Tuner, {"mutation_prob": 1.5}, "nsga2: mutation_prob=1.5 is out of range"),

@@ -20,7 +20,7 @@ COMMANDS = {
     "tune": "Search architectures of MODEL by trials.",
     "retrain": "Train one architecture of MODEL alone and test it.",
     "evaluate": "Measure an architecture with the weights it inherits.",
-    "profile": "Measure what architectures cost, and what each candidate brings.",
+    "profile": "Measure what architectures and candidates cost.",
     "runs": "List the run folders below FOLDER, or below here.",
     "compare": "Compare runs and studies in one table.",
     "study": "Follow, change, export and back up studies.",

@@ -33,6 +33,7 @@ __all__ = [
     "GPUS",
     "MOST_PROCESSES",
     "MOST_SEED",
+    "SHAPE",
     "TEXT",
     "Count",
     "Number",

@@ -56,7 +56,7 @@ _KEYS = 20
 @options.part("profiled", ProfileSettings)
 @options.common
 def command(profiled: ProfileSettings, architecture: str | None, output: str, out: Output) -> None:
-    """Measure what architectures cost, and what each candidate brings.
+    """Measure what architectures and candidates cost.
 
     Parameters; MACs, the multiply-adds of one sample (half of what torch's FlopCounterMode counts as FLOPs); the most
     memory that input and activations of one sample need at once, without weights; and the latency of a batch, on this

@@ -27,10 +27,10 @@ from nnas_core.mutables.untouched import untouched
 
 __all__ = ["Latency", "measure_candidates", "measure_latency", "peak_activation_memory"]
 
-WARM_UP = 3
+_WARM_UP = 3
 """Passes that are not counted, at least."""
 
-LEAST_RUNS, MOST_RUNS = 11, 1000
+_LEAST_RUNS, _MOST_RUNS = 11, 1000
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def measure_latency(
         times: list[float] = []
         _wait(device)
         end = clock() + seconds
-        while len(times) < least or (len(times) < MOST_RUNS and clock() < end):
+        while len(times) < least or (len(times) < _MOST_RUNS and clock() < end):
             begun = clock()
             run()
             _wait(device)
@@ -78,8 +78,8 @@ def measure_latency(
         return times
 
     with torch.no_grad():
-        timed(seconds / 10, WARM_UP)
-        times = timed(seconds, LEAST_RUNS)
+        timed(seconds / 10, _WARM_UP)
+        times = timed(seconds, _LEAST_RUNS)
     low, median, high = (1000 * one for one in statistics.quantiles(times, n=4, method="inclusive"))
     return Latency(median, low, high, len(times))
 

@@ -31,7 +31,7 @@ from nnas_core.workflows.setup import Setup
 
 __all__ = ["CandidateCost", "Profile", "ProfileReport", "TableCheck", "profile"]
 
-CHECKED = 50
+_CHECKED = 50
 """Random architectures that the predictions of a latency table are compared with."""
 
 _Inputs = tuple[tuple[object, ...], Mapping[str, object]]
@@ -311,8 +311,8 @@ class _Profiler:
         write_json(path, {"format": LATENCY_FORMAT, "unit": "ms", "latencies": measured})
         rng = generator(self._settings.setup.data.seed, "profile", "table")
         sums, times = [], []
-        for number in range(CHECKED + 1):
-            self._follow("whole architectures", number, CHECKED + 1)
+        for number in range(_CHECKED + 1):
+            self._follow("whole architectures", number, _CHECKED + 1)
             architecture = mutator.space.sample(rng)
             network = self._network(architecture).eval()
             times.append(measure_latency(self._forward(network, self._batch), self._device, seconds / 10).median)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn as nn
+from torch import Tensor
 
 from nnas_core.errors import UsageError, UserCodeError
 from nnas_core.files import write_json
@@ -21,9 +23,11 @@ from nnas_core.mutables.extraction import extract
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.mutables.nested import tensors
 from nnas_core.mutables.untouched import untouched
+from nnas_core.random_state import torch_generator
 from nnas_core.randomness import generator
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.latency_table import LATENCY_FORMAT
+from nnas_core.space.sizes import size_in_words
 from nnas_core.training.data import build_batches, to_device
 from nnas_core.training.profiling import Latency, measure_candidates, measure_latency, peak_activation_memory
 from nnas_core.workflows.settings import ProfileSettings
@@ -33,6 +37,9 @@ __all__ = ["CandidateCost", "Profile", "ProfileReport", "TableCheck", "profile"]
 
 _CHECKED = 50
 """Random architectures that the predictions of a latency table are compared with."""
+
+_MOST_NUMBERS = 2**28
+"""Of a random input: a gibibyte."""
 
 _Inputs = tuple[tuple[object, ...], Mapping[str, object]]
 """Arguments of the model."""
@@ -253,8 +260,7 @@ class _Profiler:
         """The arguments of a forward pass of so many samples."""
         shape = self._settings.input_shape
         if shape is not None:
-            torch_generator = torch.Generator().manual_seed(self._settings.setup.data.seed)
-            return (torch.randn(size, *shape, generator=torch_generator).to(self._device),), {}
+            return (self._random_numbers((size, *shape)),), {}
         setup = self._setup
         if not (setup.task.has("train_dataset") or setup.task.has("build_dataloaders")):
             raise UserCodeError(
@@ -263,10 +269,31 @@ class _Profiler:
                 hint="give `input_shape`, the shape of one sample, or name a file with data with `task` FILE",
             )
         batches, _ = build_batches(setup.task, dataclasses.replace(setup.data, batch_size=size))
+        if batches.samples is not None and batches.samples < size:
+            raise UsageError(
+                f"the training data has {batches.samples:,} samples, fewer than a batch of {size:,}",
+                hint="give a smaller `batch_size`, or `input_shape`",
+            )
         batch = next(iter(batches.epoch(0)), None)
         if batch is None:
             raise UserCodeError("the training data has no batches", where=setup.task.user.reference)
         return self._arguments(to_device(batch, self._device))
+
+    def _random_numbers(self, shape: tuple[int, ...]) -> Tensor:
+        """An input of random numbers.
+
+        Raises:
+            UsageError: nobody has memory for so many.
+        """
+        count = math.prod(shape)
+        if count > _MOST_NUMBERS:
+            raise UsageError(
+                f"an input of {'x'.join(map(str, shape))} has {size_in_words(count, ',')} numbers, the most is "
+                f"{_MOST_NUMBERS:,}",
+                hint="give a smaller `input_shape` or `batch_size`",
+            )
+        source = torch_generator(self._settings.setup.data.seed, "profile", "inputs")
+        return torch.randn(shape, generator=source).to(self._device)
 
     def _arguments(self, batch: object) -> _Inputs:
         """What the task hands to the model for a batch."""

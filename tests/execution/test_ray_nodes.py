@@ -49,13 +49,14 @@ class Actor:
 
     def __init__(self, first: Message | Exception | None) -> None:
         self.told: list[Message] = []
-        self._first = first
+        self.first = first
+        self._answers = iter([first])
         self.hear = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=self._hear))
         self.tell = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=self._tell))
 
     def _hear(self) -> SimpleNamespace:
         self._answer: Future[str] = Future()
-        answer, first, self._first = self._answer, self._first, None
+        answer, first = self._answer, next(self._answers, None)
         if isinstance(first, Exception):
             answer.set_exception(first)
         elif first is not None:
@@ -121,4 +122,4 @@ def test_actors_that_run_end_in_order_and_the_others_are_killed(drives: Drives) 
     driver._dispatch()
     driver._take_answers()
     driver._end_all()
-    assert [actor.told for actor in killed] == [[Close()], []]
+    assert [(actor.first, actor.told) for actor in killed] == [(Ready("a node"), [Close()]), (None, [])]

@@ -184,6 +184,11 @@ def test_a_row_that_is_missing_is_told(copy: Path) -> None:
         with pytest.raises(InputError, match="study 'second': trial 2 is missing"):
             store.trials(store.study("second"))
         with (
+            pytest.raises(InputError, match="study 'second': trial 2 is missing"),
+            store._database.read() as connection,
+        ):
+            read_calls(connection, store.where, store.study("second"))
+        with (
             pytest.raises(InputError, match="study 'first': call of the tuner 5 is missing"),
             store._database.read() as connection,
         ):

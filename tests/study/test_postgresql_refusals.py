@@ -112,6 +112,7 @@ def test_a_server_that_cannot_be_reached_is_a_failure_without_a_password(
         ("postgresql+psycopg://me:word@127.0.0.1:1/db?nonsense=word", 'has invalid connection option "nonsense"'),
         ("postgresql+psycopg://me:word@127.0.0.1:1/db?connect_timeout=x", "bad value for connect_timeout: 'x'"),
         ("postgresql+psycopg://me:word@127.0.0.1:1/db?sslmode=word", r'invalid sslmode value: "\*\*\*"'),
+        ("postgresql+psycopg://127.0.0.1:1/db?password=word&sslmode=word", r'invalid sslmode value: "\*\*\*"'),
     ],
 )
 def test_a_url_that_cannot_work_is_a_usage_error_without_a_password(url: str, message: str) -> None:

@@ -221,6 +221,16 @@ def test_it_climbs_to_the_optimum_in_a_space_that_cannot_be_listed() -> None:
     assert len({one.canonical for one in tried}) == 60
 
 
+def test_what_is_left_is_proposed_where_climbs_end_at_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of nine architectures, one draw and 2 x 2 neighbours do not show all."""
+    monkeypatch.setattr("nnas_core.tuners.bayes._MOST_LISTED", 0)
+    monkeypatch.setattr("nnas_core.tuners.bayes._DRAWN", 1)
+    monkeypatch.setattr("nnas_core.tuners.bayes._TOPS", 0)
+    space = layers(2, 3)
+    tried = run_trials(tuner_of(space, num_init=1), space, objective(0, 2, 3, 0.0), 9)
+    assert len({one.canonical for one in tried}) == 9
+
+
 def test_a_climb_ends_where_no_neighbour_promises_more() -> None:
     """The proposal has a higher gain than each of its neighbours, computed apart."""
     space = layers(10, 4)
@@ -288,15 +298,16 @@ def test_failures_at_random_do_not_mislead_it() -> None:
     assert found >= 2
 
 
-def test_the_start_counts_trials_whether_they_succeed_or_not() -> None:
+@pytest.mark.parametrize("starts", [1, 6])
+def test_the_start_counts_trials_whether_they_succeed_or_not(starts: int) -> None:
     space = layers(8, 5)
-    tuner = tuner_of(space, num_init=6)
+    tuner = tuner_of(space, num_init=starts)
     begun: list[int] = []
     best = tuner._best
     tuner._best = lambda: (begun.append(1), best())[1]  # type: ignore[method-assign, func-returns-value]
     for number in range(8):
         architecture = space.parse(tuner.generate_parameters(number))
-        assert len(begun) == max(0, number - 5)
+        assert len(begun) == max(0, number + 1 - starts)
         tell(tuner, number, architecture, None if number % 2 else 1.0 + number)
 
 

@@ -221,16 +221,6 @@ def test_it_climbs_to_the_optimum_in_a_space_that_cannot_be_listed() -> None:
     assert len({one.canonical for one in tried}) == 60
 
 
-def test_what_is_left_is_proposed_where_climbs_end_at_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of nine architectures, one draw and 2 x 2 neighbours do not show all."""
-    monkeypatch.setattr("nnas_core.tuners.bayes._MOST_LISTED", 0)
-    monkeypatch.setattr("nnas_core.tuners.bayes._DRAWN", 1)
-    monkeypatch.setattr("nnas_core.tuners.bayes._TOPS", 0)
-    space = layers(2, 3)
-    tried = run_trials(tuner_of(space, num_init=1), space, objective(0, 2, 3, 0.0), 9)
-    assert len({one.canonical for one in tried}) == 9
-
-
 def test_a_climb_ends_where_no_neighbour_promises_more() -> None:
     """The proposal has a higher gain than each of its neighbours, computed apart."""
     space = layers(10, 4)

@@ -91,7 +91,7 @@ class BayesTuner(LearningTuner):
 
     name = "bayes"
 
-    def __init__(self, num_init: int = 10, seed: int = 0, optimize_mode: str = "maximize") -> None:
+    def __init__(self, num_init: int = 20, seed: int = 0, optimize_mode: str = "maximize") -> None:
         super().__init__(seed, optimize_mode)
         check_count("bayes: num_init", num_init)
         self._starts = num_init

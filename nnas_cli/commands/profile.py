@@ -13,6 +13,7 @@ from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.imports import without_collection
 from nnas_cli.output import Output
 from nnas_cli.parameter_types import FILE, SHAPE, Count, Number
+from nnas_core.errors import UsageError
 from nnas_core.files import check_writable, read_json, source_name
 from nnas_core.workflows.settings import ProfileSettings
 
@@ -74,6 +75,8 @@ def command(profiled: ProfileSettings, architecture: str | None, output: str, ou
         from nnas_cli.seeding import seed_globals
         from nnas_core.workflows.profile import profile
 
+    if profiled.latency_table == "-":
+        raise UsageError("`latency_table` needs a file, standard output has the report", hint="give a path")
     for path in (output, profiled.latency_table):
         if path not in (None, "-"):
             check_writable(str(path))  # now, not after the measurement

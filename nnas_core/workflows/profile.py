@@ -108,7 +108,7 @@ class ProfileReport:
         profiles: of the architectures.
         candidates: of all LayerChoices.
         fixed: what every architecture has besides: parameters, and multiply-adds of one sample, None as above.
-        shares: true if candidates share parameters with others: an architecture has fewer than the sum says.
+        shares: true if candidates share parameters with others: those count besides, once, if any of them is chosen.
         check: of the table, if one was asked for.
     """
 
@@ -173,8 +173,8 @@ class _Profiler:
         self._follow = follow
         self._device = setup.device
         setup.to_device(setup.model)
-        self._has_choices = any(isinstance(module, Mutable) for module in setup.model.modules())
-        self._mutator = Mutator(setup.model) if self._has_choices else None
+        has_choices = any(isinstance(module, Mutable) for module in setup.model.modules())
+        self._mutator = Mutator(setup.model) if has_choices else None
         self._one = self._inputs(1)
         size = settings.setup.data.batch_size
         self._batch = self._one if size == 1 else self._inputs(size)

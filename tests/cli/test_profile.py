@@ -112,6 +112,7 @@ def test_a_model_without_choices_on_random_numbers(nnas: Cli, tmp_path: Path) ->
         (("--input-shape", "0,3"), 2, "'0,3' is no shape"),
         (("--input-shape", "65536,65536"), 2, "1x65536x65536 has 4,294,967,296 numbers, the most is 268,435,456"),
         (("--input-shape", "4", "--batch-size", 10**9), 2, "give a smaller --input-shape or --batch-size"),
+        (("--latency-table", "-"), 2, "--latency-table needs a file, standard output has the report"),
         (("--batch-size", 49), 2, "the training data has 48 samples, fewer than a batch of 49"),
         (("--batch-size", 0), 2, "0 is not in the range x>=1"),
         (("--seconds", 0), 2, "0"),

@@ -29,8 +29,21 @@ import torch
 
 from nnas_cli.main import entry
 from nnas_core.plugins import loading
+from nnas_core.study.storage.store import StudyStore
 
-__all__ = ["MODEL", "Cli", "ForkServer", "Process", "Result", "forks", "nnas", "small_model", "small_run", "wait_until"]
+__all__ = [
+    "MODEL",
+    "Cli",
+    "ForkServer",
+    "Process",
+    "Result",
+    "forks",
+    "nnas",
+    "small_model",
+    "small_run",
+    "trials_of",
+    "wait_until",
+]
 
 ROOT = Path(__file__).parents[1]
 
@@ -307,3 +320,12 @@ def wait_until(condition: Callable[[], object], process: Process | None = None, 
             pytest.fail(f"the process ended with {process.code}: {process.err}", pytrace=False)
         if time.monotonic() > end:
             pytest.fail(f"nothing happened for {timeout_s} s", pytrace=False)
+
+
+def trials_of(study: str) -> list[tuple[object, ...]]:
+    """What a study in ``nnas.db`` has found, without its times."""
+    with StudyStore.open("sqlite:///nnas.db", create=False) as store:
+        return [
+            (trial.number, trial.state, trial.architecture.canonical, trial.value, trial.metrics, trial.error)
+            for trial in store.trials(store.study(study))
+        ]

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from nnas_core.errors import ExitCode
-from nnas_core.study.storage.store import StudyStore
-from tests.cli_support import Cli
+from tests.cli_support import Cli, trials_of
 
 pytestmark = pytest.mark.ray
 
@@ -33,15 +32,6 @@ def files(tmp_path: Path) -> None:
     (tmp_path / "trial.py").write_text(PROGRAM)
 
 
-def results(study: str) -> list[tuple[object, ...]]:
-    """What a study has found, without its times."""
-    with StudyStore.open("sqlite:///nnas.db", create=False) as store:
-        return [
-            (trial.number, trial.state, trial.architecture.canonical, trial.value, trial.metrics, trial.error)
-            for trial in store.trials(store.study(study))
-        ]
-
-
 @pytest.mark.slow
 def test_a_program_on_a_cluster_of_its_own_gives_what_it_gives_without(nnas: Cli) -> None:
     options = ("--tuner", "grid", "--trials", 9, "--concurrency", 2)
@@ -49,8 +39,8 @@ def test_a_program_on_a_cluster_of_its_own_gives_what_it_gives_without(nnas: Cli
     there = nnas(*COMMAND, *options, "--study", "there", "--engine", "ray")
     assert (here.code, there.code) == (0, 0)
     assert there.out == here.out
-    assert results("there") == results("here")
-    assert [trial[3] for trial in results("there")][-1] == 2 / 3 + 2 / 3
+    assert trials_of("there") == trials_of("here")
+    assert [trial[3] for trial in trials_of("there")][-1] == 2 / 3 + 2 / 3
 
 
 def test_a_cluster_that_cannot_be_reached_leaves_no_study(nnas: Cli) -> None:

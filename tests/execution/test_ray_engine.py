@@ -25,8 +25,7 @@ from nnas_core.execution.ray.engine import RayEngine, RaySettings
 from nnas_core.execution.work import CommandTrials, WorkerTrials
 from nnas_core.files import prepare_folder
 from nnas_core.space.search_space import SearchSpace
-from nnas_core.study.storage.store import StudyStore
-from tests.cli_support import Cli
+from tests.cli_support import Cli, trials_of
 from tests.execution.conftest import RayCluster
 from tests.execution.process_checks import lives, until_gone
 from tests.execution.ray_engine_trials import SPACE, Trials, command
@@ -97,15 +96,6 @@ def test_warm_workers_give_the_values_that_they_give_without_ray(ray_cluster: Ra
     assert 0 < len(failures) < 12
     assert all(result == evaluate(space.at(number * 40)) for number, result in results.items())
     assert all(message.endswith("does not work") for message in failures.values())
-
-
-def trials_of(study: str) -> list[tuple[object, ...]]:
-    """What a study of a command has found, without its times."""
-    with StudyStore.open("sqlite:///nnas.db", create=False) as store:
-        return [
-            (trial.number, trial.state, trial.architecture.canonical, trial.value, trial.metrics, trial.error)
-            for trial in store.trials(store.study(study))
-        ]
 
 
 @pytest.mark.slow

@@ -12,8 +12,10 @@ from typing import ClassVar
 from nnas_core.plugins.arguments import sign_of
 from nnas_core.randomness import generator
 from nnas_core.space.choice import Parameter
-from nnas_core.space.encoding import Code, Codes, Unseen
+from nnas_core.space.encoding import Code, Codes
+from nnas_core.space.region import Region
 from nnas_core.space.search_space import SearchSpace, SearchSpaceDocument
+from nnas_core.space.unseen import Unseen
 from nnas_core.tuners.base import ImportedTrial, NoMoreTrials, Tuner
 
 __all__ = ["CodeTuner", "LearningTuner"]
@@ -25,10 +27,16 @@ class CodeTuner(Tuner):
     name: ClassVar[str]
     """Names the tuner for users, in messages, and its stream of random numbers."""
 
+    _region: Region | None = None
+
+    def keep_within(self, region: Region) -> None:
+        """Proposes what is in ``region`` only: nothing else counts as unseen."""
+        self._region = region
+
     def update_search_space(self, search_space: SearchSpaceDocument) -> None:
         """Begins in a space of which nothing was seen."""
         self._codes = Codes(SearchSpace.from_json(search_space))
-        self._unseen = Unseen(self._codes)
+        self._unseen = Unseen(self._codes, self._region)
         self._begin()
 
     def _begin(self) -> None:

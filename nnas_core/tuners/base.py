@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from nnas_core.space.choice import Parameter
+    from nnas_core.space.region import Region
     from nnas_core.space.search_space import SearchSpaceDocument
 
 __all__ = ["ImportedTrial", "NoMoreTrials", "Tuner"]
@@ -39,6 +40,16 @@ class Tuner(ABC):
     def __init__(self, seed: int = 0, optimize_mode: str = "maximize") -> None:
         self.seed = seed
         self.optimize_mode = optimize_mode
+
+    def keep_within(self, region: Region) -> None:
+        """Receives what may be proposed, where a study has constraints; called before ``update_search_space``.
+
+        A tuner that heeds it draws from ``region`` and looks whether a code is ``in`` it. What another one proposes
+        beside it fails at once, without a trial; after some in a row a draw from the region is tried instead.
+
+        Args:
+            region: architectures, as codes of ``nnas_core.space.Codes``, that meet the constraints known beforehand.
+        """
 
     @abstractmethod
     def update_search_space(self, search_space: SearchSpaceDocument) -> None:

@@ -68,7 +68,7 @@ class EvolutionTuner(LearningTuner):
         """Proposes a random architecture while the population grows, a child of the population after that."""
         growing = len(self._population) < self._size
         if self._repeats:
-            return self._codes.sample(self._rng) if growing else self._child()
+            return self._unseen.any(self._rng) if growing else self._child()
         if growing or not self._unseen:
             return self._unseen.draw(self._rng)
         for _ in range(_TRIES):

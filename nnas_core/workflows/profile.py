@@ -17,8 +17,7 @@ from torch import Tensor
 from nnas_core.errors import UsageError, UserCodeError
 from nnas_core.files import write_json
 from nnas_core.mutables.base import Mutable
-from nnas_core.mutables.cost import CostTable, FlopMeter, count_flops, parameter_table
-from nnas_core.mutables.cost_extremes import extreme
+from nnas_core.mutables.cost import FlopMeter, count_flops, parameter_table
 from nnas_core.mutables.extraction import extract
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.mutables.nested import tensors
@@ -26,6 +25,8 @@ from nnas_core.mutables.untouched import untouched
 from nnas_core.random_state import torch_generator
 from nnas_core.randomness import generator
 from nnas_core.space.architecture import Architecture
+from nnas_core.space.cost_extremes import extreme
+from nnas_core.space.costs import CostTable
 from nnas_core.space.latency_table import LATENCY_FORMAT
 from nnas_core.space.sizes import size_in_words
 from nnas_core.training.data import build_batches, to_device

@@ -9,8 +9,9 @@ import click
 __all__ = ["SECTIONS", "SectionedCommand"]
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Algorithm": ("mutator", "mutator_arg", "latency_table", "trainer", "tuner", "tuner_arg", "derive"),
+    "Algorithm": ("mutator", "mutator_arg", "trainer", "tuner", "tuner_arg", "derive"),
     "Which architectures": ("smallest", "largest", "random"),
+    "What is asked for": ("constraint", "objective", "latency_table", "max_parameters", "max_macs", "max_latency_ms"),
     "What a trial is": ("train_epochs", "trial_command", "trial_dir", "optimize_mode"),
     "Model and data": (
         "model_arg",

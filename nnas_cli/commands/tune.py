@@ -21,7 +21,7 @@ from nnas_cli.trial_options import Running, TrialKind, how_trials_run, space_of,
 from nnas_core.errors import UsageError
 from nnas_core.files import check_writable, dump_json
 from nnas_core.training.settings import TrainingSettings
-from nnas_core.workflows.settings import AlgorithmSettings, CommandSettings, TuneSettings
+from nnas_core.workflows.settings import AlgorithmSettings, CommandSettings, GoalSettings, TuneSettings
 
 if TYPE_CHECKING:
     from nnas_core.study.cooperation import SharedResult
@@ -69,6 +69,7 @@ class _Study:
     name: str
     training: TrainingSettings
     trial: TrialKind
+    goals: GoalSettings
     algorithms: AlgorithmSettings
     running: Running
     place: _StudyPlace
@@ -106,6 +107,7 @@ class _Outcome:
     metavar="NAME",
 )
 @options.arguments_of("tuner")
+@options.goals
 @what_a_trial_is
 @click.option("--trials", type=Count(1), help=f"Stop when so many trials have ended.  [default: {_TRIALS}]")
 @click.option("--duration", type=DURATION, metavar="TIME", help="Begin no trial after 90s, 30m, 2h.")
@@ -121,6 +123,7 @@ class _Outcome:
 @options.training
 @options.with_output("Write the best architecture to PATH; - is standard output.")
 @options.loads_model
+@options.part("goals", GoalSettings)
 @options.part("trial", TrialKind)
 @options.part("training", TrainingSettings)
 @options.part("algorithms", AlgorithmSettings)
@@ -131,6 +134,7 @@ class _Outcome:
 def command(
     training: TrainingSettings | None,
     trial: TrialKind,
+    goals: GoalSettings,
     algorithms: AlgorithmSettings,
     running: Running,
     place: _StudyPlace,
@@ -153,11 +157,13 @@ def command(
       nnas tune model.py --train-epochs 5 --tuner random --duration 2h --concurrency 2
       nnas tune model.py --checkpoint run/checkpoint.pt --trials 400 --resume
       nnas tune model.py --checkpoint run/checkpoint.pt --tuner mine.py:MyTuner
+      nnas tune model.py --checkpoint run/checkpoint.pt --constraint "parameters<=1e6" --constraint "latency_ms<=5"
+      nnas tune model.py --train-epochs 5 --objective accuracy --objective macs:min
       nnas tune space.json --trial-command "python train.py" --concurrency 4 --trial-timeout 1h
       nnas tune model.py --train-epochs 5 --storage postgresql+psycopg://nas@db/nas --join
       nnas tune model.py --train-epochs 5 --duration 8h --detach
     """
-    study = _checked(options.required(training, "MODEL"), trial, algorithms, running, place, limits)
+    study = _checked(options.required(training, "MODEL"), trial, goals, algorithms, running, place, limits)
     if output != "-":
         check_writable(output)  # now, not after the last trial
     begun: Callable[[], None] | None = None
@@ -175,6 +181,7 @@ def command(
 def _checked(
     training: TrainingSettings,
     trial: TrialKind,
+    goals: GoalSettings,
     algorithms: AlgorithmSettings,
     running: Running,
     place: _StudyPlace,
@@ -209,7 +216,7 @@ def _checked(
     if running.gpus and trial.trial_command is None:
         # a worker sees one, and a GPU that is not there is no reason to use the processor
         training = replace(training, device="cuda")
-    return _Study(name, training, trial, algorithms, running, place, limits)
+    return _Study(name, training, trial, goals, algorithms, running, place, limits)
 
 
 def _run(study: _Study, top: int, out: Output, begun: Callable[[], None] | None) -> _Outcome:
@@ -283,6 +290,7 @@ def _workflow(study: _Study) -> Callable[..., StudyResult | SharedResult]:
             study=study.name,
             space=space_of(study.training.model, seed),
             trial_command=trial.trial_command,
+            goals=study.goals,
             optimize_mode=trial.optimize_mode,
             algorithms=study.algorithms,
             seed=seed,
@@ -292,6 +300,7 @@ def _workflow(study: _Study) -> Callable[..., StudyResult | SharedResult]:
     settings = TuneSettings(
         training=study.training,
         study=study.name,
+        goals=study.goals,
         algorithms=study.algorithms,
         checkpoint=trial.checkpoint,
         recalibrate=trial.recalibrate,
@@ -309,7 +318,7 @@ def _report(study: _Study, outcome: _Outcome, output: str, out: Output) -> None:
     from nnas_cli.architectures import in_words, shorter
     from nnas_cli.tables import Table
     from nnas_core.study.cooperation import SharedResult
-    from nnas_core.study.trial_loop import REASONS
+    from nnas_core.study.limits import REASONS
 
     result = outcome.ended
     if isinstance(result, SharedResult):

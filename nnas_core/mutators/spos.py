@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -18,7 +18,7 @@ from torch import Tensor
 from nnas_core.errors import UsageError, UserCodeError
 from nnas_core.mutables.binding import per_binding
 from nnas_core.mutables.cost import FlopMeter, parameter_table
-from nnas_core.mutables.nested import changed, tensors
+from nnas_core.mutables.nested import first_row
 from nnas_core.mutators._bounded import AddedCosts, BoundedDraw, Interval, MeasuredCosts, Population
 from nnas_core.mutators.random import RandomMutator
 from nnas_core.space.architecture import Architecture
@@ -29,8 +29,6 @@ from nnas_core.training.task import Batch
 from nnas_core.training.trainer import Trainer
 
 __all__ = ["SposMutator", "SposTrainer"]
-
-V = TypeVar("V")
 
 
 class SposTrainer(Trainer):
@@ -59,14 +57,14 @@ class SposTrainer(Trainer):
         Raises:
             UserCodeError: there is no tensor in nested lists, tuples and dictionaries.
         """
-        rows = next((len(tensor) for tensor in tensors(batch) if tensor.dim()), None)
-        if rows is None:
+        sample = first_row(batch)
+        if sample is None:
             raise UserCodeError(
                 f"flops cannot be bounded: no sample can be taken out of a batch that is a {type(batch).__name__}",
                 where=self.task.user.reference,
                 hint="let batches be tensors in lists, tuples or dictionaries, or override SposTrainer.one_sample",
             )
-        return to_device(_first(batch, rows), torch.device("cpu"))
+        return to_device(sample, torch.device("cpu"))
 
     def state_dict(self) -> State:
         return {**super().state_dict(), "sample": self._sample if _is_plain(self._sample) else None}
@@ -76,15 +74,6 @@ class SposTrainer(Trainer):
         self._sample = state.get("sample")
         if self._sample is not None:
             self._measure()
-
-
-def _first(value: V, rows: int) -> V:
-    """A nesting with the first row of each tensor that has ``rows`` of them."""
-
-    def first(one: object) -> object:
-        return one[:1].detach().clone() if isinstance(one, Tensor) and one.dim() and len(one) == rows else one
-
-    return changed(value, first)
 
 
 def _is_plain(value: Any) -> bool:

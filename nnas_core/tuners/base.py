@@ -7,7 +7,7 @@ for it needs only another import.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 if TYPE_CHECKING:
     from nnas_core.space.choice import Parameter
@@ -40,6 +40,9 @@ class Tuner(ABC):
     def __init__(self, seed: int = 0, optimize_mode: str = "maximize") -> None:
         self.seed = seed
         self.optimize_mode = optimize_mode
+
+    serves_objectives: ClassVar[bool] = False
+    """True if several objectives are served: ``receive_trial_result`` and ``import_data`` get ``objectives`` then."""
 
     def keep_within(self, region: Region) -> None:
         """Receives what may be proposed, where a study has constraints; called before ``update_search_space``.
@@ -93,6 +96,9 @@ class Tuner(ABC):
             parameter_id: as given to ``generate_parameters``.
             parameters: what was proposed.
             value: finite; larger is better unless ``optimize_mode`` is ``"minimize"``.
+            **kwargs: ``metrics`` and ``cost``, numbers by name; and where a study has several objectives,
+                ``objectives``: their values in its order, times -1 where smaller is better, so that all are to be
+                large. What the signature does not name is not given.
         """
 
     def trial_end(self, parameter_id: int, success: bool, **kwargs: object) -> None:

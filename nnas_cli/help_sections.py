@@ -48,7 +48,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "trial_log_dir",
     ),
     "Study": ("study", "storage", "resume", "join", "wait", "retry_failed", "detach"),
-    "Which trials": ("sort", "head", "tail", "state", "best", "attempt"),
+    "Which trials": ("sort", "head", "tail", "state", "best", "pareto", "attempt"),
     "Checks": ("space", "kind", "print_schema"),
     "Run folder": ("checkpoint_every",),
     "Result": ("output", "force", "format", "as_architecture", "optuna", "top", "once", "interval", "yes"),

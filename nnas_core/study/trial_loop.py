@@ -85,6 +85,8 @@ class TrialLoop:
             self._size = made.space.size
             if settings.region is not None:
                 tuner.keep_within(settings.region)
+            if len(made.objectives) > 1:
+                tuner.aim_at(made.objectives)
             tuner.update_search_space(made.space.to_json())
             self._proposer = Proposer(tuner, made, settings.region)
             with self._turn():

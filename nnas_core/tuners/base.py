@@ -7,10 +7,12 @@ for it needs only another import.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 if TYPE_CHECKING:
     from nnas_core.space.choice import Parameter
+    from nnas_core.space.goals import Objective
     from nnas_core.space.region import Region
     from nnas_core.space.search_space import SearchSpaceDocument
 
@@ -52,6 +54,13 @@ class Tuner(ABC):
 
         Args:
             region: architectures, as codes of ``nnas_core.space.Codes``, that meet the constraints known beforehand.
+        """
+
+    def aim_at(self, objectives: Sequence[Objective]) -> None:
+        """Receives the objectives of a study that has several; called before ``update_search_space``.
+
+        Args:
+            objectives: with their directions; only a tuner with ``serves_objectives`` gets any.
         """
 
     @abstractmethod

@@ -4,7 +4,8 @@ Source: Jones et al., "Efficient Global Optimization of Expensive Black-Box Func
 13 (1998) (expected improvement); Gelbart et al., "Bayesian Optimization with Unknown Constraints", arXiv:1403.5607
 (equation 2: times the probability of success); Snoek et al., "Practical Bayesian Optimization of Machine Learning
 Algorithms", arXiv:1206.2944 (section 3.2: draws of what the kernel leaves open); Ginsbourger et al., "Kriging Is
-Well-Suited to Parallelize Optimization", 2010 (trials at the same time).
+Well-Suited to Parallelize Optimization", 2010 (trials at the same time); Knowles, "ParEGO", IEEE Transactions on
+Evolutionary Computation 10 (2006) (several objectives: random weights).
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ _DRAWN_INSIDE = 100
 
 _MOST_MEASURED = 300
 """Architectures that may be measured in a row, and are beyond a bound."""
+
+_ALL_COUNT = 0.05
+"""Of several objectives: how much the sum counts beside the least."""
 
 _MOST_STEPS = 500
 """Neighbours that are looked at from each point of a climb."""
@@ -96,6 +100,7 @@ class BayesTuner(LearningTuner):
     """
 
     name = "bayes"
+    serves_objectives = True
 
     def __init__(self, num_init: int = 20, seed: int = 0, optimize_mode: str = "maximize") -> None:
         super().__init__(seed, optimize_mode)
@@ -123,10 +128,24 @@ class BayesTuner(LearningTuner):
     def _propose(self, parameter_id: int) -> Code | None:
         """Proposes a random architecture at first, then the one with the highest expected improvement."""
         ready = len(self._values.keys() | self._ended.keys()) >= self._starts and bool(self._unseen)
+        if ready and self._several:
+            self._weigh()
         code = self._best() if ready else self._unseen.draw(self._rng)
         if code is not None:
             self._running[parameter_id] = code
         return code
+
+    def _weigh(self) -> None:
+        """Makes one value of several objectives, with random weights: the least of them counts, and a little all."""
+        vectors = np.array([self._vectors[code] for code in self._values])
+        if not len(vectors):
+            return
+        lowest, highest = vectors.min(axis=0), vectors.max(axis=0)
+        parts = (vectors - lowest) / np.where(highest > lowest, highest - lowest, 1.0)
+        weighted = parts * self._rng.dirichlet(np.ones(vectors.shape[1]))
+        values = weighted.min(axis=1) + _ALL_COUNT * weighted.sum(axis=1)
+        self._values = dict(zip(self._values, values.tolist(), strict=True))
+        self._fitted = 0
 
     def _learn(self, code: Code, value: float, parameter_id: int | None) -> None:
         """Adds a value to the model."""

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from nnas_core.study.pareto import Front
     from nnas_core.study.storage.records import StudySettings, TrialRecord
 
-__all__ = ["costs_as_json", "front_lines", "number_columns", "shown"]
+__all__ = ["costs_as_json", "front_lines", "number_columns", "shown", "title"]
 
 _TITLES = {"parameters": "parameters", "macs": "MACs", "latency_ms": "latency ms", "memory_mib": "memory MiB"}
 
@@ -28,9 +28,14 @@ def number_columns(trials: Sequence[TrialRecord], made: StudySettings) -> tuple[
     numbers = [trial.numbers for trial in trials]
     names = [name for name in names if any(name in one for one in numbers)]
     rows = [[shown(one.get(name)) for name in names] for one in numbers]
-    titles = [_TITLES.get(name, name) for name in names]
+    titles = [title(name) for name in names]
     missed = [title for name, title in zip(names, titles, strict=True) if name not in asked]
     return titles, rows, missed[::-1]
+
+
+def title(name: str) -> str:
+    """The name of a column, or of a line."""
+    return _TITLES.get(name, name)
 
 
 def shown(value: float | None) -> str:

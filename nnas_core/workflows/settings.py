@@ -3,6 +3,7 @@
 SearchSettings     training: CheckpointedSettings, mutator, trainer, precision, acceleration, derive
 RetrainSettings    training: CheckpointedSettings, architecture, checkpoint
 EvaluateSettings   setup: SetupSettings, checkpoint, recalibrate, on
+CountSettings      setup: SetupSettings, goals: GoalSettings
 ProfileSettings    setup: SetupSettings, which architectures, on what, for how long
 TuneSettings       training: TrainingSettings, study, goals: GoalSettings, algorithms, checkpoint, recalibrate
 CommandSettings    study, goals, algorithms, trial_command: no model
@@ -38,6 +39,7 @@ __all__ = [
     "AlgorithmSettings",
     "CheckpointedSettings",
     "CommandSettings",
+    "CountSettings",
     "EvaluateSettings",
     "GoalSettings",
     "ProfileSettings",
@@ -188,6 +190,19 @@ class GoalSettings:
 
             found["latency_table"] = "sha256:" + hashlib.sha256(read_bytes(self.latency_table)).hexdigest()
         return {name: value for name, value in found.items() if value}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountSettings:
+    """A count of architectures.
+
+    Attributes:
+        setup: the model, and its data, on which costs are measured.
+        goals: of these the constraints.
+    """
+
+    setup: SetupSettings
+    goals: GoalSettings = GoalSettings()
 
 
 @dataclass(frozen=True)

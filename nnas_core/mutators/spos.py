@@ -15,7 +15,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from nnas_core.errors import UsageError, UserCodeError
+from nnas_core.errors import NoResultError, UsageError, UserCodeError
 from nnas_core.mutables.binding import per_binding
 from nnas_core.mutables.cost import FlopMeter, parameter_table
 from nnas_core.mutables.nested import first_row
@@ -158,14 +158,29 @@ class SposMutator(RandomMutator):
 
     def sample_search(self) -> Mapping[str, Tensor]:
         """key -> bool mask."""
-        return self.hard(self._draw()) if self._bounds else super().sample_search()
+        return self.hard(self._decided()) if self._bounds else super().sample_search()
+
+    def _decided(self) -> dict[str, Decision]:
+        region = self.region
+        if not self._bounds or region is None:
+            return super()._decided()
+        for _ in range(self._tries):
+            decisions = self._draw()
+            if region.codes.code(decisions) in region:
+                return decisions
+        asked = " and ".join(map(str, region.constraints))
+        raise NoResultError(
+            f"none of {self._tries:,} architectures within the bounds of spos has {asked}",
+            hint="widen the bounds, leave them out, or raise tries",
+        )
 
     def _draw(self) -> dict[str, Decision]:
         return self._bounded.draw(self.generator) if self._bounds else super()._draw()
 
     def accepts(self, architecture: Architecture) -> bool:
         """True if ``architecture`` is within the bounds."""
-        return not self._bounds or (architecture.is_hard and self._bounded.has(architecture.indices()))
+        own = not self._bounds or (architecture.is_hard and self._bounded.has(architecture.indices()))
+        return own and super().accepts(architecture)
 
     @per_binding
     def _bounded(self) -> BoundedDraw:

@@ -115,6 +115,17 @@ class Codes:
             for choice, number in zip(self._choices, code, strict=True)
         }
 
+    def decisions(self, code: Code) -> dict[str, Decision]:
+        """Returns the chosen indices by key."""
+        return {
+            choice.key: (number,) if choice.n_chosen == 1 else choice.decision(number)
+            for choice, number in zip(self._choices, code, strict=True)
+        }
+
+    def code(self, decisions: Mapping[str, Decision]) -> Code:
+        """Returns the code of valid decisions: the inverse of ``decisions``."""
+        return tuple(choice.number(decisions[choice.key]) for choice in self._choices)
+
     def read(self, parameters: Mapping[str, Parameter]) -> Code:
         """Returns the code of parameters that were proposed before; use ``parse`` for those of strangers."""
         return tuple(choice.number(_indices(parameters[choice.key])) for choice in self._choices)

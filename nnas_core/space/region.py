@@ -103,8 +103,6 @@ class Region:
         self.codes = Codes(space)
         self.constraints = tuple(constraints)
         self.costs = costs
-        self._keys = space.keys
-        self._choices = tuple(space)
         self._limits = [Limit(one, costs.tables[one.name]) for one in constraints if one.name in costs.tables]
         self._ends = [(limit.table, *limit.slack) for limit in self._limits]
         self._others = [one for one in constraints if one.name not in costs.tables]
@@ -139,14 +137,8 @@ class Region:
         """Returns false if costs that add up are beyond their bounds, which is known without a measurement."""
         if not self._limits:
             return True
-        decisions = self._decisions(code)
+        decisions = self.codes.decisions(code)
         return all(sign * table.of(decisions) <= slack for table, sign, slack in self._ends)
-
-    def _decisions(self, code: Code) -> dict[str, Decision]:
-        return {
-            choice.key: (number,) if choice.n_chosen == 1 else choice.decision(number)
-            for choice, number in zip(self._choices, code, strict=True)
-        }
 
     def _meets_others(self, code: Code) -> bool:
         if code not in self._measured:
@@ -157,7 +149,7 @@ class Region:
 
     def _excess(self, code: Code) -> float:
         """Returns by how much measured costs are beyond their bounds; 0 if they are not."""
-        found = self.costs.measured(self._decisions(code), self._names)
+        found = self.costs.measured(self.codes.decisions(code), self._names)
         return sum(one.excess(found.get(one.name, math.nan)) for one in self._others)
 
     # ---- draws
@@ -259,7 +251,7 @@ class Region:
                 end = "smallest" if limit.constraint.is_most else "largest"
                 problems.append(f"{limit.constraint}: the {end} is {shown(value)} where the others hold")
         if nearest is not None:
-            found = self.costs.measured(self._decisions(nearest), self._names)
+            found = self.costs.measured(self.codes.decisions(nearest), self._names)
             problems += [f"{one}: nearest was {shown(found.get(one.name, math.nan))}" for one in self._others]
         asked = " and ".join(map(str, self.constraints))
         return NoResultError(f"{who} has {asked}", problems=problems, hint="move the bounds")

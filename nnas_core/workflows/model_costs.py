@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from fractions import Fraction
 
 import torch
@@ -28,19 +28,22 @@ from nnas_core.mutables.untouched import untouched
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.choice import Decision
 from nnas_core.space.costs import CostTable, latency_costs
-from nnas_core.space.goals import COSTS
+from nnas_core.space.goals import COSTS, Constraint, Objective, nothing_reports
 from nnas_core.space.latency_table import read_latencies
-from nnas_core.space.region import KnownCosts
+from nnas_core.space.region import KnownCosts, Region
 from nnas_core.training.data import to_device
 from nnas_core.training.profiling import Arguments, arguments_of, measure_latency, peak_activation_memory
 from nnas_core.workflows.setup import Setup
 
-__all__ = ["ModelCosts"]
+__all__ = ["ModelCosts", "check_names", "region_of"]
 
 _SECONDS = 0.2
 """To measure one latency."""
 
 _MIB = 2**20
+
+_REMEMBERED = 100_000
+"""Architectures whose measured costs are kept, so that memory has a limit."""
 
 
 class ModelCosts(KnownCosts):
@@ -70,6 +73,7 @@ class ModelCosts(KnownCosts):
         self._setup = setup
         self._space = setup.space
         self._one: Arguments | None = None
+        self._known: dict[str, dict[str, float]] = {}  # by architecture
         tables = {"parameters": parameter_table(setup.model)}
         if latency_table is not None:
             tables["latency_ms"] = latency_costs(read_latencies(latency_table, self._space))
@@ -115,8 +119,20 @@ class ModelCosts(KnownCosts):
         return lambda: network(*args, **kwargs)
 
     def measured(self, decisions: Mapping[str, Decision], names: Collection[str]) -> Mapping[str, float]:
-        """Measures costs of one architecture, taken out of the model; NaN where that fails."""
+        """Measures costs of one architecture, taken out of the model; NaN where that fails.
+
+        What was measured before is known: a latency that was within a bound stays there.
+        """
         architecture = Architecture(self._space.choices, dict(decisions))
+        if len(self._known) > _REMEMBERED:
+            self._known.clear()
+        known = self._known.setdefault(architecture.canonical, {})
+        missing = [name for name in names if name not in known]
+        if missing:
+            known.update(self._taken_out(architecture, missing))
+        return {name: known[name] for name in names}
+
+    def _taken_out(self, architecture: Architecture, names: Collection[str]) -> dict[str, float]:
         found: dict[str, float] = {}
         if self._of_task & set(names):
             own = self._own_costs(architecture)
@@ -146,6 +162,56 @@ class ModelCosts(KnownCosts):
         with random_state.untouched({}):
             network = extract(self._setup.model, architecture)
             return self._setup.task.costs(network)
+
+
+def check_names(
+    setup: Setup, costs: ModelCosts, constraints: Sequence[Constraint], objectives: Sequence[Objective] = ()
+) -> list[str]:
+    """Refuses constraints and objectives about what is neither a cost nor a metric of the task.
+
+    Returns:
+        The metrics, *the* metric first; none where nothing needed them, or they cannot be found out without a trial.
+
+    Raises:
+        UsageError: nothing reports a name; the hint has the closest.
+    """
+    unknown = {one.name for one in constraints} | {one.name for one in objectives}
+    reported = _metric_names(setup) if objectives or unknown - set(costs.names) else []
+    for what, names in (("constraint", [one.name for one in constraints]), ("objective", [o.name for o in objectives])):
+        for name in names:
+            if reported and name not in (*costs.names, *reported, "value", "seconds"):
+                raise nothing_reports(what, name, [*costs.available, *reported, "seconds"])
+    return reported
+
+
+def _metric_names(setup: Setup) -> list[str]:
+    try:
+        with random_state.untouched({}), torch.no_grad():
+            batch = next(iter(setup.valid_batches.epoch(0)))
+            child = extract(setup.model, next(setup.space.covering()))
+            output, target = setup.task.forward_batch(child.eval(), to_device(batch, setup.device))
+            return [*setup.task.metrics(output, target), "loss"]
+    except Exception:  # noqa: BLE001  (whatever the model raises: its trials will say it)
+        return []
+
+
+def region_of(
+    setup: Setup, constraints: Sequence[Constraint], latency_table: str | None, mutator: Mutator
+) -> tuple[Region | None, tuple[Constraint, ...]]:
+    """What a search may hand out.
+
+    Returns:
+        The region of the constraints on costs, None without any; and the constraints on metrics.
+
+    Raises:
+        UsageError: a constraint is about a number that nobody measures.
+        NoResultError: no architecture meets those on costs.
+    """
+    costs = ModelCosts(setup, [one.name for one in constraints], latency_table, mutator)
+    check_names(setup, costs, constraints)
+    before = [one for one in constraints if one.name in costs.names]
+    after = tuple(one for one in constraints if one.name not in costs.names)
+    return Region(setup.space, before, costs) if before else None, after
 
 
 @contextlib.contextmanager

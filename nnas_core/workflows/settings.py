@@ -74,6 +74,8 @@ class SearchSettings:
             validation data; 0: hand out what the algorithm says; None: that too, or, where the algorithm gains by it,
             the best of as many as a fifth of the search pays for, and of all in spaces of up to 100.
         try_candidates: run each candidate once on the first batch before training, and list those that fail.
+        constraint: limits that what is handed out must meet, see ``Constraint.parse``: of costs, or of metrics.
+        latency_table: a file, by which a constraint on ``latency_ms`` is; and the mutator's argument, if it has it.
     """
 
     training: CheckpointedSettings
@@ -84,6 +86,8 @@ class SearchSettings:
     acceleration: AccelerationSettings = field(default_factory=AccelerationSettings)
     derive: int | None = None
     try_candidates: bool = True
+    constraint: Sequence[str] = ()
+    latency_table: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

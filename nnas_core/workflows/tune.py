@@ -26,7 +26,6 @@ from nnas_core.plugins.loading import as_user_error
 from nnas_core.runs.recording import StopSignal
 from nnas_core.runs.weights import weights_digest
 from nnas_core.space.architecture import Architecture
-from nnas_core.space.goals import nothing_reports
 from nnas_core.space.region import Region
 from nnas_core.study.cooperation import SharedResult
 from nnas_core.study.coordinator import StudyResult
@@ -35,11 +34,10 @@ from nnas_core.study.opening import run_described
 from nnas_core.study.storage.origin import Origin
 from nnas_core.study.storage.records import StudySettings
 from nnas_core.study.storage.store import StudyStore
-from nnas_core.training.data import to_device
 from nnas_core.training.evaluation import first_metric, require_finite
 from nnas_core.training.settings import from_options, to_options
 from nnas_core.training.trainer import Callback
-from nnas_core.workflows.model_costs import ModelCosts
+from nnas_core.workflows.model_costs import ModelCosts, check_names
 from nnas_core.workflows.settings import GoalSettings, TuneSettings
 from nnas_core.workflows.setup import Setup
 
@@ -136,28 +134,10 @@ def _aimed(goals: GoalSettings, setup: Setup, run: RunSettings) -> tuple[RunSett
         NoResultError: no architecture meets the constraints.
     """
     costs = ModelCosts(setup, goals.names, goals.latency_table)
-    reported = _metric_names(setup) if goals.objective or set(goals.names) - set(costs.names) else []
-    for what, named in (("constraint", goals.constraints), ("objective", goals.objectives)):
-        for one in named:
-            if reported and one.name not in (*costs.names, *reported, "value", "seconds"):
-                raise nothing_reports(what, one.name, [*costs.available, *reported, "seconds"])
-    region = None
+    reported = check_names(setup, costs, goals.constraints, goals.objectives)
     before = [one for one in goals.constraints if one.name in costs.names]
-    if before:
-        region = Region(setup.space, before, costs)
+    region = Region(setup.space, before, costs) if before else None
     return replace(run, costs=costs, region=region), reported[0] if reported else None
-
-
-def _metric_names(setup: Setup) -> list[str]:
-    """The metrics of a trial, *the* metric first; none where they cannot be found out without one."""
-    try:
-        with random_state.untouched({}), torch.no_grad():
-            batch = next(iter(setup.valid_batches.epoch(0)))
-            child = extract(setup.model, next(setup.space.covering()))
-            output, target = setup.task.forward_batch(child.eval(), to_device(batch, setup.device))
-            return [*setup.task.metrics(output, target), "loss"]
-    except Exception:  # noqa: BLE001  (whatever the model raises: its trials will say it)
-        return []
 
 
 def _describe(settings: TuneSettings, setup: Setup, weights: str | None, metric: str | None) -> StudySettings:

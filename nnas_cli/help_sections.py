@@ -10,7 +10,7 @@ __all__ = ["SECTIONS", "SectionedCommand"]
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Algorithm": ("mutator", "mutator_arg", "trainer", "tuner", "tuner_arg", "derive"),
-    "Which architectures": ("smallest", "largest", "random"),
+    "Which architectures": ("smallest", "largest", "random", "count"),
     "What is asked for": ("constraint", "objective", "latency_table", "max_parameters", "max_macs", "max_latency_ms"),
     "What a trial is": ("train_epochs", "trial_command", "trial_dir", "optimize_mode"),
     "Model and data": (
@@ -49,7 +49,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     ),
     "Study": ("study", "storage", "resume", "join", "wait", "retry_failed", "detach"),
     "Which trials": ("sort", "head", "tail", "state", "best", "pareto", "attempt"),
-    "Checks": ("space", "kind", "print_schema"),
+    "Checks": ("space", "kind", "print_schema", "model"),
     "Run folder": ("checkpoint_every",),
     "Result": ("output", "force", "format", "as_architecture", "optuna", "top", "once", "interval", "yes"),
     "In general": ("seed", "json", "config", "quiet", "verbose", "color", "no_progress", "debug", "help"),

@@ -193,8 +193,8 @@ def goals(function: F) -> F:
             type=OBJECTIVE,
             multiple=True,
             metavar="NAME[:min|max]",
-            help="Make this metric or cost large or small. Repeatable: the study then has a Pareto set.  "
-            "[default: the metric]",
+            help="Search for architectures where this metric or cost is large, or small. Repeatable: several have a "
+            "Pareto set.  [default: the metric]",
         ),
         latency_table,
     )

@@ -73,13 +73,13 @@ def _gates(limits: _Limits | None) -> Gates | None:
 )
 @options.model_arg
 @click.option("--task", metavar="FILE", help="Take the data that costs are measured on from this file; with --model.")
-@click.option("--max-parameters", type=Number(0), metavar="N", help="Refuse architectures with more parameters.")
-@click.option("--max-macs", type=Number(0), metavar="N", help="Refuse architectures with more MACs of one sample.")
+@click.option("--max-parameters", type=Number(0), metavar="N", help="Let no architecture have more parameters.")
+@click.option("--max-macs", type=Number(0), metavar="N", help="Let no architecture have more MACs, of one sample.")
 @click.option(
     "--max-latency-ms",
     type=Number(0),
     metavar="X",
-    help="Refuse slower ones, by --latency-table, or measured here for one sample.",
+    help="Let no architecture be slower, by --latency-table, or measured here for one sample.",
 )
 @options.constraint
 @options.latency_table
@@ -95,7 +95,7 @@ def command(
     output: str,
     out: Output,
 ) -> int:
-    """Check FILEs against their schemas, a search space, and limits.
+    """Check FILEs against their schemas and a search space.
 
     What nnas writes is recognised, reports of --json too, but for CSV and logs. Exit code 0 if all are valid, 1 if any
     is not. A file that cannot be read at all counts as not valid. With --model, an architecture that costs more than a

@@ -34,6 +34,9 @@ _TRIES, _MEASURED = 10_000, 300
 _STEPS = 200
 """Of a walk from a draw that falls outside to the bounds."""
 
+_MOST_MEASURED = 20_000
+"""Architectures that are all measured, where neither draws nor walks lead to one within the bounds."""
+
 _LISTED = 100_000
 """Architectures of a region that are counted one by one, where they cannot be counted otherwise."""
 
@@ -108,6 +111,7 @@ class Region:
         self._others = [one for one in constraints if one.name not in costs.tables]
         self._names = sorted({one.name for one in self._others})
         self._measured: dict[Code, bool] = {}
+        self._listed: list[Code] | None = None  # all, where draws do not find any
         for limit in self._limits:
             self._check_alone(limit)
         self._bounded = Bounded(self.codes, self._limits)
@@ -158,13 +162,16 @@ class Region:
         """Returns one of its architectures, each equally likely.
 
         Where a few hundred draws meet the constraints that add up and none meets those that are measured, it is the end
-        of a walk along neighbours from the draw that came nearest.
+        of a walk along neighbours from the draw that came nearest; where that leads nowhere, and there are no more than
+        thousands of architectures, all of them are looked at.
 
         Raises:
             NoResultError: none was found.
         """
         if self._is_exact:
             return self._bounded.draw(rng)
+        if self._listed:
+            return self._listed[int(rng.integers(len(self._listed)))]
         nearest: tuple[float, Code] | None = None
         for _ in range(_MEASURED if self._others else _TRIES):
             code = self._bounded.draw(rng)
@@ -181,7 +188,7 @@ class Region:
 
     def _walked(self, excess: float, code: Code, rng: np.random.Generator) -> Code:
         """Returns an architecture within the bounds, steps to neighbours away from one that is not."""
-        for _ in range(_STEPS):
+        for _ in range(_STEPS if self._listed is None else 0):
             other = self.codes.mutate(code, rng)
             if not self.may_have(other):
                 continue
@@ -190,7 +197,12 @@ class Region:
                 return other
             if beyond <= excess:
                 excess, code = beyond, other
-        raise self._nobody("none of the architectures that were looked at", code)
+        if self._bounded.size > _MOST_MEASURED:
+            raise self._nobody("none of the architectures that were looked at", code)
+        self._listed = list(self.all())
+        if not self._listed:
+            raise self._nobody("no architecture")
+        return self._listed[int(rng.integers(len(self._listed)))]
 
     def all(self) -> Iterator[Code]:
         """Returns each of its architectures once, in an order of no meaning; there may be very many."""
@@ -241,6 +253,12 @@ class Region:
         if not self._is_exact:
             self.draw(generator(0, "region", "check"))
 
+    def _all_values(self, one: Constraint) -> list[float]:
+        """Returns what a measured cost is, of all architectures that meet those that add up."""
+        codes = (self._bounded.at(number) for number in range(self._bounded.size))
+        decisions = (self.codes.decisions(code) for code in codes if self.may_have(code))
+        return [self.costs.measured(each, [one.name]).get(one.name, math.nan) for each in decisions]
+
     def _nobody(self, who: str, nearest: Code | None = None) -> NoResultError:
         """Describes that nobody meets the constraints: the best that each can be while the others hold."""
         problems = []
@@ -250,6 +268,9 @@ class Region:
             if value is not None:
                 end = "smallest" if limit.constraint.is_most else "largest"
                 problems.append(f"{limit.constraint}: the {end} is {shown(value)} where the others hold")
+        for one in self._others if nearest is None and self._listed is not None else ():
+            best = min(self._all_values(one), key=one.excess)
+            problems.append(f"{one}: the {'smallest' if one.is_most else 'largest'} is {shown(best)}")
         if nearest is not None:
             found = self.costs.measured(self.codes.decisions(nearest), self._names)
             problems += [f"{one}: nearest was {shown(found.get(one.name, math.nan))}" for one in self._others]

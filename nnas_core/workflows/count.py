@@ -1,4 +1,4 @@
-"""``nnas ss-gen --count``: how many architectures of a model are within constraints."""
+"""A count: how many architectures of a model are within constraints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``nnas validate --model``: do architectures in files keep within limits of what they cost in a model?"""
+"""Gates: do architectures in files keep within limits of what they cost in a model?"""
 
 from __future__ import annotations
 

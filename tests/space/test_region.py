@@ -212,9 +212,22 @@ def test_what_no_walk_reaches_is_no_region(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("nnas_core.space.region._MEASURED", 3)
     space = space_of(4, 4)
     table = CostTable(2, dict.fromkeys(space.keys, (0, 1, 2, 3)))
+    with pytest.raises(NoResultError, match="no architecture has cost<=1") as refused:
+        Region(space, constraints_of(["cost<=1"]), Measured(table))
+    assert refused.value.problems == ("cost<=1: the smallest is 2",)
+    monkeypatch.setattr("nnas_core.space.region._MOST_MEASURED", 15)
     with pytest.raises(NoResultError, match="looked at has cost<=1") as refused:
         Region(space, constraints_of(["cost<=1"]), Measured(table))
     assert refused.value.problems == ("cost<=1: nearest was 2",)
+
+
+def test_where_no_walk_leads_all_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nnas_core.space.region._MEASURED", 1)
+    monkeypatch.setattr("nnas_core.space.region._STEPS", 0)
+    space = space_of(5, 5, 5)
+    table = CostTable(0, dict.fromkeys(space.keys, (3, 0, 5, 7, 9)))
+    region = Region(space, constraints_of(["cost<=0"]), Measured(table))
+    assert region.draw(np.random.default_rng(0)) == (1, 1, 1)
 
 
 def test_decisions_that_are_too_many_to_look_at_are_bounded_by_the_cheapest() -> None:

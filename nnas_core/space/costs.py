@@ -99,7 +99,7 @@ def latency_costs(latencies: Mapping[str, Sequence[float]]) -> CostTable:
     """Returns the milliseconds of architectures, rounded to picoseconds.
 
     Args:
-        latencies: of all candidates, key by key, from ``read_latencies``.
+        latencies: of all candidates, key by key, from ``read_milliseconds``.
     """
     rows = {key: tuple(round(Fraction(value) * _PICOSECONDS) for value in row) for key, row in latencies.items()}
     return CostTable(0, rows, unit=Fraction(1, _PICOSECONDS))

@@ -29,7 +29,7 @@ from nnas_core.space.architecture import Architecture
 from nnas_core.space.choice import Decision
 from nnas_core.space.costs import CostTable, latency_costs
 from nnas_core.space.goals import COSTS, Constraint, Objective, nothing_reports
-from nnas_core.space.latency_table import read_latencies
+from nnas_core.space.latency_table import read_milliseconds
 from nnas_core.space.region import KnownCosts, Region
 from nnas_core.training.data import to_device
 from nnas_core.training.profiling import Arguments, arguments_of, measure_latency, peak_activation_memory
@@ -76,7 +76,7 @@ class ModelCosts(KnownCosts):
         self._known: dict[str, dict[str, float]] = {}  # by architecture
         tables = {"parameters": parameter_table(setup.model)}
         if latency_table is not None:
-            tables["latency_ms"] = latency_costs(read_latencies(latency_table, self._space))
+            tables["latency_ms"] = latency_costs(read_milliseconds(latency_table, self._space))
         own = self._own_costs(self._space.at(0)) if setup.task.has("costs") else {}
         self._of_task = set(own)
         self.available = [*dict.fromkeys([*COSTS, *own])]

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from nnas_core.errors import UsageError
 from nnas_core.training.settings import (
     RECALIBRATE,
     AccelerationSettings,
@@ -192,6 +193,8 @@ class GoalSettings:
         if self.latency_table is not None:
             from nnas_core.files import read_bytes  # late: as above
 
+            if self.latency_table == "-":
+                raise UsageError("`latency_table` needs a file, not standard input: it is read again to go on")
             found["latency_table"] = "sha256:" + hashlib.sha256(read_bytes(self.latency_table)).hexdigest()
         return {name: value for name, value in found.items() if value}
 

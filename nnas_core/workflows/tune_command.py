@@ -12,7 +12,7 @@ from nnas_core.execution.factory import engine_of
 from nnas_core.execution.ray.engine import RaySettings
 from nnas_core.execution.work import CommandTrials
 from nnas_core.space.costs import latency_costs
-from nnas_core.space.latency_table import read_latencies
+from nnas_core.space.latency_table import read_milliseconds
 from nnas_core.space.region import Region, TableCosts
 from nnas_core.study.cooperation import SharedResult
 from nnas_core.study.coordinator import StudyResult
@@ -78,7 +78,7 @@ def _aimed(settings: CommandSettings, run: RunSettings) -> RunSettings:
     goals = settings.goals
     if goals.latency_table is None:
         return run
-    costs = TableCosts({"latency_ms": latency_costs(read_latencies(goals.latency_table, settings.space))})
+    costs = TableCosts({"latency_ms": latency_costs(read_milliseconds(goals.latency_table, settings.space))})
     before = [one for one in goals.constraints if one.name in costs.names]
     return replace(run, costs=costs, region=Region(settings.space, before, costs) if before else None)
 

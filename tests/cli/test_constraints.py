@@ -147,7 +147,11 @@ def test_a_program_reports_what_is_limited(nnas: Cli) -> None:
     assert nobody.code == 5
     assert "none of the 9 trials of study 'c' that succeeded has size<=-1" in nobody.err
     assert "size<=-1: nearest was 0, of trial 0" in nobody.err
-    table = {"format": "nnas.latency-table/1", "unit": "ms", "latencies": {k: {"a": 1, "b": 2, "c": 3} for k in "xy"}}
+    table = {
+        "format": "nnas.latency-table/1",
+        "unit": "us",
+        "latencies": {k: {"a": 1e3, "b": 2e3, "c": 3e3} for k in "xy"},
+    }
     Path("table.json").write_text(json.dumps(table))
     within = ("--latency-table", "table.json", "--constraint", "latency_ms<=3", "--study", "d", "--concurrency", 3)
     nnas.ok(*command, *within)

@@ -13,6 +13,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Which architectures": ("smallest", "largest", "random"),
     "What a trial is": ("train_epochs", "trial_command", "trial_dir", "optimize_mode"),
     "Model and data": (
+        "model",
         "model_arg",
         "task",
         "architecture",
@@ -48,6 +49,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     ),
     "Study": ("study", "storage", "resume", "join", "wait", "retry_failed", "detach"),
     "Which trials": ("sort", "head", "tail", "state", "best", "attempt"),
+    "Files of the network": ("weights", "exported", "onnx", "opset", "python"),
     "Checks": ("space", "kind", "print_schema"),
     "Run folder": ("checkpoint_every",),
     "Result": ("output", "force", "format", "as_architecture", "optuna", "top", "once", "interval", "yes"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
 import torch.nn as nn
@@ -16,13 +17,15 @@ from nnas_core.mutables.mutator import Mutator
 from nnas_core.mutables.untouched import untouched
 from nnas_core.random_state import torch_generator
 from nnas_core.space.sizes import size_in_words
-from nnas_core.training.data import build_batches, to_device
+from nnas_core.training.data import build_batches, to_device, to_float64
 from nnas_core.workflows.setup import Setup
 
 __all__ = ["ExampleInputs", "Inputs", "multiply_adds", "running"]
 
 _MOST_NUMBERS = 2**28
 """Of a random input: a gibibyte."""
+
+_V = TypeVar("_V")
 
 Inputs = tuple[tuple[object, ...], Mapping[str, object]]
 """Arguments of a model, by position and by name."""
@@ -54,7 +57,7 @@ class ExampleInputs:
             UserCodeError: there is no training data, or a forward pass is not one call of the model.
         """
         if self._shape is not None:
-            return (self._random_numbers((size, *self._shape)),), {}
+            return self._fitting(((self._random_numbers((size, *self._shape)),), {}))
         setup = self._setup
         if not (setup.task.has("train_dataset") or setup.task.has("build_dataloaders")):
             raise UserCodeError(
@@ -71,7 +74,12 @@ class ExampleInputs:
         batch = next(iter(batches.epoch(0)), None)
         if batch is None:
             raise UserCodeError("the training data has no batches", where=setup.task.user.reference)
-        return self.of_batch(to_device(batch, setup.device))
+        return self.of_batch(self._fitting(to_device(batch, setup.device)))
+
+    def _fitting(self, value: _V) -> _V:
+        """``value`` in the precision of the model."""
+        is_double = any(one.dtype == torch.float64 for one in self._model.parameters())
+        return to_float64(value) if is_double else value
 
     def _random_numbers(self, shape: tuple[int, ...]) -> Tensor:
         count = math.prod(shape)

@@ -2,6 +2,7 @@
 
 SearchSettings     training: CheckpointedSettings, mutator, trainer, precision, acceleration, derive
 RetrainSettings    training: CheckpointedSettings, architecture, checkpoint
+ExportSettings     source, model, what to write and where
 EvaluateSettings   setup: SetupSettings, checkpoint, recalibrate, on
 ProfileSettings    setup: SetupSettings, which architectures, on what, for how long
 TuneSettings       training: TrainingSettings, study, algorithms, checkpoint, recalibrate
@@ -37,6 +38,7 @@ __all__ = [
     "CheckpointedSettings",
     "CommandSettings",
     "EvaluateSettings",
+    "ExportSettings",
     "ProfileSettings",
     "RetrainSettings",
     "SearchSettings",
@@ -111,6 +113,39 @@ class EvaluateSettings:
     checkpoint: str
     recalibrate: int = RECALIBRATE
     on: str = "valid"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """A network for others, in files that need no nnas.
+
+    Attributes:
+        model: the model; None: that of the checkpoint.
+        model_arg: the arguments that it is built with; None: those of the checkpoint.
+        task: a file with data; None: that of the run, else beside the model.
+        input_shape: of one sample, for random inputs; None: the first samples of the training data.
+        weights: a file for the ``state_dict``: ``.safetensors``, ``.pt`` or ``.pth``.
+        exported: a file for a program of ``torch.export``.
+        onnx: a file for a model of ONNX.
+        opset: the version of ONNX's operators.
+        python: a file for the source of the network.
+    """
+
+    model: str | None = None
+    model_arg: Mapping[str, object] | None = None
+    task: str | None = None
+    input_shape: tuple[int, ...] | None = None
+    weights: str | None = None
+    exported: str | None = None
+    onnx: str | None = None
+    opset: int = 18
+    python: str | None = None
+
+    @property
+    def files(self) -> dict[str, str]:
+        """What is to be written: name of the attribute -> file, in the order in which they are made."""
+        named = {"weights": self.weights, "exported": self.exported, "onnx": self.onnx, "python": self.python}
+        return {name: path for name, path in named.items() if path is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from types import ModuleType
 
 import torch
 import torch.nn as nn
@@ -119,6 +120,11 @@ class Setup:
         """Sizes of the data that a training is made of, by name, where they are known."""
         sizes = {"training": self.train_batches.samples, "validation": self.valid_batches.samples}
         return {name: size for name, size in sizes.items() if size is not None}
+
+    @property
+    def modules(self) -> list[ModuleType]:
+        """The modules of the user's that the model is made of."""
+        return self._user.modules
 
     def code(self, *more: str | None) -> dict[str, str]:
         """Digests of the files that the model and its task are made of, see ``plugins.loading.digests``.

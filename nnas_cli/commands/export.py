@@ -150,8 +150,9 @@ def _document(report: ExportReport, trained: Trained) -> dict[str, object]:
 def _show(report: ExportReport, trained: Trained, out: Output) -> None:
     from nnas_core.delivery.comparison import TOLERANCE
 
-    near = f"within {TOLERANCE} of the supernet, by onnxruntime"
-    equal = "equal to the trained network, to the bit" if report.alone else "equal to the supernet, to the bit"
+    reference = "the trained network" if report.alone else "the supernet"
+    equal = f"equal to {reference}, to the bit"
+    near = f"within {TOLERANCE} of {reference}, by onnxruntime"
     rows = [[one.path, f"{one.size:,} bytes", near if one.kind == "onnx" else equal] for one in report.files]
     out.table(["file", "size", "outputs"], rows, answer=True)
     whose = "trained alone" if report.alone else "inherited from the supernet"

@@ -1,7 +1,7 @@
 """Every option that decides what a command computes, typed; nothing here needs torch, see ``training.settings``.
 
 SearchSettings     training: CheckpointedSettings, mutator, trainer, precision, acceleration, derive
-RetrainSettings    training: CheckpointedSettings, architecture, checkpoint
+RetrainSettings    training: CheckpointedSettings, architecture, checkpoint, init, seeds, recipe: RecipeSettings
 ExportSettings     source, model, what to write and where
 EvaluateSettings   setup: SetupSettings, checkpoint, recalibrate, on
 ProfileSettings    setup: SetupSettings, which architectures, on what, for how long
@@ -23,6 +23,7 @@ from nnas_core.training.settings import (
     RECALIBRATE,
     AccelerationSettings,
     OptimizerSettings,
+    RecipeSettings,
     SetupSettings,
     TrainingSettings,
     option_names,
@@ -90,12 +91,20 @@ class RetrainSettings:
     Attributes:
         training: of the extracted model.
         architecture: in any form.
-        checkpoint: of a supernet whose weights are the start; None starts from the model's own.
+        checkpoint: of a supernet, whose weights may be the start, and whose held-out samples stay held out; None: of
+            none.
+        init: ``"inherited"`` starts from the weights of ``checkpoint``, ``"scratch"`` from the model's own; None:
+            inherited with a checkpoint, else from scratch.
+        seeds: train so many times, with this seed and those after it.
+        recipe: what else is done in training.
     """
 
     training: CheckpointedSettings
     architecture: object
     checkpoint: str | None = None
+    init: str | None = None
+    seeds: int = 1
+    recipe: RecipeSettings = field(default_factory=RecipeSettings)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,17 +31,19 @@ F = TypeVar("F", bound=Callable[..., object])
 
 def _recipe(function: F) -> F:
     """Options of the recipe; the function gets it whole."""
-    share = Number(0, 1, max_open=True)
+    share, pixels = Number(0, 1, max_open=True), Count(0, 100_000)
+    beta = "Let pairs of samples be mixed, by Beta(ALPHA, ALPHA)."
+    smoothing = "Give this share of a label to all classes alike."
     return options.decorated(
         function,
-        options.of_field("--drop-path", RecipeSettings, share, "Leave a path out so often, at the end."),
-        options.of_field("--cutout", RecipeSettings, Count(0, 100_000), "Blank a square of such sides of each image."),
-        options.of_field("--mixup", RecipeSettings, Number(0), "Mix samples, by Beta(ALPHA, ALPHA).", "ALPHA"),
-        options.of_field("--label-smoothing", RecipeSettings, share, "Spread this share of a label over all classes."),
+        options.of_field("--drop-path", RecipeSettings, share, "Leave paths out with this probability, at the end."),
+        options.of_field("--cutout", RecipeSettings, pixels, "Replace a square of so many pixels a side by zeros."),
+        options.of_field("--mixup", RecipeSettings, Number(0), beta, "ALPHA"),
+        options.of_field("--label-smoothing", RecipeSettings, share, smoothing),
         click.option(
             "--auxiliary-weight",
             type=Number(0),
-            help="Weigh the loss of an auxiliary head so.  [default: 0.4]",
+            help="Let the loss of an auxiliary head count so much.  [default: 0.4]",
         ),
         options.of_field("--ema", RecipeSettings, share, "Keep the moving average of the weights, of this decay."),
         options.part("recipe", RecipeSettings),

@@ -67,7 +67,8 @@ def mixed(inputs: Tensor, alpha: float, generator: torch.Generator) -> tuple[Ten
         The mixed inputs, which ``j`` belongs to each ``i``, and ``share``.
     """
     seed = int(torch.randint(2**62, (), generator=generator))
-    share = float(np.random.default_rng(seed).beta(alpha, alpha))
+    rng = np.random.default_rng(seed)
+    share = float(rng.beta(alpha, alpha))
     others = torch.randperm(len(inputs), generator=generator).to(inputs.device)
     return share * inputs + (1 - share) * inputs[others], others, share
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
 import copy
 import re
 import sys
@@ -14,7 +15,7 @@ from types import ModuleType
 import torch
 import torch.nn as nn
 
-from nnas_core.delivery.source.user_files import Definition, File, free_names, free_names_without
+from nnas_core.delivery.source.user_files import Definition, File, annotated_names, free_names, free_names_without
 from nnas_core.errors import UserCodeError
 from nnas_core.mutables.base import MutableScope
 
@@ -197,6 +198,11 @@ class Definitions:
             edits += [(*file.span(base), f"{self.nn}.Module") for base in scopes]
             if scopes:
                 names = free_names_without(node, scopes)
+        for name in sorted(annotated_names(node) - names):
+            value = getattr(file.module, name, None)
+            if value is not None and not self.is_users(value):
+                with contextlib.suppress(UserCodeError):  # nothing evaluates it
+                    self._provide(name, value, file, where)
         for name in sorted(names):
             if not hasattr(file.module, name):
                 continue
@@ -232,6 +238,9 @@ class Definitions:
         if self.is_users(value) and isinstance(value, type | type(_shown)):
             return self.name_of(value, where)
         statements = file.imports(name)
+        is_plain = all(isinstance(one, ast.ImportFrom) or one.names[0].asname is not None for one in statements)
+        if self._identity.get(name) is value and is_plain:
+            return name  # by another statement
         for one in statements:
             alias = one.names[0]
             if isinstance(one, ast.Import):

@@ -201,9 +201,7 @@ class Modules:
         for name, buffer in module._buffers.items():
             lines.append(self._buffer(module, name, buffer, where))
         for name, child in self._children(module, path):
-            lines.append(
-                rendered(child, 4, f"self.{name} = " if name.isidentifier() else f"self._modules[{name!r}] = ")
-            )
+            lines.append(_assigned(name, child))
         return "\n".join([*lines, *later])
 
     def _is_needed(self, name: str, others: list[type[object]]) -> bool:
@@ -241,6 +239,7 @@ class Modules:
             self._definitions.name_of(value, path)
         forward = re.sub(r";  \w[\w, =]* = None", "", code.src.strip()).replace("    \n", "")
         forward = "\n".join(line.rstrip() for line in forward.splitlines() if line.strip())
+        forward = _without_names_of_inputs(forward)
         forward = re.sub(r"\n    (\w+) = (.+)\n    return \1$", r"\n    return \2", forward)
         lines = ["super().__init__()"]
         lines += [_assigned(name, child) for name, child in self._children(module, path)]
@@ -250,6 +249,14 @@ class Modules:
             ["def __init__(self) -> None:", *(f"    {line}" for line in "\n".join(lines).split("\n"))]
         )
         return f"{constructor}\n\n{forward}"
+
+
+def _without_names_of_inputs(code: str) -> str:
+    """``inputs[1]`` where it is used, for ``getitem_1 = inputs[1]`` before that."""
+    for name, taken in re.findall(r"\n    (getitem\w*) = (inputs\[.+\])(?=\n)", code):
+        code = code.replace(f"\n    {name} = {taken}", "")
+        code = re.sub(rf"\b{name}\b", taken.replace("\\", r"\\"), code)
+    return code
 
 
 def _by_position(graph: fx.Graph) -> None:

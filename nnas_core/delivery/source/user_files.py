@@ -9,7 +9,7 @@ import symtable
 from collections.abc import Iterable
 from types import ModuleType
 
-__all__ = ["Definition", "File", "free_names", "free_names_without"]
+__all__ = ["Definition", "File", "annotated_names", "free_names", "free_names_without"]
 
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef | ast.Assign | ast.AnnAssign
 
@@ -114,6 +114,17 @@ def free_names(node: ast.AST) -> set[str]:
         }
         tables += one.get_children()
     return names
+
+
+def annotated_names(node: ast.AST) -> set[str]:
+    """The names that annotations have."""
+    parts: list[ast.expr] = []
+    for one in ast.walk(node):
+        if isinstance(one, ast.arg | ast.AnnAssign) and one.annotation is not None:
+            parts.append(one.annotation)
+        elif isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef) and one.returns is not None:
+            parts.append(one.returns)
+    return {one.id for part in parts for one in ast.walk(part) if isinstance(one, ast.Name)}
 
 
 def free_names_without(node: ast.ClassDef, bases: list[ast.expr]) -> set[str]:

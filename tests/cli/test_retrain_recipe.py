@@ -13,7 +13,7 @@ import torch
 
 from nnas_core import schema
 from tests.cli.test_resume import stopping
-from tests.cli_support import Cli
+from tests.cli_support import Cli, ForkServer
 
 IMAGES = """
 import torch
@@ -124,6 +124,36 @@ def test_a_second_seed_that_was_interrupted_goes_on_to_the_bit(nnas: Cli, small_
     for folder in ("", "seed-1/"):
         one, other = (torch.load(f"{run}/{folder}weights.pt", weights_only=True) for run in ("whole", "run"))
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+KILLED = IMAGES.replace("        x = self.stem(x).relu()", "        killed_in_time()\n        x = self.stem(x).relu()")
+KILLED += """
+
+def killed_in_time():
+    import os
+    from pathlib import Path
+
+    left = Path("left")
+    if left.exists():
+        left.write_text(left.read_text()[1:])
+        if left.read_text() == "":
+            left.unlink()
+            os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_training_with_the_whole_recipe_goes_on_to_the_bit_after_kill_9(
+    nnas: Cli, forks: ForkServer, tmp_path: Path
+) -> None:
+    Path("images.py").write_text(KILLED)
+    command = (*RETRAIN, *RECIPE, "--epochs", 3)
+    whole = nnas.ok(*command, "-o", "whole", "--json").json
+    Path("left").write_text("." * 16)  # in the second epoch: what is tried first has 6 passes, an epoch 4 + 1
+    assert forks.run(tmp_path, *command, "--checkpoint-every", 3, "-o", "run").code == -9
+    again = nnas.ok("retrain", "--resume", "run", "--json").json
+    assert (again["test"], again["curve"]) == (whole["test"], whole["curve"])
+    one, other = (torch.load(f"{run}/weights.pt", weights_only=True) for run in ("whole", "run"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_seeds_of_an_older_run_are_not_gone_on_with(nnas: Cli) -> None:

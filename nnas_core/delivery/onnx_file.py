@@ -53,7 +53,7 @@ def written(program: ExportedProgram, samples: list[Sample], opset: int) -> byte
         if made is None:
             raise NoResultError("torch.onnx.export gave no model")
         proto = made.model_proto
-        _name_the_batch(proto.graph)
+        _name_the_batch(proto.graph, names, samples)
         try:
             content: bytes = proto.SerializeToString()
         except ValueError as error:
@@ -62,11 +62,17 @@ def written(program: ExportedProgram, samples: list[Sample], opset: int) -> byte
     return content
 
 
-def _name_the_batch(graph: Any) -> None:
+def _name_the_batch(graph: Any, names: list[str], samples: list[Sample]) -> None:
     """Torch numbers its symbols; the one of the batch gets its name."""
+    leaves = zip(*(_leaves(sample) for sample in samples), strict=True)
+    shapes = dict(zip(names, ([getattr(one, "shape", ()) for one in found] for found in leaves), strict=True))
     inputs = [one for value in graph.input for one in value.type.tensor_type.shape.dim]
     others = [one for value in (*graph.output, *graph.value_info) for one in value.type.tensor_type.shape.dim]
-    first = next((one.dim_param for one in inputs if one.dim_param), "")
+    first = ""
+    for value in graph.input:
+        sizes = zip(*shapes[value.name], strict=False)
+        symbols = [one.dim_param for one in value.type.tensor_type.shape.dim]
+        first = first or next((symbol for symbol, found in zip(symbols, sizes, strict=False) if found == SIZES), "")
     for dimension in (*inputs, *others):
         if first and re.search(rf"\b{re.escape(first)}\b", dimension.dim_param):
             dimension.dim_param = re.sub(rf"\b{re.escape(first)}\b", "batch", dimension.dim_param)
@@ -83,8 +89,7 @@ def _require_equal(content: bytes, names: list[str], samples: list[Sample]) -> N
     except Exception as error:
         raise NoResultError(f"onnxruntime does not load the model: {_first_line(error)}") from error
     for size, sample in zip(SIZES, samples, strict=True):
-        leaves = torch.utils._pytree.tree_leaves((sample.args, dict(sample.kwargs)))
-        given = {name: leaf for name, leaf in zip(names, leaves, strict=True) if name in wanted}
+        given = {name: leaf for name, leaf in zip(names, _leaves(sample), strict=True) if name in wanted}
         fed = {name: leaf.detach().numpy() for name, leaf in given.items() if isinstance(leaf, Tensor)}
         try:
             found = session.run(None, fed)
@@ -93,6 +98,12 @@ def _require_equal(content: bytes, names: list[str], samples: list[Sample]) -> N
         except Exception as error:
             raise NoResultError(f"onnxruntime fails on a batch of {size}: {_first_line(error)}") from error
         require_near([torch.from_numpy(one) for one in found], sample.output, "the model of ONNX")
+
+
+def _leaves(sample: Sample) -> list[object]:
+    """The arguments one by one, in the order of the program's inputs."""
+    found: list[object] = torch.utils._pytree.tree_leaves((sample.args, dict(sample.kwargs)))
+    return found
 
 
 def _first_line(error: BaseException) -> str:

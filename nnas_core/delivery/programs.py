@@ -29,7 +29,7 @@ def exported(network: nn.Module, samples: list[Sample]) -> ExportedProgram:
 
     Args:
         network: in evaluation mode after this.
-        samples: batches of ``SIZES``; a dimension in which the first two differ is one of the batch.
+        samples: batches of ``SIZES``; a dimension in which they differ may have any size.
 
     Raises:
         UserCodeError: it cannot be traced; the module is named.
@@ -105,21 +105,21 @@ def _shapes(network: nn.Module, samples: list[Sample]) -> dict[str, Any]:
     """What ``torch.export`` is told of each argument: which dimension of which tensor is the batch."""
     batch = torch.export.Dim("batch", min=1)
     signature = inspect.signature(network.forward)
-    one, other = (signature.bind(*sample.args, **dict(sample.kwargs)).arguments for sample in samples[:2])
-    return {name: _dynamic(value, other[name], batch) for name, value in one.items()}
+    bound = [signature.bind(*sample.args, **dict(sample.kwargs)).arguments for sample in samples]
+    return {name: _dynamic([one[name] for one in bound], batch) for name in bound[0]}
 
 
-def _dynamic(one: object, other: object, batch: Any) -> Any:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        found = {}
-        for position, (size, size_then) in enumerate(zip(one.shape, other.shape, strict=False)):
-            if size != size_then:
-                found[position] = batch if (size, size_then) == SIZES[:2] else torch.export.Dim.DYNAMIC
-        return found
-    if isinstance(one, dict) and isinstance(other, dict):
-        return {name: _dynamic(value, other.get(name), batch) for name, value in one.items()}
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return type(one)(_dynamic(*pair, batch) for pair in zip(one, other, strict=False))
+def _dynamic(values: list[Any], batch: Any) -> Any:
+    """The same of one argument, by its values in all samples."""
+    first = values[0]
+    if isinstance(first, Tensor):
+        sizes = enumerate(zip(*(one.shape for one in values), strict=False))
+        varying = {position: found for position, found in sizes if len(set(found)) > 1}
+        return {at: batch if found == SIZES else torch.export.Dim.DYNAMIC for at, found in varying.items()}
+    if isinstance(first, dict):
+        return {name: _dynamic([one[name] for one in values], batch) for name in first}
+    if isinstance(first, (list, tuple)):
+        return type(first)(_dynamic(list(entries), batch) for entries in zip(*values, strict=False))
     return None
 
 

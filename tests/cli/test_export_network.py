@@ -133,18 +133,6 @@ def test_what_cannot_be_made_is_named_and_the_others_are_kept(nnas: Cli) -> None
     assert not Path("m.onnx").exists()
 
 
-def test_an_operation_that_onnx_lacks_is_named_with_its_module(nnas: Cli) -> None:
-    bessel = "class Bessel(nn.Module):\n    def forward(self, x):\n        return torch.special.bessel_j0(x)\n\n\n"
-    text = MODEL.replace("class Net", f"{bessel}class Net").replace("relu=nn.ReLU()", "relu=Bessel()")
-    Path("model.py").write_text(text.replace("torch.special", "0 * x.sum() + x.detach() + torch.special"))
-    nnas.ok("search", "model.py:Net", "--mutator", "random", "--epochs", 1, "-o", "other")
-    Path("b.json").write_text(json.dumps({**ARCHITECTURE, "act": "relu"}))
-    result = nnas("export", "other", "--architecture", "b.json", "--exported", "m.pt2", "--onnx", "m.onnx", "--json")
-    assert (result.code, result.out) == (4, "")
-    assert result.error["message"] == "one file could not be made, written: m.pt2"
-    assert result.error["problems"] == ["--onnx: act: ONNX has no operator for aten.special_bessel_j0.default"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -184,6 +184,29 @@ class Net(nn.Module):
         {"op": 0},
         "class TransformerEncoderLayer(nn.TransformerEncoderLayer):",
     ),
+    "a layer that holds its weights twice, and a block with a function of its own": (
+        """
+class Block(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.rnn = nn.LSTM(4, 4, batch_first=True)
+        self.last = lambda x: factor * x[:, -1]
+
+    def forward(self, x):
+        return self.last(self.rnn(x.unsqueeze(1))[0])
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.op = LayerChoice([Block(2.0), nn.Identity()], key="op")
+
+    def forward(self, x):
+        return self.op(x)
+""",
+        {"op": 0},
+        "self.op = Block(2.0)",
+    ),
     "names that are taken": (
         """
 class Chosen(nn.Module):

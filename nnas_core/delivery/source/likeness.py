@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import BuiltinFunctionType, FunctionType, MethodType
+
 import torch
 import torch.nn as nn
 from torch import Tensor
@@ -51,6 +53,8 @@ def _same_shape(one: Tensor | None, other: Tensor | None) -> bool:
 
 
 def _same_value(one: object, other: object) -> bool:
+    if isinstance(one, nn.Parameter) and isinstance(other, nn.Parameter):
+        return one.shape == other.shape  # one of its weights once more
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return one.shape == other.shape and torch.equal(one.to(other.dtype), other)
     if type(one) is not type(other):
@@ -62,6 +66,10 @@ def _same_value(one: object, other: object) -> bool:
     if isinstance(one, nn.Module):
         return True  # a part of it, which is compared as one
     plain = (bool, int, float, str, bytes, complex, type(None), type, torch.dtype, torch.device, set, frozenset)
-    if isinstance(one, plain) or callable(one):
+    if isinstance(one, plain):
         return one is other or one == other
+    if isinstance(one, FunctionType | MethodType):
+        return one.__code__ is getattr(other, "__code__", None)
+    if isinstance(one, BuiltinFunctionType):
+        return one is other
     return True  # an object of the user's: what it does is seen when the source is run

@@ -16,7 +16,7 @@ __all__ = ["COMMANDS", "cli", "entry"]
 COMMANDS = {
     "ss-gen": "Write the search space of MODEL as JSON.",
     "search": "Train a supernet one-shot and find an architecture.",
-    "export": "Write the architecture of CHECKPOINT as JSON.",
+    "export": "Write an architecture, or its network for use without nnas.",
     "tune": "Search architectures of MODEL by trials.",
     "retrain": "Train one architecture of MODEL alone and test it.",
     "evaluate": "Measure an architecture with the weights it inherits.",

@@ -92,7 +92,8 @@ def part(name: str, kind: type[DataclassInstance]) -> Callable[[F], F]:
         @functools.wraps(function)
         def wrapped(**values: object) -> object:
             taken = {option: values.pop(option) for option in names if option in values}
-            nothing = "model" in taken and taken["model"] is None
+            needs_model = getattr(kind, "model", "") is not None  # the field has no default of None
+            nothing = needs_model and "model" in taken and taken["model"] is None
             return function(**values, **{name: None if nothing else from_options(kind, taken)})
 
         return wrapped  # type: ignore[return-value]  # the same command

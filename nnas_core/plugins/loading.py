@@ -54,6 +54,11 @@ class UserModule:
     roots: tuple[Path, ...] = ()
     _siblings: dict[str, ModuleType] = field(default_factory=dict, repr=False)
 
+    @property
+    def modules(self) -> list[ModuleType]:
+        """The module, and those that it has imported from its folders."""
+        return [self.module, *self._siblings.values()]
+
     def get(self, name: str) -> object:
         """An attribute of the module.
 
@@ -298,7 +303,7 @@ def digests(first: UserModule, references: Iterable[str | None]) -> dict[str, st
     others = [one for one in _loaded.values() if one.reference in sources]
     found: dict[str, str] = {}
     for user in [first, *others]:
-        for module in [user.module, *user._siblings.values()]:
+        for module in user.modules:
             file = getattr(module, "__file__", None)
             if file is not None and Path(file).is_file():
                 name = os.path.relpath(file, first.folder or Path(file).parent)

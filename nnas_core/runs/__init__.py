@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from nnas_core.runs.summary import RunSummary as RunSummary
     from nnas_core.runs.summary import find_runs as find_runs
     from nnas_core.runs.summary import read_run as read_run
+    from nnas_core.runs.trained import Trained as Trained
+    from nnas_core.runs.trained import read_trained as read_trained
     from nnas_core.runs.weights import load_weights as load_weights
     from nnas_core.runs.weights import weights_digest as weights_digest
 else:
@@ -41,11 +43,13 @@ else:
             "RunFolder": "folder",
             "RunSummary": "summary",
             "StopSignal": "recording",
+            "Trained": "trained",
             "Usage": "recording",
             "find_runs": "summary",
             "load_weights": "weights",
             "read_checkpoint": "checkpoint",
             "read_run": "summary",
+            "read_trained": "trained",
             "weights_digest": "weights",
             "write_checkpoint": "checkpoint",
         },

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from nnas_core.training.evaluation import measure as measure
     from nnas_core.training.metrics import EpochRecord as EpochRecord
     from nnas_core.training.model import build_model as build_model
+    from nnas_core.training.recipe import RecipeTrainer as RecipeTrainer
     from nnas_core.training.settings import DataSettings as DataSettings
     from nnas_core.training.settings import OptimizerSettings as OptimizerSettings
+    from nnas_core.training.settings import RecipeSettings as RecipeSettings
     from nnas_core.training.settings import TrainingSettings as TrainingSettings
     from nnas_core.training.task import Task as Task
     from nnas_core.training.trainer import Callback as Callback
@@ -43,6 +45,8 @@ else:
             "DataSettings": "settings",
             "EpochRecord": "metrics",
             "OptimizerSettings": "settings",
+            "RecipeSettings": "settings",
+            "RecipeTrainer": "recipe",
             "Task": "task",
             "Trainer": "trainer",
             "TrainingSettings": "settings",

@@ -45,10 +45,17 @@ class Classification:
 
     Args:
         where: the user's file, for errors.
+        auxiliary_weight: of the loss of auxiliary logits.
+        label_smoothing: the share of a target that is spread over all classes alike (Szegedy et al. 2016,
+            "Rethinking the Inception Architecture", section 7).
     """
 
-    def __init__(self, where: str | None = None) -> None:
+    def __init__(
+        self, where: str | None = None, auxiliary_weight: float = AUXILIARY_WEIGHT, label_smoothing: float = 0.0
+    ) -> None:
         self._where = where
+        self._auxiliary_weight = auxiliary_weight
+        self._label_smoothing = label_smoothing
 
     def loss(self, output: Any, target: Any) -> Tensor:
         """Cross entropy; for ``(logits, auxiliary_logits)`` the weighted sum of both.
@@ -59,7 +66,7 @@ class Classification:
         logits, auxiliary = _split(output)
         classes = target if _are_labels(logits, target) else self._targets(logits, target, "cross entropy", _BINARY)
         loss = self._cross_entropy(logits, classes)
-        return loss if auxiliary is None else loss + AUXILIARY_WEIGHT * self._cross_entropy(auxiliary, classes)
+        return loss if auxiliary is None else loss + self._auxiliary_weight * self._cross_entropy(auxiliary, classes)
 
     def metrics(self, output: Any, target: Any) -> dict[str, float]:
         """``accuracy``: the fraction of rows whose largest logit is that of the label, or of its likeliest class.
@@ -116,7 +123,7 @@ class Classification:
             if high >= logits.shape[1] or (low < 0 and low != _IGNORED):
                 self._require_labels(logits, target)
         try:
-            return F.cross_entropy(logits, target)
+            return F.cross_entropy(logits, target, label_smoothing=self._label_smoothing)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise

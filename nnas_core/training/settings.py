@@ -25,6 +25,7 @@ __all__ = [
     "DataSettings",
     "ModelReference",
     "OptimizerSettings",
+    "RecipeSettings",
     "SetupSettings",
     "Split",
     "TrainingSettings",
@@ -131,6 +132,27 @@ class AccelerationSettings:
     memory_format: str = "auto"
     compile: bool = False
     recompute: bool = False
+
+
+@dataclass(frozen=True)
+class RecipeSettings:
+    """How a network is trained that is to be published; every part is off by default.
+
+    Attributes:
+        drop_path: probability, at the end of the training, that a path beside another is left out for a sample.
+        auxiliary_weight: of the loss of an auxiliary head; None: ``AUXILIARY_WEIGHT``.
+        cutout: side of a square of each image, in pixels, that is set to zero.
+        mixup: both parameters of the Beta distribution that two samples are mixed with.
+        label_smoothing: the share of a target that is spread over all classes.
+        ema: decay of the moving average of the weights, which is measured and kept instead of them.
+    """
+
+    drop_path: float = 0.0
+    auxiliary_weight: float | None = None
+    cutout: int = 0
+    mixup: float = 0.0
+    label_smoothing: float = 0.0
+    ema: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
     SearchSettings   --> search.search           a supernet is trained        --> SearchReport, a run folder
     RetrainSettings  --> retrain.retrain         an architecture, alone       --> RetrainReport, a run folder
+    ExportSettings   --> export.export           its network, for others      --> ExportReport, files
     EvaluateSettings --> evaluate.evaluate       an architecture, inherited   --> EvaluateReport
     TuneSettings     --> tune.tune               many architectures           --> a study
     CommandSettings  --> tune_command.tune_command   trials of any program    --> a study
@@ -21,6 +22,7 @@ from nnas_core._handing_on import hand_on
 if TYPE_CHECKING:
     from nnas_core.workflows.derive import Derivation as Derivation
     from nnas_core.workflows.evaluate import EvaluateReport as EvaluateReport
+    from nnas_core.workflows.export import ExportReport as ExportReport
     from nnas_core.workflows.nni_dry_run import dry_run as dry_run
     from nnas_core.workflows.retrain import RetrainReport as RetrainReport
     from nnas_core.workflows.search import SearchReport as SearchReport
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from nnas_core.workflows.settings import CheckpointedSettings as CheckpointedSettings
     from nnas_core.workflows.settings import CommandSettings as CommandSettings
     from nnas_core.workflows.settings import EvaluateSettings as EvaluateSettings
+    from nnas_core.workflows.settings import ExportSettings as ExportSettings
     from nnas_core.workflows.settings import RetrainSettings as RetrainSettings
     from nnas_core.workflows.settings import SearchSettings as SearchSettings
     from nnas_core.workflows.settings import TuneSettings as TuneSettings
@@ -46,6 +49,8 @@ else:
             "Derivation": "derive",
             "EvaluateReport": "evaluate",
             "EvaluateSettings": "settings",
+            "ExportReport": "export",
+            "ExportSettings": "settings",
             "FileCheck": "validate",
             "RetrainReport": "retrain",
             "RetrainSettings": "settings",

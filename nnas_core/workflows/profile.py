@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,9 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn as nn
-from torch import Tensor
 
-from nnas_core.errors import UsageError, UserCodeError
+from nnas_core.errors import UsageError
 from nnas_core.files import write_json
 from nnas_core.mutables.base import Mutable
 from nnas_core.mutables.cost import FlopMeter, count_flops, parameter_table
@@ -22,22 +19,13 @@ from nnas_core.mutables.extraction import extract
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.mutables.nested import tensors
 from nnas_core.mutables.untouched import untouched
-from nnas_core.random_state import torch_generator
 from nnas_core.randomness import generator
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.cost_extremes import extreme
 from nnas_core.space.costs import CostTable
 from nnas_core.space.latency_table import LATENCY_FORMAT
-from nnas_core.space.sizes import size_in_words
-from nnas_core.training.data import build_batches, to_device
-from nnas_core.training.profiling import (
-    Arguments,
-    Latency,
-    arguments_of,
-    measure_candidates,
-    measure_latency,
-    peak_activation_memory,
-)
+from nnas_core.training.profiling import Latency, measure_candidates, measure_latency, peak_activation_memory
+from nnas_core.workflows.example_inputs import ExampleInputs, running
 from nnas_core.workflows.settings import ProfileSettings
 from nnas_core.workflows.setup import Setup
 
@@ -45,9 +33,6 @@ __all__ = ["CandidateCost", "Profile", "ProfileReport", "TableCheck", "profile"]
 
 _CHECKED = 50
 """Random architectures that the predictions of a latency table are compared with."""
-
-_MOST_NUMBERS = 2**28
-"""Of a random input: a gibibyte."""
 
 
 @dataclass(frozen=True)
@@ -180,9 +165,10 @@ class _Profiler:
         setup.to_device(setup.model)
         has_choices = any(isinstance(module, Mutable) for module in setup.model.modules())
         self._mutator = Mutator(setup.model) if has_choices else None
-        self._one = self._inputs(1)
+        inputs = ExampleInputs(setup, setup.model, settings.input_shape, self._mutator)
+        self._one = inputs.of(1)
         size = settings.setup.data.batch_size
-        self._batch = self._one if size == 1 else self._inputs(size)
+        self._batch = self._one if size == 1 else inputs.of(size)
 
     def report(self, document: object | None, where: str | None) -> ProfileReport:
         settings, mutator = self._settings, self._mutator
@@ -195,7 +181,7 @@ class _Profiler:
             fixed, shares = (profiles[0].parameters, profiles[0].macs), False
         else:
             parameters = parameter_table(self._setup.model)
-            flops = FlopMeter(mutator, self._forward(self._setup.model, self._one)).table()
+            flops = FlopMeter(mutator, running(self._setup.model, self._one)).table()
             chosen = self._chosen(mutator, parameters, flops, document, where)
             profiles = []
             for number, (name, architecture) in enumerate(chosen):
@@ -241,16 +227,15 @@ class _Profiler:
 
     def _measured(self, name: str, architecture: Architecture | None) -> Profile:
         network = self._network(architecture)
-        one, batch = self._forward(network, self._one), self._forward(network, self._batch)
+        one, batch = running(network, self._one), running(network, self._batch)
         weights = list(itertools.chain(network.parameters(), network.buffers()))
         with untouched(network), torch.no_grad():
             network.eval()
-            flops = count_flops(one)
             return Profile(
                 name,
                 architecture,
                 sum(parameter.numel() for parameter in network.parameters()),
-                flops // 2,
+                count_flops(one) // 2,
                 peak_activation_memory(one, weights, self._one),
                 measure_latency(batch, self._device, self._settings.seconds),
             )
@@ -259,57 +244,12 @@ class _Profiler:
         model = self._setup.model
         return model if architecture is None else extract(model, architecture)
 
-    # ---- what the model is given
-
-    def _inputs(self, size: int) -> Arguments:
-        """The arguments of a forward pass of so many samples."""
-        shape = self._settings.input_shape
-        if shape is not None:
-            return (self._random_numbers((size, *shape)),), {}
-        setup = self._setup
-        if not (setup.task.has("train_dataset") or setup.task.has("build_dataloaders")):
-            raise UserCodeError(
-                "it defines no train_dataset(), whose samples the model could be given",
-                where=setup.task.user.reference,
-                hint="give `input_shape`, the shape of one sample, or name a file with data with `task` FILE",
-            )
-        batches, _ = build_batches(setup.task, dataclasses.replace(setup.data, batch_size=size))
-        if batches.samples is not None and batches.samples < size:
-            raise UsageError(
-                f"the training data has {batches.samples:,} samples, fewer than a batch of {size:,}",
-                hint="give a smaller `batch_size`, or `input_shape`",
-            )
-        batch = next(iter(batches.epoch(0)), None)
-        if batch is None:
-            raise UserCodeError("the training data has no batches", where=setup.task.user.reference)
-        return arguments_of(setup.task, setup.model, to_device(batch, self._device), self._mutator)
-
-    def _random_numbers(self, shape: tuple[int, ...]) -> Tensor:
-        """An input of random numbers.
-
-        Raises:
-            UsageError: nobody has memory for so many.
-        """
-        count = math.prod(shape)
-        if count > _MOST_NUMBERS:
-            raise UsageError(
-                f"an input of {'x'.join(map(str, shape))} has {size_in_words(count, ',')} numbers, the most is "
-                f"{_MOST_NUMBERS:,}",
-                hint="give a smaller `input_shape` or `batch_size`",
-            )
-        source = torch_generator(self._settings.setup.data.seed, "profile", "inputs")
-        return torch.randn(shape, generator=source).to(self._device)
-
-    def _forward(self, network: nn.Module, inputs: Arguments) -> Callable[[], object]:
-        args, kwargs = inputs
-        return lambda: network(*args, **kwargs)
-
     # ---- the table
 
     def _table(self, mutator: Mutator, path: str) -> TableCheck:
         """Measure all candidates, write the table, and compare it with whole architectures."""
         model, seconds = self._setup.model, self._settings.seconds
-        run = self._forward(model, self._batch)
+        run = running(model, self._batch)
         measured = measure_candidates(
             mutator, run, self._device, seconds / 10, lambda done, total: self._follow("candidates", done, total)
         )
@@ -322,7 +262,7 @@ class _Profiler:
             self._follow("whole architectures", number, _CHECKED + 1)
             architecture = mutator.space.sample(rng)
             network = self._network(architecture).eval()
-            times.append(measure_latency(self._forward(network, self._batch), self._device, seconds / 10).median)
+            times.append(measure_latency(running(network, self._batch), self._device, seconds / 10).median)
             sums.append(sum(measured[key][str(name)] for key, name in architecture.names().items() if key in measured))
         return _check(np.array(sums), np.array(times))
 

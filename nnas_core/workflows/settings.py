@@ -1,7 +1,8 @@
 """Every option that decides what a command computes, typed; nothing here needs torch, see ``training.settings``.
 
 SearchSettings     training: CheckpointedSettings, mutator, trainer, precision, acceleration, derive
-RetrainSettings    training: CheckpointedSettings, architecture, checkpoint
+RetrainSettings    training: CheckpointedSettings, architecture, checkpoint, init, seeds, recipe: RecipeSettings
+ExportSettings     source, model, what to write and where
 EvaluateSettings   setup: SetupSettings, checkpoint, recalibrate, on
 CountSettings      setup: SetupSettings, goals: GoalSettings
 ProfileSettings    setup: SetupSettings, which architectures, on what, for how long
@@ -25,6 +26,7 @@ from nnas_core.training.settings import (
     RECALIBRATE,
     AccelerationSettings,
     OptimizerSettings,
+    RecipeSettings,
     SetupSettings,
     TrainingSettings,
     option_names,
@@ -42,6 +44,7 @@ __all__ = [
     "CommandSettings",
     "CountSettings",
     "EvaluateSettings",
+    "ExportSettings",
     "GoalSettings",
     "ProfileSettings",
     "RetrainSettings",
@@ -98,12 +101,20 @@ class RetrainSettings:
     Attributes:
         training: of the extracted model.
         architecture: in any form.
-        checkpoint: of a supernet whose weights are the start; None starts from the model's own.
+        checkpoint: of a supernet, whose weights may be the start, and whose held-out samples stay held out; None: of
+            none.
+        init: ``"inherited"`` starts from the weights of ``checkpoint``, ``"scratch"`` from the model's own; None:
+            inherited with a checkpoint, else from scratch.
+        seeds: train so many times, with this seed and those after it.
+        recipe: what else is done in training.
     """
 
     training: CheckpointedSettings
     architecture: object
     checkpoint: str | None = None
+    init: str | None = None
+    seeds: int = 1
+    recipe: RecipeSettings = field(default_factory=RecipeSettings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +132,39 @@ class EvaluateSettings:
     checkpoint: str
     recalibrate: int = RECALIBRATE
     on: str = "valid"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """A network for others, in files that need no nnas.
+
+    Attributes:
+        model: the model; None: that of the checkpoint.
+        model_arg: the arguments that it is built with; None: those of the checkpoint.
+        task: a file with data; None: that of the run, else beside the model.
+        input_shape: of one sample, for random inputs; None: the first samples of the training data.
+        weights: a file for the ``state_dict``: ``.safetensors``, ``.pt`` or ``.pth``.
+        exported: a file for a program of ``torch.export``.
+        onnx: a file for a model of ONNX.
+        opset: the version of ONNX's operators.
+        python: a file for the source of the network.
+    """
+
+    model: str | None = None
+    model_arg: Mapping[str, object] | None = None
+    task: str | None = None
+    input_shape: tuple[int, ...] | None = None
+    weights: str | None = None
+    exported: str | None = None
+    onnx: str | None = None
+    opset: int = 18
+    python: str | None = None
+
+    @property
+    def files(self) -> dict[str, str]:
+        """What is to be written: name of the attribute -> file, in the order in which they are made."""
+        named = {"weights": self.weights, "exported": self.exported, "onnx": self.onnx, "python": self.python}
+        return {name: path for name, path in named.items() if path is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

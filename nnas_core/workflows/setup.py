@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from types import ModuleType
 
 import torch
 import torch.nn as nn
 
 from nnas_core import random_state
+from nnas_core.errors import UsageError
 from nnas_core.mutables.mutator import Mutator
+from nnas_core.mutables.untouched import untouched
 from nnas_core.plugins.loading import digests, load
-from nnas_core.runs.weights import load_weights
+from nnas_core.runs.checkpoint import read_checkpoint
+from nnas_core.runs.weights import check_space, load_weights
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.training.data import Batches, architecture_batches, build_batches, test_batches, to_device
 from nnas_core.training.device import choose_device
@@ -24,7 +28,9 @@ from nnas_core.training.first_batches import (
     try_first_batches,
 )
 from nnas_core.training.model import build_model
-from nnas_core.training.settings import SetupSettings, TrainingSettings
+from nnas_core.training.recipe import GENERATOR, RecipeTrainer, refuse_idle
+from nnas_core.training.settings import RecipeSettings, SetupSettings, TrainingSettings
+from nnas_core.training.side_paths import side_paths
 from nnas_core.training.task import Task
 from nnas_core.training.trainer import Callback, Trainer
 
@@ -120,6 +126,11 @@ class Setup:
         sizes = {"training": self.train_batches.samples, "validation": self.valid_batches.samples}
         return {name: size for name, size in sizes.items() if size is not None}
 
+    @property
+    def modules(self) -> list[ModuleType]:
+        """The modules of the user's that the model is made of."""
+        return self._user.modules
+
     def code(self, *more: str | None) -> dict[str, str]:
         """Digests of the files that the model and its task are made of, see ``plugins.loading.digests``.
 
@@ -172,6 +183,62 @@ class Setup:
             device=self.device,
             callbacks=callbacks,
         )
+
+    def recipe_trainer(
+        self,
+        model: nn.Module,
+        training: TrainingSettings,
+        callbacks: Sequence[Callback],
+        recipe: RecipeSettings,
+        places: Iterable[tuple[nn.Module, str]],
+    ) -> Trainer:
+        """The loop of a plain model with a recipe, which is tried on the first batch.
+
+        Args:
+            places: where it was decided, see ``training.side_paths``.
+
+        Raises:
+            UsageError: a part of the recipe means nothing here.
+        """
+        if recipe == RecipeSettings():
+            return self.trainer(model, training, callbacks)
+        with random_state.untouched({}):
+            batch = to_device(next(self.train_batches.epoch(0)), self.device)
+
+        def run() -> object:
+            return self.task.forward_batch(model, batch)[0]
+
+        with untouched(model), torch.no_grad():
+            model.train()
+            refuse_idle(recipe, self.task, batch, run())
+        paths = side_paths(model, places, run) if recipe.drop_path else []
+        if recipe.drop_path and not paths:
+            raise UsageError(
+                "`drop_path` does nothing, no chosen layer of this network has a path beside it", hint="leave it out"
+            )
+        return RecipeTrainer(
+            model,
+            self.task,
+            self.train_batches,
+            self.valid_batches,
+            training.epochs,
+            clip_grad=training.clip_grad,
+            device=self.device,
+            callbacks=callbacks,
+            generators={GENERATOR: random_state.torch_generator(training.seed, GENERATOR)},
+            recipe=recipe,
+            paths=paths,
+        )
+
+    def split_of(self, checkpoint: str) -> None:
+        """Let the split of a supernet's training hold, and nothing else of it.
+
+        Raises:
+            InputError: it cannot be read, or is of another space.
+        """
+        header = read_checkpoint(checkpoint)["header"]
+        check_space(header, self.space, checkpoint)
+        self.data = self.data.with_split(header.get("split"))
 
     # ---- weights of a supernet
 

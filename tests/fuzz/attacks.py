@@ -196,6 +196,7 @@ WORKING: dict[str, list[str]] = {
 
 _STARTS_PROCESSES = {"--detach", "--engine", "--ray-address", "--trial-log-dir", "--attempts", "--trial-timeout"}
 _STARTS_PROCESSES |= {"--concurrency", "--trial-threads", "--workers", "--gpus", "--trial-command", "--assessor"}
+_STARTS_PROCESSES |= {"--exported", "--onnx", "--seeds"}
 """Options of which a good value takes seconds; only bad ones are tried."""
 
 _BAD_ANYWHERE = ("\udcff", "a=\udcff", "sqlite:///\udcff.db")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from nnas_cli.tables import Table
+    from nnas_core.viewing.view import View
 
 __all__ = ["Output"]
 
@@ -126,6 +128,21 @@ class Output:
             return
         self._stderr.write("".join(f"{one}\n" for one in lines))
         self._stderr.flush()
+
+    def picture(self, view: View) -> None:
+        """Draw a view as the answer, in the width and with the characters and colours that standard output has."""
+        from rich.console import Console  # late: as below
+
+        from nnas_cli.pictures import picture
+
+        buffer = io.BytesIO()
+        drawn = io.TextIOWrapper(buffer, self._stdout.encoding or "utf-8", "backslashreplace")
+        colors, width = self._wants_color(self._stdout), self.width()
+        console = Console(file=drawn, force_terminal=colors, no_color=not colors, width=width, highlight=False)
+        for part in picture(view, width, can_draw=not console.options.ascii_only):
+            console.print(part)
+        drawn.flush()
+        self._write_whole(buffer.getvalue().decode(drawn.encoding))
 
     def announce(self, line: str) -> None:
         """Tell what begins: on a terminal, where somebody waits, and elsewhere with ``--verbose``."""

@@ -1,0 +1,153 @@
+"""The network as SVG: a box for each choice, in it all candidates, their weights as widths, what is chosen in colour.
+
+The same drawing stands alone in a file and in the page, whose script changes widths and classes and moves nothing.
+"""
+
+from __future__ import annotations
+
+import html
+import importlib.resources
+from collections.abc import Iterator, Mapping, Sequence
+
+from nnas_core.space.choice import Choice
+from nnas_core.viewing.layout import HEAD, ROW, WIDTH, Box, Layout, Wire, laid_out
+from nnas_core.viewing.view import View
+
+__all__ = ["asset", "plain", "stand_alone", "svg_of"]
+
+_MARGIN = 12
+_RAIL = 14
+"""From the side of a box to the line that leads to its candidates."""
+
+_LEFT, _RIGHT = 34, WIDTH - 34
+"""Between which the row of a candidate has its bar and its name."""
+
+_NAME, _KEY = 15, 26
+"""Characters of a name and of a key that have room."""
+
+
+def plain(text: str) -> str:
+    """A text of somebody else for markup: what would move or turn it around is an escape, and markup is none."""
+    shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return html.escape(shown.encode("utf-8", "backslashreplace").decode())
+
+
+def asset(name: str) -> str:
+    """The text of a file that comes with the package."""
+    return importlib.resources.files("nnas_core.viewing").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def stand_alone(view: View) -> tuple[str, Layout]:
+    """The drawing as a file, and where everything stands in it."""
+    body, layout = svg_of(view, f"<style>{asset('colours.css')}{asset('graph.css')}</style>")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{body}\n', layout
+
+
+def svg_of(view: View, style: str = "") -> tuple[str, Layout]:
+    """The drawing as an element.
+
+    Args:
+        view: of something that has choices.
+        style: goes into it.
+    """
+    space = view.space
+    assert space is not None
+    chosen = _chosen(view)
+    layout = laid_out(space, chosen)
+    weights = view.weights or {}
+    choices = list(space)
+    parts = [_opening(view, layout), style, '<g class="wires">']
+    parts += [line for wire in layout.wires for line in _wire(wire, choices, chosen, weights)]
+    parts.append("</g>")
+    for number, (choice, box) in enumerate(zip(choices, layout.boxes, strict=True)):
+        parts += _box(number, choice, box, chosen.get(choice.key, ()), weights.get(choice.key))
+    parts.append("</svg>")
+    return "\n".join(part for part in parts if part), layout
+
+
+def _chosen(view: View) -> dict[str, tuple[int, ...]]:
+    """key -> what the architecture takes; where it weighs, what it weighs above zero."""
+    if view.architecture is None:
+        return {}
+    return {
+        key: tuple(index for index, entry in enumerate(mask) if entry > 0)
+        for key, mask in view.architecture.masks().items()
+    }
+
+
+def _opening(view: View, layout: Layout) -> str:
+    width, height = round(layout.width + 2 * _MARGIN), round(layout.height + 2 * _MARGIN)
+    box = f"{-_MARGIN} {-_MARGIN} {width} {height}"
+    what = plain(f"{len(view.space or ())} choices of {view.name}")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="graph" width="{width}" height="{height}" viewBox="{box}"'
+        f' role="group" aria-label="{what}">'
+    )
+
+
+def _thickness(weight: float) -> str:
+    """Of a line: what has no weight is still to be seen."""
+    return f"{0.8 + 7.2 * max(0.0, min(1.0, weight)):.2f}"
+
+
+def _wire(
+    wire: Wire, choices: Sequence[Choice], chosen: Mapping[str, Sequence[int]], weights: Mapping[str, Sequence[float]]
+) -> Iterator[str]:
+    curve = _curve(wire.points)
+    if not wire.candidates:
+        yield f'<path class="order" d="{curve}"/>'
+    key = choices[wire.target].key
+    for index in wire.candidates:
+        taken = " chosen" if index in chosen.get(key, ()) else ""
+        width = _thickness(weights[key][index]) if key in weights else _thickness(0.1)
+        yield f'<path class="flow{taken}" data-c="{wire.target}.{index}" stroke-width="{width}" d="{curve}"/>'
+
+
+def _curve(points: Sequence[tuple[float, float]]) -> str:
+    """A line that leaves and reaches every point straight down."""
+    (x, y), *rest = points
+    parts = [f"M{x:.1f} {y:.1f}"]
+    for to_x, to_y in rest:
+        bend = max(12.0, abs(to_y - y) / 2)
+        parts.append(f"C{x:.1f} {y + bend:.1f} {to_x:.1f} {to_y - bend:.1f} {to_x:.1f} {to_y:.1f}")
+        x, y = to_x, to_y
+    return "".join(parts)
+
+
+def _box(
+    number: int, choice: Choice, box: Box, chosen: Sequence[int], weights: Sequence[float] | None
+) -> Iterator[str]:
+    taken = ", ".join(choice.candidates[index] for index in chosen)
+    words = f"{choice.key}: {len(choice.candidates)} candidates" + (f", chosen {taken}" if taken else "")
+    yield (
+        f'<g class="box" id="c{number}" role="img" tabindex="-1" aria-label="{plain(words)}"'
+        f' transform="translate({box.x:.1f} {box.y:.1f})">'
+    )
+    yield f'<rect class="card" width="{WIDTH}" height="{box.height}" rx="8"/>'
+    yield f'<text class="key" x="{_RAIL}" y="18">{plain(_cut(choice.key, _KEY))}</text>'
+    for index in sorted(range(len(choice.candidates)), key=set(chosen).__contains__):  # what is chosen lies above
+        weight = None if weights is None else weights[index]
+        yield from _candidate(f"{number}.{index}", index, choice.candidates[index], box, index in chosen, weight)
+    yield "</g>"
+
+
+def _candidate(place: str, index: int, name: str, box: Box, taken: bool, weight: float | None) -> Iterator[str]:
+    y = HEAD + ROW * index + ROW / 2
+    middle, out, bend = WIDTH / 2, WIDTH - _RAIL, 6
+    path = (
+        f"M{middle} 24H{_RAIL + bend}Q{_RAIL} 24 {_RAIL} {24 + bend}V{y - bend}Q{_RAIL} {y} {_RAIL + bend} {y}H{_LEFT}"
+        f"M{_RIGHT} {y}H{out - bend}Q{out} {y} {out} {y + bend}V{box.height - 8 - bend}"
+        f"Q{out} {box.height - 8} {out - bend} {box.height - 8}H{middle}V{box.height}"
+    )
+    kind = " chosen" if taken else ""
+    width = _thickness(weight if weight is not None else 0.1)
+    share = (_RIGHT - _LEFT) * max(0.0, min(1.0, weight or 0.0))
+    number = "" if weight is None else f"{weight:.2f}"
+    yield f'<path class="flow{kind}" data-c="{place}" stroke-width="{width}" d="{path}"/>'
+    yield f'<rect class="share{kind}" data-c="{place}" x="{_LEFT}" y="{y - 9}" width="{share:.1f}" height="18" rx="4"/>'
+    yield f'<text class="name{kind}" data-c="{place}" x="{_LEFT + 5}" y="{y + 4}">{plain(_cut(name, _NAME))}</text>'
+    yield f'<text class="number" data-c="{place}" x="{_RIGHT - 5}" y="{y + 4}">{number}</text>'
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

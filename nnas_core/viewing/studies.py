@@ -1,0 +1,164 @@
+"""The view of a study: its trials, and what they say of the choices."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from nnas_core._listing import shortened
+from nnas_core.files import finite, finite_only
+from nnas_core.space.search_space import SearchSpace
+from nnas_core.study.storage.records import StudyRecord, TrialRecord
+from nnas_core.study.storage.rows import Damage
+from nnas_core.study.storage.store import StudyStore
+from nnas_core.viewing.costs import read_costs
+from nnas_core.viewing.files import size_facts
+from nnas_core.viewing.importance import importance_of
+from nnas_core.viewing.pareto import front_of
+from nnas_core.viewing.view import Front, Trials, View, ViewedTrial
+
+__all__ = ["view_study"]
+
+_MOST_TRIALS = 4000
+"""Trials that are shown one by one: half of them the best, half the newest."""
+
+_MOST_DECISIONS = 400_000
+"""In all trials that are shown: with 1,000 choices these are 400 trials."""
+
+_BEST_PART = 10
+"""Of ten trials one is among the best, whose candidates are counted."""
+
+
+def view_study(
+    store: StudyStore, study: StudyRecord, damage: Damage | None = None, costs: tuple[str, ...] = ()
+) -> View:
+    """What a study shows.
+
+    Args:
+        store: where it is.
+        study: which.
+        damage: gets what is wrong with rows that are damaged, which are left out; None: that is an error.
+        costs: reports of profiles and latency tables.
+
+    Raises:
+        InputError: a row is damaged.
+    """
+    settings, space = study.settings, study.settings.space
+    status, found = store.status(study, damage), store.trials(study, damage=damage)
+    best_first = _best_first(found, settings.optimize_mode)
+    trials = _trials(found, best_first, settings.optimize_mode, space)
+    notes = []
+    if len(trials.shown) < trials.count:
+        notes.append(
+            f"of {trials.count:,} trials {len(trials.shown):,} are listed, the best and the newest;"
+            " curve, fronts and importance are of all"
+        )
+    if trials.succeeded and not trials.importance:
+        notes.append(f"{trials.succeeded} trials are too few, or too equal, to say which choices matter")
+    best = best_first[: max(1, len(best_first) // _BEST_PART)]
+    wanted = status.limits["trials"]
+    facts = [
+        ("state", status.study.state),
+        ("tuner", settings.tuner),
+        ("trials", f"{status.finished} of {wanted}" if wanted else str(status.finished)),
+        ("best value", "-" if status.best is None else f"{status.best.value:.6g} (trial {status.best.number})"),
+        ("mode", settings.optimize_mode),
+        ("created", study.created),
+        *size_facts(space),
+    ]
+    return View(
+        "study",
+        study.name,
+        space,
+        facts,
+        architecture=best_first[0].architecture if best_first else None,
+        weights=_shares(best, space) if best else None,
+        meaning=f"share of each candidate in {_the_best(len(best))}" if best else None,
+        trials=trials,
+        costs=read_costs(costs, space),
+        notes=notes,
+        running=status.in_use_by is not None,
+    )
+
+
+def _the_best(count: int) -> str:
+    return "the best trial" if count == 1 else f"the best {count:,} trials"
+
+
+def _best_first(trials: Sequence[TrialRecord], mode: str) -> list[TrialRecord]:
+    """Those that succeeded with a finite value."""
+    sign = -1 if mode == "maximize" else 1
+    good = [(sign * value, trial.number, trial) for trial in trials if (value := finite(trial.value)) is not None]
+    return [trial for *_, trial in sorted(good, key=lambda one: one[:2])]
+
+
+def _shares(trials: Sequence[TrialRecord], space: SearchSpace) -> dict[str, list[float]]:
+    """How many of the trials take each candidate."""
+    hard = [trial.architecture.indices() for trial in trials if trial.architecture.is_hard]
+    counts = {choice.key: [0] * len(choice.candidates) for choice in space}
+    for decisions in hard:
+        for key, decision in decisions.items():
+            for index in decision:
+                counts[key][index] += 1
+    return {key: [count / max(1, len(hard)) for count in row] for key, row in counts.items()}
+
+
+def _trials(found: Sequence[TrialRecord], best_first: Sequence[TrialRecord], mode: str, space: SearchSpace) -> Trials:
+    half = max(50, min(_MOST_TRIALS, _MOST_DECISIONS // len(space))) // 2
+    chosen = {trial.number for trial in (*best_first[:half], *found[-half:])}
+    hard = [trial for trial in best_first if trial.architecture.is_hard]
+    decisions = [tuple(trial.architecture.indices().values()) for trial in hard]
+    importance, exact = importance_of(space, decisions, [trial.value or 0.0 for trial in hard])
+    return Trials(
+        mode=mode,
+        count=len(found),
+        counts=Counter(trial.state for trial in found),
+        shown=[_viewed(trial) for trial in found if trial.number in chosen],
+        best=best_first[0].number if best_first else None,
+        curve=list(_improvements(best_first, mode)),
+        fronts=_fronts(best_first, mode),
+        importance=importance,
+        exact=exact,
+        succeeded=len(hard),
+    )
+
+
+def _viewed(trial: TrialRecord) -> ViewedTrial:
+    return ViewedTrial(
+        number=trial.number,
+        state=trial.state,
+        value=finite(trial.value),
+        seconds=finite(trial.seconds),
+        measured=finite_only({**trial.metrics, **trial.cost}),
+        decisions=list(trial.architecture.indices().values()) if trial.architecture.is_hard else None,
+        error=None if trial.error is None else shortened(trial.error.strip().split("\n")[0]),
+    )
+
+
+def _improvements(best_first: Sequence[TrialRecord], mode: str) -> Iterator[tuple[int, float]]:
+    best: float | None = None
+    for trial in sorted(best_first, key=lambda one: one.number):
+        value = trial.value
+        if value is not None and (best is None or (value > best if mode == "maximize" else value < best)):
+            best = value
+            yield trial.number, value
+
+
+def _fronts(trials: Sequence[TrialRecord], mode: str) -> list[Front]:
+    """A front for each cost (the smaller the better), and each metric that is not the value itself."""
+    sign = 1 if mode == "maximize" else -1
+    fronts = []
+    names = {name: True for trial in trials for name in trial.cost}
+    for trial in trials:
+        names.update((name, name.endswith("loss")) for name in trial.metrics if name not in names)
+    for name, smaller in names.items():
+        pairs = [
+            (trial, trial.value, second)
+            for trial in trials
+            if (second := finite(trial.cost.get(name, trial.metrics.get(name)))) is not None and trial.value is not None
+        ]
+        if all(value == second for _, value, second in pairs):
+            continue
+        front = front_of([(value, second) for _, value, second in pairs], (sign, -1 if smaller else 1))
+        fronts.append(Front(name, smaller, [pairs[index][0].number for index in front]))
+    return fronts

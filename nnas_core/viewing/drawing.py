@@ -13,7 +13,7 @@ from nnas_core.space.choice import Choice
 from nnas_core.viewing.layout import HEAD, ROW, WIDTH, Box, Layout, Wire, laid_out
 from nnas_core.viewing.view import View
 
-__all__ = ["asset", "plain", "stand_alone", "svg_of"]
+__all__ = ["asset", "named", "plain", "stand_alone", "svg_of"]
 
 _MARGIN = 12
 _RAIL = 14
@@ -21,6 +21,9 @@ _RAIL = 14
 
 _LEFT, _RIGHT = 34, WIDTH - 34
 """Between which the row of a candidate has its bar and its name."""
+
+_LARGE = 100
+"""Choices beyond which a page draws the insides of only those that are near the visible part."""
 
 _NAME, _KEY = 15, 26
 """Characters of a name and of a key that have room."""
@@ -30,6 +33,11 @@ def plain(text: str) -> str:
     """A text of somebody else for markup: what would move or turn it around is an escape, and markup is none."""
     shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
     return html.escape(shown.encode("utf-8", "backslashreplace").decode())
+
+
+def named(candidate: str) -> str:
+    """The name of a candidate; inputs of an InputChoice that stand for no other choice may have none."""
+    return candidate or "(unnamed)"
 
 
 def asset(name: str) -> str:
@@ -78,16 +86,17 @@ def _chosen(view: View) -> dict[str, tuple[int, ...]]:
 def _opening(view: View, layout: Layout) -> str:
     width, height = round(layout.width + 2 * _MARGIN), round(layout.height + 2 * _MARGIN)
     box = f"{-_MARGIN} {-_MARGIN} {width} {height}"
+    large = " large" if len(view.space or ()) > _LARGE else ""
     what = plain(f"{len(view.space or ())} choices of {view.name}")
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="graph" width="{width}" height="{height}" viewBox="{box}"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="graph{large}" width="{width}" height="{height}" viewBox="{box}"'
         f' role="group" aria-label="{what}">'
     )
 
 
 def _thickness(weight: float) -> str:
     """Of a line: what has no weight is still to be seen."""
-    return f"{0.8 + 7.2 * max(0.0, min(1.0, weight)):.2f}"
+    return f"{0.8 + 5.2 * max(0.0, min(1.0, weight)):.2f}"
 
 
 def _wire(
@@ -117,7 +126,7 @@ def _curve(points: Sequence[tuple[float, float]]) -> str:
 def _box(
     number: int, choice: Choice, box: Box, chosen: Sequence[int], weights: Sequence[float] | None
 ) -> Iterator[str]:
-    taken = ", ".join(choice.candidates[index] for index in chosen)
+    taken = ", ".join(named(choice.candidates[index]) for index in chosen)
     words = f"{choice.key}: {len(choice.candidates)} candidates" + (f", chosen {taken}" if taken else "")
     yield (
         f'<g class="box" id="c{number}" role="img" tabindex="-1" aria-label="{plain(words)}"'
@@ -125,15 +134,16 @@ def _box(
     )
     yield f'<rect class="card" width="{WIDTH}" height="{box.height}" rx="8"/>'
     yield f'<text class="key" x="{_RAIL}" y="18">{plain(_cut(choice.key, _KEY))}</text>'
+    yield '<g class="inside">'
     for index in sorted(range(len(choice.candidates)), key=set(chosen).__contains__):  # what is chosen lies above
         weight = None if weights is None else weights[index]
         yield from _candidate(f"{number}.{index}", index, choice.candidates[index], box, index in chosen, weight)
-    yield "</g>"
+    yield "</g></g>"
 
 
 def _candidate(place: str, index: int, name: str, box: Box, taken: bool, weight: float | None) -> Iterator[str]:
-    y = HEAD + ROW * index + ROW / 2
-    middle, out, bend = WIDTH / 2, WIDTH - _RAIL, 6
+    y = HEAD + ROW * index + ROW // 2
+    middle, out, bend = WIDTH // 2, WIDTH - _RAIL, 6
     path = (
         f"M{middle} 24H{_RAIL + bend}Q{_RAIL} 24 {_RAIL} {24 + bend}V{y - bend}Q{_RAIL} {y} {_RAIL + bend} {y}H{_LEFT}"
         f"M{_RIGHT} {y}H{out - bend}Q{out} {y} {out} {y + bend}V{box.height - 8 - bend}"
@@ -144,9 +154,9 @@ def _candidate(place: str, index: int, name: str, box: Box, taken: bool, weight:
     share = (_RIGHT - _LEFT) * max(0.0, min(1.0, weight or 0.0))
     number = "" if weight is None else f"{weight:.2f}"
     yield f'<path class="flow{kind}" data-c="{place}" stroke-width="{width}" d="{path}"/>'
-    yield f'<rect class="share{kind}" data-c="{place}" x="{_LEFT}" y="{y - 9}" width="{share:.1f}" height="18" rx="4"/>'
-    yield f'<text class="name{kind}" data-c="{place}" x="{_LEFT + 5}" y="{y + 4}">{plain(_cut(name, _NAME))}</text>'
-    yield f'<text class="number" data-c="{place}" x="{_RIGHT - 5}" y="{y + 4}">{number}</text>'
+    yield f'<rect class="share{kind}" x="{_LEFT}" y="{y - 9}" width="{share:.1f}" height="18" rx="4"/>'
+    yield f'<text class="name{kind}" x="{_LEFT + 5}" y="{y + 4}">{plain(_cut(named(name), _NAME))}</text>'
+    yield f'<text class="number" x="{_RIGHT - 5}" y="{y + 4}">{number}</text>'
 
 
 def _cut(text: str, most: int) -> str:

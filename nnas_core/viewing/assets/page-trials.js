@@ -34,7 +34,7 @@ function columnsOfTrials() {
     { name: "trial", of: (one) => one.number },
     { name: "state", of: (one) => one.state, words: true },
     { name: "value", of: (one) => one.value },
-    { name: "seconds", of: (one) => one.seconds },
+    { name: "took s", id: "took", of: (one) => one.seconds },
     ...names.map((name) => ({ name, id: "measured:" + name, of: (one) => get(one.measured, name) ?? null })),
     { name: "architecture", of: (one) => architectureOf(one), words: true },
     { name: "error", of: (one) => one.error, words: true },
@@ -45,7 +45,7 @@ function architectureOf(trial) {
   if (!texts.has(trial.number)) {
     const parts = (trial.decisions || []).map((decision, index) => {
       const choice = view.choices[index];
-      return choice.key + "=" + (decision.map((one) => choice.candidates[one]).join(",") || "-");
+      return choice.key + "=" + (decision.map((one) => named(choice.candidates[one])).join(",") || "-");
     });
     texts.set(trial.number, parts.join(" "));
   }

@@ -13,6 +13,7 @@ const shown = (text) =>
 // Of its own: a key may be named as what every object has.
 const get = (object, key) => (object && Object.hasOwn(object, key) ? object[key] : undefined);
 const number = (value) => (value === null || value === undefined ? "-" : String(Number(value.toPrecision(6))));
+const named = (name) => (name === "" ? "(unnamed)" : name);
 const whole = (value) => (value === null ? "-" : value.toLocaleString("en"));
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -22,12 +23,6 @@ let pinnedName = "";
 
 // ---- the network
 
-const places = new Map(); // "choice.candidate" -> its elements
-for (const one of document.querySelectorAll("#graph [data-c]")) {
-  const place = one.getAttribute("data-c");
-  if (!places.has(place)) places.set(place, []);
-  places.get(place).push(one);
-}
 const boxes = Array.from(document.querySelectorAll("#graph .box"));
 const weighed = () => view.epochs.filter((one) => one.weights !== null);
 let atEpoch = null;
@@ -44,25 +39,55 @@ function isChosen(index, candidate) {
   return Boolean(mask) && mask[candidate] > 0;
 }
 
+// A drawing of thousands of lines changes only where it is seen; the rest when it comes into sight.
+const stale = new Set();
+const seen = new Set();
+const wires = new Map(); // choice -> its lines outside of its box
+const watcher = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    const index = Number(entry.target.id.slice(1));
+    entry.target.classList.toggle("near", entry.isIntersecting);
+    if (!entry.isIntersecting) seen.delete(index);
+    else if (seen.add(index) && stale.delete(index)) drawChoice(index);
+  }
+}, { root: byId("graph"), rootMargin: "600px" });
+for (const box of boxes) watcher.observe(box);
+
 function drawWeights() {
-  const weights = weightsNow();
-  view.choices.forEach((choice, index) => {
-    const row = get(weights, choice.key);
-    const chosen = [];
-    choice.candidates.forEach((name, candidate) => {
-      const taken = isChosen(index, candidate);
-      if (taken) chosen.push(name);
-      const weight = row ? Math.max(0, Math.min(1, row[candidate])) : null;
-      for (const one of places.get(index + "." + candidate) || []) {
-        one.classList.toggle("chosen", taken);
-        if (one.classList.contains("flow")) one.setAttribute("stroke-width", (0.8 + 7.2 * (weight ?? 0.1)).toFixed(2));
-        else if (one.classList.contains("share")) one.setAttribute("width", (164 * (weight ?? 0)).toFixed(1));
-        else if (one.classList.contains("number")) one.textContent = weight === null ? "" : weight.toFixed(2);
-      }
-    });
-    const words = choice.key + ": " + choice.candidates.length + " candidates";
-    if (boxes[index]) boxes[index].setAttribute("aria-label", shown(words + (chosen.length ? ", chosen " + chosen.join(", ") : "")));
-  });
+  boxes.forEach((_, index) => (seen.has(index) ? drawChoice(index) : stale.add(index)));
+}
+
+function linesOf(index) {
+  if (wires.size === 0) {
+    for (const one of document.querySelectorAll("#graph .wires [data-c]")) {
+      const of = Number(one.getAttribute("data-c").split(".")[0]);
+      wires.set(of, [...(wires.get(of) || []), one]);
+    }
+  }
+  return wires.get(index) || [];
+}
+
+function drawChoice(index) {
+  const choice = view.choices[index];
+  const row = get(weightsNow(), choice.key);
+  const taken = choice.candidates.map((_, candidate) => isChosen(index, candidate));
+  const lines = [...boxes[index].querySelectorAll("[data-c]"), ...linesOf(index)];
+  for (const line of lines) {
+    const candidate = Number(line.getAttribute("data-c").split(".")[1]);
+    const weight = row ? Math.max(0, Math.min(1, row[candidate])) : null;
+    line.classList.toggle("chosen", taken[candidate]);
+    line.setAttribute("stroke-width", (0.8 + 5.2 * (weight ?? 0.1)).toFixed(2));
+    const share = line.nextElementSibling; // in a box: its bar, its name, its number
+    if (!share || !share.classList.contains("share")) continue;
+    const name = share.nextElementSibling;
+    share.classList.toggle("chosen", taken[candidate]);
+    share.setAttribute("width", (164 * (weight ?? 0)).toFixed(1));
+    name.classList.toggle("chosen", taken[candidate]);
+    name.nextElementSibling.textContent = weight === null ? "" : weight.toFixed(2);
+  }
+  const chosen = choice.candidates.filter((_, candidate) => taken[candidate]).map(named).join(", ");
+  const words = choice.key + ": " + choice.candidates.length + " candidates" + (chosen && ", chosen " + chosen);
+  boxes[index].setAttribute("aria-label", shown(words));
 }
 
 function legend() {
@@ -71,7 +96,8 @@ function legend() {
   if (steps.length) widths = "decision weights after epoch " + steps[Math.min(atEpoch ?? steps.length - 1, steps.length - 1)].epoch;
   let path = view.architecture ? (view.trials ? "the best trial" : "the architecture") : "";
   if (pinned !== null) path = pinnedName;
-  const known = view.choices.some((one) => one.kind === "input_choice" && one.candidates.some((name) => view.choices.some((other) => other.key === name)));
+  const keys = new Set(view.choices.map((one) => one.key));
+  const known = view.choices.some((one) => one.kind === "input_choice" && one.candidates.some((name) => keys.has(name)));
   byId("legend").textContent = [
     path && "In colour: " + path + ".",
     widths && "Width of lines: " + widths + ".",
@@ -98,7 +124,7 @@ function details(index) {
   const panel = byId("details");
   const row = get(weightsNow(), choice.key);
   const costs = choice.costs;
-  const columns = [["candidate", (c) => choice.candidates[c]]];
+  const columns = [["candidate", (c) => named(choice.candidates[c])]];
   if (row) columns.push(["weight", (c) => row[c].toFixed(4)]);
   if (costs.some((one) => one.parameters !== null)) columns.push(["parameters", (c) => whole(costs[c].parameters)]);
   if (costs.some((one) => one.macs !== null)) columns.push(["MACs", (c) => whole(costs[c].macs)]);
@@ -165,7 +191,8 @@ if (boxes.length) {
   const find = () => {
     const text = byId("find").value.toLowerCase();
     hits = text ? view.choices.flatMap((one, index) => (one.key.toLowerCase().includes(text) ? [index] : [])) : [];
-    boxes.forEach((box, index) => box.classList.toggle("found", hits.includes(index)));
+    const marked = new Set(hits);
+    boxes.forEach((box, index) => box.classList.toggle("found", marked.has(index)));
     byId("found").textContent = text ? hits.length + (hits.length === 1 ? " choice" : " choices") : "";
     if (hits.length) {
       boxes[hits[0]].scrollIntoView({ block: "nearest", inline: "nearest" });
@@ -181,10 +208,14 @@ if (boxes.length) {
 
 function refreshNetwork() {
   if (!boxes.length) return;
-  slider();
-  legend();
+  tellNetwork();
   drawWeights();
   if (detailed >= 0) details(detailed);
+}
+
+function tellNetwork() {
+  slider();
+  legend();
 }
 
 function pin(decisions, name) {
@@ -231,7 +262,7 @@ function plot(parent, title, x, series, describe, rows) {
       width: one.points ? 0 : 2,
       dash: one.dash,
       paths: one.points ? () => null : one.stepped ? uPlot.paths.stepped({ align: 1 }) : undefined,
-      points: { show: one.points || x.values.length < 60, size: one.points ? 5 : 6, fill: color(one.color) },
+      points: { show: one.points || one.stepped || x.values.length < 60, size: 6, fill: color(one.color) },
       spanGaps: true,
       value: (_, value) => number(value),
     }))],
@@ -282,7 +313,7 @@ function pareto() {
   parent.replaceChildren();
   plot(parent, "value against " + front.of, { name: shown(front.of), values: points.map(other) }, [
     { name: "all", color: "--flow", points: true, values: points.map((one) => one.value) },
-    { name: "front", color: "--accent", values: points.map((one) => (best.has(one.number) ? one.value : null)) },
+    { name: "front", color: "--accent", stepped: true, values: points.map((one) => (best.has(one.number) ? one.value : null)) },
   ], "value against " + front.of + ": " + front.trials.length + " trials are on the front; " + (view.trials.mode === "maximize" ? "larger" : "smaller") + " values and " + (front.smaller_is_better ? "smaller " : "larger ") + front.of + " are better", {
     heads: ["trial on the front", "value", front.of],
     lines: () => points.filter((one) => best.has(one.number)).map((one) => ({ cells: [one.number, number(one.value), number(other(one))] })),
@@ -303,5 +334,5 @@ addEventListener("resize", () => {
   for (const one of plots) if (one.canvas.clientWidth) one.chart.setSize({ width: Math.max(200, one.canvas.clientWidth), height: 260 });
 });
 
-refreshNetwork();
+if (boxes.length) tellNetwork(); // it is drawn already
 allPlots();

@@ -93,7 +93,9 @@ def _grow(
         branch = tree.add(Text(cut(printable(name + takes), width), style="bold"))
         weights = (view.weights or {}).get(choice.key)
         costs = view.costs.get(choice.key, ())
-        names = [cut(printable(one) or "(unnamed)", max(6, min(28, width // 2))) for one in choice.candidates[:_CANDIDATES]]
+        names = [
+            cut(printable(one) or "(unnamed)", max(6, min(28, width // 2))) for one in choice.candidates[:_CANDIDATES]
+        ]
         room = max(map(cell_len, names), default=0)
         for index, shown in enumerate(names):
             is_taken = index < len(chosen.get(choice.key, ())) and chosen[choice.key][index] > 0

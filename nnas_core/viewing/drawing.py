@@ -89,8 +89,8 @@ def _opening(view: View, layout: Layout) -> str:
     large = " large" if len(view.space or ()) > _LARGE else ""
     what = plain(f"{len(view.space or ())} choices of {view.name}")
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="graph{large}" width="{width}" height="{height}" viewBox="{box}"'
-        f' role="group" aria-label="{what}">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="graph{large}" width="{width}" height="{height}"'
+        f' viewBox="{box}" role="group" aria-label="{what}">'
     )
 
 

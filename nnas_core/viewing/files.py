@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nnas_core import schema
 from nnas_core.errors import InputError
 from nnas_core.files import finite, finite_only, read_json, read_json_lines, source_name
 from nnas_core.runs.summary import RunSummary, read_run
@@ -39,9 +38,9 @@ def view_file(path: str, space: str | None = None, costs: tuple[str, ...] = ()) 
         return View("space", where, found, size_facts(found), costs=read_costs(costs, found))
     if isinstance(document, Mapping) and document.get("format") not in (None, DOCUMENT_FORMAT):
         raise InputError(
-            f"is a {schema.kind_of(document) or 'file'} of nnas, which has nothing to look at",
+            "is no search space and no architecture",
             where=where,
-            hint="give a search space, an architecture, a run folder or a study",
+            hint="give one of these, a run folder, or a study by `study`",
         )
     given = _space_of(document, path, space)
     architecture = given.parse(document, where)
@@ -119,7 +118,7 @@ def view_run(folder: str, costs: tuple[str, ...] = ()) -> View:
     if (path / "architecture.json").is_file() and space is not None:
         file = path / "architecture.json"
         architecture = space.parse(read_json(file), str(file))
-    elif space is not None:
+    elif not (path / "architecture.json").is_file():
         notes.append("architecture.json is missing: nothing is shown as chosen")
     if (path / "events.jsonl").is_file():
         events = read_json_lines(path / "events.jsonl")

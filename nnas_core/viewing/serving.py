@@ -25,6 +25,9 @@ __all__ = ["Server"]
 _FRESH_S = 1.0
 """For so long what was read is not read again, however many pages ask."""
 
+_PAUSE = 5
+"""Times as long as reading took: a large study that takes seconds is read less often."""
+
 _HEADERS = {
     "Cache-Control": "no-cache",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -48,7 +51,7 @@ class Server:
         self._read = read
         self._lock = threading.Lock()
         self._view: View | None = None
-        self._read_at = 0.0
+        self._stale_at = 0.0
         self._token = secrets.token_urlsafe(24)
         outer = self
 
@@ -98,9 +101,11 @@ class Server:
 
     def _now(self) -> View:
         with self._lock:
-            if self._view is None or time.monotonic() - self._read_at > _FRESH_S:
+            began = time.monotonic()
+            if self._view is None or began > self._stale_at:
                 self._view = self._read()
-                self._read_at = time.monotonic()
+                took = time.monotonic() - began
+                self._stale_at = began + max(_FRESH_S, _PAUSE * took)
             return self._view
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from nnas_core._listing import shortened
 from nnas_core.files import finite, finite_only
 from nnas_core.space.search_space import SearchSpace
-from nnas_core.study.storage.records import StudyRecord, TrialRecord
+from nnas_core.study.storage.records import ENDED_STATES, StudyRecord, TrialRecord
 from nnas_core.study.storage.rows import Damage
 from nnas_core.study.storage.store import StudyStore
 from nnas_core.viewing.costs import read_costs
@@ -24,6 +24,8 @@ _MOST_TRIALS = 4000
 
 _MOST_DECISIONS = 400_000
 """In all trials that are shown: with 1,000 choices these are 400 trials."""
+
+_LEAST_TRIALS = 50
 
 _BEST_PART = 10
 """Of ten trials one is among the best, whose candidates are counted."""
@@ -44,7 +46,7 @@ def view_study(
         InputError: a row is damaged.
     """
     settings, space = study.settings, study.settings.space
-    status, found = store.status(study, damage), store.trials(study, damage=damage)
+    found, works = store.trials(study, damage=damage), store.in_use_by(study)
     best_first = _best_first(found, settings.optimize_mode)
     trials = _trials(found, best_first, settings.optimize_mode, space)
     notes = []
@@ -56,12 +58,12 @@ def view_study(
     if trials.succeeded and not trials.importance:
         notes.append(f"{trials.succeeded} trials are too few, or too equal, to say which choices matter")
     best = best_first[: max(1, len(best_first) // _BEST_PART)]
-    wanted = status.limits["trials"]
+    ended = sum(trial.state in ENDED_STATES for trial in found)
     facts = [
-        ("state", status.study.state),
+        ("state", "interrupted" if study.state == "running" and works is None else study.state),
         ("tuner", settings.tuner),
-        ("trials", f"{status.finished} of {wanted}" if wanted else str(status.finished)),
-        ("best value", "-" if status.best is None else f"{status.best.value:.6g} (trial {status.best.number})"),
+        ("trials", f"{ended:,} ended of {len(found):,}"),
+        ("best value", f"{best_first[0].value:.6g} (trial {best_first[0].number})" if best_first else "-"),
         ("mode", settings.optimize_mode),
         ("created", study.created),
         *size_facts(space),
@@ -77,7 +79,7 @@ def view_study(
         trials=trials,
         costs=read_costs(costs, space),
         notes=notes,
-        running=status.in_use_by is not None,
+        running=works is not None,
     )
 
 
@@ -104,7 +106,7 @@ def _shares(trials: Sequence[TrialRecord], space: SearchSpace) -> dict[str, list
 
 
 def _trials(found: Sequence[TrialRecord], best_first: Sequence[TrialRecord], mode: str, space: SearchSpace) -> Trials:
-    half = max(50, min(_MOST_TRIALS, _MOST_DECISIONS // len(space))) // 2
+    half = max(_LEAST_TRIALS, min(_MOST_TRIALS, _MOST_DECISIONS // len(space))) // 2
     chosen = {trial.number for trial in (*best_first[:half], *found[-half:])}
     hard = [trial for trial in best_first if trial.architecture.is_hard]
     decisions = [tuple(trial.architecture.indices().values()) for trial in hard]

@@ -16,6 +16,7 @@ from nnas_cli.tables import cut
 
 if TYPE_CHECKING:
     from nnas_core.space.choice import Choice
+    from nnas_core.space.search_space import SearchSpace
     from nnas_core.viewing.view import Trials, View, ViewedCost
 
 __all__ = ["picture"]
@@ -44,7 +45,7 @@ def picture(view: View, width: int, *, can_draw: bool) -> Iterator[RenderableTyp
         yield Text(printable(f"  note: {note}"), style="yellow", overflow="fold")
     if view.space is not None and len(view.space):
         yield Text("")
-        yield from _choices(view, width, can_draw)
+        yield from _choices(view, view.space, width, can_draw)
     if view.trials is not None:
         yield from _importance(view.trials, width, can_draw)
         yield from _fronts(view.trials, width)
@@ -62,10 +63,9 @@ class _Scope:
     choices: list[tuple[str, Choice]] = field(default_factory=list)
 
 
-def _choices(view: View, width: int, can_draw: bool) -> Iterator[RenderableType]:
-    assert view.space is not None
+def _choices(view: View, space: SearchSpace, width: int, can_draw: bool) -> Iterator[RenderableType]:
     root = _Scope()
-    shown = list(view.space)[:_KEYS]
+    shown = list(space)[:_KEYS]
     for choice in shown:
         *outer, last = choice.key.replace("/", ".").split(".")
         scope = root
@@ -77,8 +77,8 @@ def _choices(view: View, width: int, can_draw: bool) -> Iterator[RenderableType]
     tree = Tree(Text(cut(heading, width), style="bold"), guide_style="dim")
     _grow(tree, root, view, chosen, width - 4, can_draw)
     yield tree
-    if len(view.space) > len(shown):
-        yield Text(f"... and {len(view.space) - len(shown):,} more choices: --html has them all", style="dim")
+    if len(space) > len(shown):
+        yield Text(f"... and {len(space) - len(shown):,} more choices: --html has them all", style="dim")
 
 
 def _grow(

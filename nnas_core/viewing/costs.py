@@ -49,7 +49,7 @@ def read_costs(paths: tuple[str, ...], space: SearchSpace) -> dict[str, list[Vie
             raise InputError(
                 "is neither a report of a profile nor a latency table",
                 where=source_name(path),
-                hint="write one with `nnas profile MODEL --json` or its `latency_table`",
+                hint="`nnas profile MODEL` writes one with `output`, or with `latency_table`",
             )
     return found if paths else {}
 

@@ -10,6 +10,7 @@ import importlib.resources
 from collections.abc import Iterator, Mapping, Sequence
 
 from nnas_core.space.choice import Choice
+from nnas_core.space.search_space import SearchSpace
 from nnas_core.viewing.layout import HEAD, ROW, WIDTH, Box, Layout, Wire, laid_out
 from nnas_core.viewing.view import View
 
@@ -55,11 +56,10 @@ def svg_of(view: View, style: str = "") -> tuple[str, Layout]:
     """The drawing as an element.
 
     Args:
-        view: of something that has choices.
+        view: of what has choices; without any, the drawing is empty.
         style: goes into it.
     """
-    space = view.space
-    assert space is not None
+    space = view.space or SearchSpace(())
     chosen = _chosen(view)
     layout = laid_out(space, chosen)
     weights = view.weights or {}

@@ -21,8 +21,11 @@ __all__ = ["HEAD", "ROW", "WIDTH", "Box", "Layout", "Wire", "laid_out"]
 WIDTH = 232
 """Of the box of a choice, in pixels."""
 
-HEAD, ROW = 34, 24
-"""The heights of its head and of the row of a candidate."""
+HEAD = 34
+"""The height of its head."""
+
+ROW = 24
+"""The height of the row of a candidate."""
 
 _FOOT = 16
 _GAP = 44

@@ -12,7 +12,7 @@ from nnas_core.space.architecture import Architecture
 from nnas_core.space.choice import Decision
 from nnas_core.space.search_space import SearchSpace
 
-__all__ = ["Epoch", "Front", "Importance", "Trials", "View", "ViewedCost", "ViewedTrial"]
+__all__ = ["Epoch", "Front", "Importance", "Trials", "View", "ViewedCost", "ViewedTrial", "Weights"]
 
 Weights = Mapping[str, Sequence[float]]
 """key -> a number a candidate, 0 to 1 (more than one may have 1 where several are taken)."""

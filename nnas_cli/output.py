@@ -135,14 +135,15 @@ class Output:
 
         from nnas_cli.pictures import picture
 
-        buffer = io.BytesIO()
-        drawn = io.TextIOWrapper(buffer, self._stdout.encoding or "utf-8", "backslashreplace")
+        drawn = _Drawn()
+        drawn.encoding = self._stdout.encoding or "utf-8"
         colors, width = self._wants_color(self._stdout), self.width()
         console = Console(file=drawn, force_terminal=colors, no_color=not colors, width=width, highlight=False)
-        for part in picture(view, width, can_draw=not console.options.ascii_only):
+        can_draw = not console.options.ascii_only
+        for part in picture(view, width, can_draw=can_draw):
             console.print(part)
-        drawn.flush()
-        self._write_whole(buffer.getvalue().decode(drawn.encoding))
+        text = drawn.getvalue()
+        self._write_whole(text if can_draw else text.translate(_PLAIN))
 
     def announce(self, line: str) -> None:
         """Tell what begins: on a terminal, where somebody waits, and elsewhere with ``--verbose``."""
@@ -223,6 +224,12 @@ class Output:
             stream.flush()
         if drawn.notes:
             self.note(f"{'; '.join(drawn.notes)} (--json has all)", fold=True)
+
+
+class _Drawn(io.StringIO):
+    """A text that is drawn with the characters of some encoding."""
+
+    encoding = "utf-8"
 
 
 _WIDTH = 80

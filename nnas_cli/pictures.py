@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.cells import cell_len
-from rich.console import RenderableType
-from rich.text import Text
-from rich.tree import Tree
 
 from nnas_cli.escapes import printable
 from nnas_cli.tables import cut
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+    from rich.tree import Tree
+
     from nnas_core.space.choice import Choice
     from nnas_core.space.search_space import SearchSpace
     from nnas_core.viewing.view import Trials, View, ViewedCost
@@ -25,6 +26,9 @@ _KEYS = 60
 """Choices that are shown; a page has them all."""
 
 _CANDIDATES = 20
+
+_DEPTH = 6
+"""Scopes in each other."""
 
 _LINES = " ▁▂▃▄▅▆▇█"
 _PLAIN_LINES = " .:-=+*#@"
@@ -38,18 +42,24 @@ def picture(view: View, width: int, *, can_draw: bool) -> Iterator[RenderableTyp
         width: columns.
         can_draw: it has characters for blocks and lines, else ASCII serves.
     """
-    yield Text(cut(printable(f"{view.kind}  {view.name}"), width), style="bold")
+    yield _text(cut(printable(f"{view.kind}  {view.name}"), width), style="bold")
     for name, value in view.facts:
-        yield Text(cut(printable(f"  {name}: {value}"), width))
+        yield _text(cut(printable(f"  {name}: {value}"), width))
     for note in view.notes:
-        yield Text(printable(f"  note: {note}"), style="yellow", overflow="fold")
+        yield _text(printable(f"  note: {note}"), style="yellow", overflow="fold")
     if view.space is not None and len(view.space):
-        yield Text("")
+        yield _text("")
         yield from _choices(view, view.space, width, can_draw)
     if view.trials is not None:
         yield from _importance(view.trials, width, can_draw)
         yield from _fronts(view.trials, width)
     yield from _curves(view, width, can_draw)
+
+
+def _text(content: str, style: str = "", overflow: Literal["fold", "crop"] | None = None) -> Text:
+    from rich.text import Text  # late: rich draws random numbers when this is first imported
+
+    return Text(content, style, overflow=overflow)
 
 
 # ---- the tree
@@ -64,33 +74,35 @@ class _Scope:
 
 
 def _choices(view: View, space: SearchSpace, width: int, can_draw: bool) -> Iterator[RenderableType]:
+    from rich.tree import Tree  # late: likewise
+
     root = _Scope()
     shown = list(space)[:_KEYS]
     for choice in shown:
-        *outer, last = choice.key.replace("/", ".").split(".")
+        *outer, last = choice.key.replace("/", ".").split(".", _DEPTH)
         scope = root
         for name in outer:
             scope = scope.scopes.setdefault(name, _Scope())
         scope.choices.append((last or choice.key, choice))
     chosen = {} if view.architecture is None else view.architecture.masks()
     heading = "choices" if view.meaning is None else f"choices, with the {view.meaning}"
-    tree = Tree(Text(cut(heading, width), style="bold"), guide_style="dim")
+    tree = Tree(_text(cut(heading, width), style="bold"), guide_style="dim")
     _grow(tree, root, view, chosen, width - 4, can_draw)
     yield tree
     if len(space) > len(shown):
-        yield Text(f"... and {len(space) - len(shown):,} more choices: --html has them all", style="dim")
+        yield _text(f"... and {len(space) - len(shown):,} more choices: --html has them all", style="dim")
 
 
 def _grow(
     tree: Tree, scope: _Scope, view: View, chosen: Mapping[str, Sequence[float]], width: int, can_draw: bool
 ) -> None:
     for name, inner in scope.scopes.items():
-        _grow(tree.add(Text(cut(printable(name), width))), inner, view, chosen, width - 4, can_draw)
+        _grow(tree.add(_text(cut(printable(name), width))), inner, view, chosen, width - 4, can_draw)
     for name, choice in scope.choices:
         takes = (
             "" if choice.n_chosen == 1 else "  (any number)" if choice.n_chosen is None else f"  ({choice.n_chosen})"
         )
-        branch = tree.add(Text(cut(printable(name + takes), width), style="bold"))
+        branch = tree.add(_text(cut(printable(name + takes), width), style="bold"))
         weights = (view.weights or {}).get(choice.key)
         costs = view.costs.get(choice.key, ())
         names = [
@@ -99,18 +111,15 @@ def _grow(
         room = max(map(cell_len, names), default=0)
         for index, shown in enumerate(names):
             is_taken = index < len(chosen.get(choice.key, ())) and chosen[choice.key][index] > 0
-            line = Text("* " if is_taken else "  ")
-            line.append(shown + " " * (room - cell_len(shown)))
+            line = ("* " if is_taken else "  ") + shown + " " * (room - cell_len(shown))
             if weights is not None:
-                line.append(
-                    f" {weights[index]:.2f} {_bar(weights[index], max(4, min(30, width - room - 14)), can_draw)}"
-                )
+                bar = "" if costs and width < 70 else _bar(weights[index], max(4, min(30, width - room - 14)), can_draw)
+                line += f" {weights[index]:.2f} {bar}"
             if index < len(costs):
-                line.append(_cost(costs[index]))
-            line.truncate(max(8, width - 4), overflow="crop")
-            branch.add(Text.assemble((line.plain, "green bold" if is_taken else "")))
+                line += _cost(costs[index])
+            branch.add(_text(cut(line, max(8, width - 4)), "green bold" if is_taken else ""))
         if len(choice.candidates) > len(names):
-            branch.add(Text(f"... and {len(choice.candidates) - len(names):,} more", style="dim"))
+            branch.add(_text(f"... and {len(choice.candidates) - len(names):,} more", style="dim"))
 
 
 def _bar(share: float, width: int, can_draw: bool) -> str:
@@ -138,31 +147,31 @@ def _importance(trials: Trials, width: int, can_draw: bool) -> Iterator[Renderab
     if not trials.importance:
         return
     how = "exact" if trials.exact else f"estimated from {trials.succeeded:,} trials"
-    yield Text("")
-    yield Text(cut(f"importance: share of the variance that a choice explains alone, {how}", width), style="bold")
+    yield _text("")
+    yield _text(cut(f"importance: share of the variance that a choice explains alone, {how}", width), style="bold")
     shown = trials.importance[:15]
     names = [cut(printable(one.key), max(8, width // 3)) for one in shown]
     room = max(map(cell_len, names))
     for name, one in zip(names, shown, strict=True):
         bar = _bar(one.share, max(4, min(40, width - room - 12)), can_draw)
-        yield Text(f"  {name}{' ' * (room - cell_len(name))} {100 * one.share:5.1f} % {bar}")
+        yield _text(f"  {name}{' ' * (room - cell_len(name))} {100 * one.share:5.1f} % {bar}")
     if len(trials.importance) > len(shown):
-        yield Text(f"  ... and {len(trials.importance) - len(shown):,} more", style="dim")
+        yield _text(f"  ... and {len(trials.importance) - len(shown):,} more", style="dim")
 
 
 def _fronts(trials: Trials, width: int) -> Iterator[RenderableType]:
     by_number = {one.number: one for one in trials.shown}
     for front in trials.fronts:
         better = "smaller" if front.smaller else "larger"
-        yield Text("")
-        yield Text(cut(printable(f"Pareto front of value and {front.of} ({better} is better)"), width), style="bold")
+        yield _text("")
+        yield _text(cut(printable(f"Pareto front of value and {front.of} ({better} is better)"), width), style="bold")
         for number in front.numbers[:12]:
             trial = by_number.get(number)
             if trial is not None and trial.value is not None:
                 told = f"  trial {number:<6} {trial.value:<12.6g} {trial.measured.get(front.of, float('nan')):.6g}"
-                yield Text(cut(told, width))
+                yield _text(cut(told, width))
         if len(front.numbers) > 12:
-            yield Text(f"  ... and {len(front.numbers) - 12:,} more", style="dim")
+            yield _text(f"  ... and {len(front.numbers) - 12:,} more", style="dim")
 
 
 def _curves(view: View, width: int, can_draw: bool) -> Iterator[RenderableType]:
@@ -175,16 +184,16 @@ def _curves(view: View, width: int, can_draw: bool) -> Iterator[RenderableType]:
         lines.append(("best value so far", _stretched(view.trials.curve, view.trials.count)))
     if not lines:
         return
-    yield Text("")
+    yield _text("")
     what = "trials" if view.trials is not None else "epochs"
-    yield Text(cut(f"curves over {what}, first to last", width), style="bold")
+    yield _text(cut(f"curves over {what}, first to last", width), style="bold")
     labels = [cut(printable(name), max(8, width // 3)) for name, _ in lines]
     room = max(map(cell_len, labels))
     told = [f"{values[0]:.4g} to {values[-1]:.4g}" for _, values in lines]
     left = max(4, min(60, width - room - max(map(len, told)) - 4))
     for name, (_, values), ends in zip(labels, lines, told, strict=True):
         line = _sparkline(values, left, can_draw)
-        yield Text(cut(f"  {name}{' ' * (room - cell_len(name))} {line} {ends}", width))
+        yield _text(cut(f"  {name}{' ' * (room - cell_len(name))} {line} {ends}", width))
 
 
 def _stretched(curve: Sequence[tuple[int, float]], count: int) -> list[float]:

@@ -214,6 +214,17 @@ def test_names_of_others_cannot_move_the_terminal(nnas: Cli, tmp_path: Path) -> 
     assert "(unnamed)" in out
 
 
+def test_a_key_of_any_depth_and_a_choice_of_any_size_is_shown(nnas: Cli, tmp_path: Path) -> None:
+    many = {"_type": "layer_choice", "_value": [f"c{one}" for one in range(5000)]}
+    space = {".".join("a" * 5000): many, "....": many, **{f"k{one}": many | {"_value": ["x"]} for one in range(100)}}
+    Path("space.json").write_text(json.dumps(space))
+    lines = nnas.ok("view", "space.json", "--html", "page.html", "-o", "-").out.splitlines()
+    assert lines == []  # the page was asked for
+    lines = nnas.ok("view", "space.json").out.splitlines()
+    assert len([line for line in lines if line.endswith("... and 4,980 more")]) == 2
+    assert lines[-1] == "... and 42 more choices: --html has them all"
+
+
 def test_a_terminal_without_blocks_gets_plain_characters(
     nnas: Cli, study: StudySettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -225,6 +225,7 @@ def test_a_key_of_any_depth_and_a_choice_of_any_size_is_shown(nnas: Cli, tmp_pat
     assert lines[-1] == "... and 42 more choices: --html has them all"
 
 
+@pytest.mark.global_random  # rich draws numbers when it is first imported
 def test_a_terminal_without_blocks_gets_plain_characters(
     nnas: Cli, study: StudySettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,6 +135,7 @@ def _cost(cost: ViewedCost) -> str:
         f"{cost.parameters:,} p" if cost.parameters is not None else "",
         f"{cost.macs:,} MACs" if cost.macs is not None else "",
         f"{cost.latency_ms:.4g} ms" if cost.latency_ms is not None else "",
+        f"gives {'x'.join(map(str, cost.output))}" if cost.output else "",
     ]
     words = ", ".join(filter(None, told))
     return f"  {words}" if words else ""

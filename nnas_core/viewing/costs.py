@@ -23,6 +23,7 @@ class _Candidate(TypedDict):
     candidate: str
     parameters: int
     macs: int | None
+    output: list[int] | None
 
 
 def read_costs(paths: tuple[str, ...], space: SearchSpace) -> dict[str, list[ViewedCost]]:
@@ -62,6 +63,7 @@ def _add(found: dict[str, list[ViewedCost]], document: Mapping[str, object], spa
             problems.append(f"{key}: {name}: no candidate of the search space")
             continue
         place = space[key].positions[name]
-        found[key][place] = replace(found[key][place], parameters=one["parameters"], macs=one["macs"])
+        output = None if one["output"] is None else tuple(one["output"])
+        found[key][place] = replace(found[key][place], parameters=one["parameters"], macs=one["macs"], output=output)
     if problems:
         raise InputError("the profile is not one of this search space", where=where, problems=problems)

@@ -47,15 +47,18 @@ class ViewedCost:
         parameters: how many it brings.
         macs: multiply-adds of one sample.
         latency_ms: of a batch, on the machine that measured it.
+        output: the shape of what it gives for one sample.
     """
 
     parameters: int | None = None
     macs: int | None = None
     latency_ms: float | None = None
+    output: tuple[int, ...] | None = None
 
     def to_json(self) -> dict[str, object]:
         """Returns everything."""
-        return {"parameters": self.parameters, "macs": self.macs, "latency_ms": self.latency_ms}
+        output = None if self.output is None else list(self.output)
+        return {"parameters": self.parameters, "macs": self.macs, "latency_ms": self.latency_ms, "output": output}
 
 
 @dataclass(frozen=True)

@@ -177,9 +177,9 @@ def test_costs_of_candidates(nnas: Cli, small_run: Path) -> None:
     report = nnas.ok("view", "run", "--costs", "profile.json", "--costs", "latency.json", "--json").json
     assert schema.problems("view-report", report) == []
     costs = {one["key"]: one["costs"] for one in report["choices"]}
-    assert costs["op"][0] == {"parameters": 72, "macs": 64, "latency_ms": 0.5}
-    assert costs["act"][1] == {"parameters": 0, "macs": 0, "latency_ms": 0.2}
-    assert "72 p, 64 MACs" in nnas.ok("view", "run", "--costs", "profile.json").out
+    assert costs["op"][0] == {"parameters": 72, "macs": 64, "latency_ms": 0.5, "output": [8]}
+    assert costs["act"][1] == {"parameters": 0, "macs": 0, "latency_ms": 0.2, "output": [8]}
+    assert "72 p, 64 MACs, gives 8" in nnas.ok("view", "run", "--costs", "profile.json").out
 
 
 def test_pictures_are_written_beside_each_other(nnas: Cli, files: Path) -> None:

@@ -55,7 +55,7 @@ def search_view() -> View:
         weights=weights_at(5),
         meaning="decision weights after epoch 5",
         epochs=epochs,
-        costs={"a.op": [ViewedCost(1234, 5678, 0.5), ViewedCost(0, 0, 0.1), ViewedCost(None, None, None)]},
+        costs={"a.op": [ViewedCost(1234, 5678, 0.5, (16, 8, 8)), ViewedCost(0, 0, 0.1, (16, 8, 8)), ViewedCost()]},
         running=True,
     )
 

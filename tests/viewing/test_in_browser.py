@@ -181,8 +181,8 @@ def test_the_drawing_is_walked_with_the_keyboard(browser: Browser) -> None:
     assert browser.focused.get_attribute("id") == "c0"
     details = browser("#details").text
     assert details.startswith("a.op\nlayer choice, takes 1 of 3")
-    assert "skip (chosen) 0.5000 0 0 0.1" in details
-    assert "conv 0.5000 1,234 5,678 0.5" in details
+    assert "skip (chosen) 0.5000 0 0 0.1 16x8x8" in details
+    assert "conv 0.5000 1,234 5,678 0.5 16x8x8" in details
     browser.focused.send_keys(Keys.END)
     assert browser.focused.get_attribute("aria-label") == "b.op: 2 candidates, chosen conv"
     browser.focused.send_keys(Keys.ARROW_UP)

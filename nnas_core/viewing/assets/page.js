@@ -129,6 +129,7 @@ function details(index) {
   if (costs.some((one) => one.parameters !== null)) columns.push(["parameters", (c) => whole(costs[c].parameters)]);
   if (costs.some((one) => one.macs !== null)) columns.push(["MACs", (c) => whole(costs[c].macs)]);
   if (costs.some((one) => one.latency_ms !== null)) columns.push(["ms", (c) => number(costs[c].latency_ms)]);
+  if (costs.some((one) => one.output !== null)) columns.push(["output", (c) => (costs[c].output || ["-"]).join("x") || "number"]);
   const takes = choice.n_chosen === null ? "any number" : choice.n_chosen;
   const kind = choice.kind === "input_choice" ? "input choice" : "layer choice";
   const body = choice.candidates.map((_, c) => ({ cells: columns.map((one) => one[1](c)), chosen: isChosen(index, c) }));

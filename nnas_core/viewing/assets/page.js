@@ -229,6 +229,7 @@ function pin(decisions, name) {
 // ---- plots
 
 const plots = [];
+const WHOLE = Array.from({ length: 36 }, (_, place) => [1, 2, 5][place % 3] * 10 ** Math.floor(place / 3)); // 1, 2, 5, 10, ...
 function plot(parent, title, x, series, describe, rows) {
   const figure = element("figure");
   figure.append(element("figcaption", title));
@@ -256,7 +257,7 @@ function plot(parent, title, x, series, describe, rows) {
     width: Math.max(200, canvas.clientWidth),
     height: 260,
     scales: { x: { time: false } },
-    axes: [{ ...axis, label: x.name, labelSize: 22, values: spaced }, { ...axis, size: 64, values: spaced }],
+    axes: [{ ...axis, incrs: x.values.every(Number.isInteger) ? WHOLE : undefined, label: x.name, labelSize: 22, values: spaced }, { ...axis, size: 64, values: spaced }],
     series: [{ label: x.name, value: (_, value) => number(value) }, ...series.map((one) => ({
       label: shown(one.name),
       stroke: color(one.color),

@@ -186,9 +186,9 @@ class RelaxedMutator(Mutator):
         return torch.stack(pieces)
 
     def decision_weights(self) -> Mapping[str, Sequence[float]]:
-        """``probabilities()`` of each key; where ``zero`` has a share, the rest of 1 is that of no candidate."""
+        """``probabilities()`` of each key, 1 at most; where ``zero`` has a share, the rest is that of no candidate."""
         with torch.no_grad():
-            rows = self.probabilities().tolist()
+            rows = self.probabilities().clamp(max=1).tolist()
         return {row.key: rows[row.index][: row.count] for row in self.rows}
 
     def sample_final(self) -> Mapping[str, Tensor]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import html
 import importlib.resources
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from nnas_core.space.choice import Choice
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.viewing.layout import HEAD, ROW, WIDTH, Box, Layout, Wire, laid_out
 from nnas_core.viewing.view import View
 
-__all__ = ["asset", "named", "plain", "stand_alone", "svg_of"]
+__all__ = ["Drawing", "asset", "drawing_of", "named", "plain", "stand_alone"]
 
 _MARGIN = 12
 _RAIL = 14
@@ -22,9 +23,6 @@ _RAIL = 14
 
 _LEFT, _RIGHT = 34, WIDTH - 34
 """Between which the row of a candidate has its bar and its name."""
-
-_LARGE = 100
-"""Choices beyond which a page draws the insides of only those that are near the visible part."""
 
 _NAME, _KEY = 15, 26
 """Characters of a name and of a key that have room."""
@@ -48,29 +46,46 @@ def asset(name: str) -> str:
 
 def stand_alone(view: View) -> tuple[str, Layout]:
     """The drawing as a file, and where everything stands in it."""
-    body, layout = svg_of(view, f"<style>{asset('colours.css')}{asset('graph.css')}</style>")
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n{body}\n', layout
+    drawing = drawing_of(view)
+    style = f"<style>{asset('colours.css')}{asset('graph.css')}</style>"
+    boxes = (box.replace("</g>", f"{inside}</g>") for box, inside in zip(drawing.boxes, drawing.insides, strict=True))
+    body = "\n".join([drawing.opening, style, drawing.wires, *boxes, "</svg>"])
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{body}\n', drawing.layout
 
 
-def svg_of(view: View, style: str = "") -> tuple[str, Layout]:
-    """The drawing as an element.
+@dataclass(frozen=True)
+class Drawing:
+    """A drawing in parts.
 
-    Args:
-        view: of what has choices; without any, the drawing is empty.
-        style: goes into it.
+    Attributes:
+        opening: the tag that begins it.
+        wires: what lies behind the boxes.
+        boxes: of each choice the frame and the key; a group that ends with ``</g>``, which it has once.
+        insides: of each choice what goes before that end.
+        layout: where everything stands.
     """
+
+    opening: str
+    wires: str
+    boxes: Sequence[str]
+    insides: Sequence[str]
+    layout: Layout
+
+
+def drawing_of(view: View) -> Drawing:
+    """The parts of the drawing of what has choices; without any, it is empty."""
     space = view.space or SearchSpace(())
     chosen = _chosen(view)
     layout = laid_out(space, chosen)
     weights = view.weights or {}
     choices = list(space)
-    parts = [_opening(view, layout), style, '<g class="wires">']
-    parts += [line for wire in layout.wires for line in _wire(wire, choices, chosen, weights)]
-    parts.append("</g>")
+    wires = [line for wire in layout.wires for line in _wire(wire, choices, chosen, weights)]
+    boxes, insides = [], []
     for number, (choice, box) in enumerate(zip(choices, layout.boxes, strict=True)):
-        parts += _box(number, choice, box, chosen.get(choice.key, ()), weights.get(choice.key))
-    parts.append("</svg>")
-    return "\n".join(part for part in parts if part), layout
+        taken = chosen.get(choice.key, ())
+        boxes.append(_box(number, choice, box, taken))
+        insides.append("".join(_inside(number, choice, box, taken, weights.get(choice.key))))
+    return Drawing(_opening(view, layout), f'<g class="wires">{"".join(wires)}</g>', boxes, insides, layout)
 
 
 def _chosen(view: View) -> dict[str, tuple[int, ...]]:
@@ -86,10 +101,9 @@ def _chosen(view: View) -> dict[str, tuple[int, ...]]:
 def _opening(view: View, layout: Layout) -> str:
     width, height = round(layout.width + 2 * _MARGIN), round(layout.height + 2 * _MARGIN)
     box = f"{-_MARGIN} {-_MARGIN} {width} {height}"
-    large = " large" if len(view.space or ()) > _LARGE else ""
     what = plain(f"{len(view.space or ())} choices of {view.name}")
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="graph{large}" width="{width}" height="{height}"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="graph" width="{width}" height="{height}"'
         f' viewBox="{box}" role="group" aria-label="{what}">'
     )
 
@@ -123,22 +137,22 @@ def _curve(points: Sequence[tuple[float, float]]) -> str:
     return "".join(parts)
 
 
-def _box(
-    number: int, choice: Choice, box: Box, chosen: Sequence[int], weights: Sequence[float] | None
-) -> Iterator[str]:
+def _box(number: int, choice: Choice, box: Box, chosen: Sequence[int]) -> str:
     taken = ", ".join(named(choice.candidates[index]) for index in chosen)
     words = f"{choice.key}: {len(choice.candidates)} candidates" + (f", chosen {taken}" if taken else "")
-    yield (
+    return (
         f'<g class="box" id="c{number}" role="img" tabindex="-1" aria-label="{plain(words)}"'
-        f' transform="translate({box.x:.1f} {box.y:.1f})">'
+        f' transform="translate({box.x:.1f} {box.y:.1f})"><rect class="card" width="{WIDTH}" height="{box.height}"'
+        f' rx="8"/><text class="key" x="{_RAIL}" y="18">{plain(_cut(choice.key, _KEY))}</text></g>'
     )
-    yield f'<rect class="card" width="{WIDTH}" height="{box.height}" rx="8"/>'
-    yield f'<text class="key" x="{_RAIL}" y="18">{plain(_cut(choice.key, _KEY))}</text>'
-    yield '<g class="inside">'
+
+
+def _inside(
+    number: int, choice: Choice, box: Box, chosen: Sequence[int], weights: Sequence[float] | None
+) -> Iterator[str]:
     for index in sorted(range(len(choice.candidates)), key=set(chosen).__contains__):  # what is chosen lies above
         weight = None if weights is None else weights[index]
         yield from _candidate(f"{number}.{index}", index, choice.candidates[index], box, index in chosen, weight)
-    yield "</g></g>"
 
 
 def _candidate(place: str, index: int, name: str, box: Box, taken: bool, weight: float | None) -> Iterator[str]:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 
 from nnas_core.schema import tagged
-from nnas_core.viewing.drawing import asset, plain, svg_of
+from nnas_core.viewing.drawing import asset, drawing_of, plain
 from nnas_core.viewing.view import View
 
 __all__ = ["data_of", "page_of"]
@@ -24,7 +24,11 @@ _SCRIPTS = ("uPlot.iife.min.js", "page.js", "page-trials.js")
 
 def data_of(view: View) -> str:
     """The view as the JSON that the script reads; it cannot end the element that it stands in."""
-    text = json.dumps(tagged("view-report", view.to_json()), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return _embedded(tagged("view-report", view.to_json()))
+
+
+def _embedded(document: object) -> str:
+    text = json.dumps(document, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
@@ -41,12 +45,14 @@ def page_of(view: View, *, served: bool = False) -> str:
     styles, scripts = [asset(name) for name in _STYLES], [asset(name) for name in _SCRIPTS]
     policy = _policy(styles, scripts, served)
     notes = list(view.notes)
-    drawing = ""
+    graph = insides = ""
     if view.space is not None and len(view.space):
-        drawing, layout = svg_of(view)
-        if layout.left_out:
-            notes.append(f"{layout.left_out:,} connections between choices are not drawn")
-    return "\n".join(_lines(view, policy, styles, scripts, drawing, notes, served))
+        drawing = drawing_of(view)
+        graph = "".join([drawing.opening, drawing.wires, *drawing.boxes, "</svg>"])
+        insides = _embedded(drawing.insides)
+        if drawing.layout.left_out:
+            notes.append(f"{drawing.layout.left_out:,} connections between choices are not drawn")
+    return "\n".join(_lines(view, policy, styles, scripts, graph, insides, notes, served))
 
 
 def _policy(styles: list[str], scripts: list[str], served: bool) -> str:
@@ -67,7 +73,14 @@ def _checksum(text: str) -> str:
 
 
 def _lines(
-    view: View, policy: str, styles: list[str], scripts: list[str], drawing: str, notes: list[str], served: bool
+    view: View,
+    policy: str,
+    styles: list[str],
+    scripts: list[str],
+    graph: str,
+    insides: str,
+    notes: list[str],
+    served: bool,
 ) -> Iterator[str]:
     yield "<!DOCTYPE html>"
     yield '<html lang="en"><head><meta charset="utf-8">'
@@ -83,11 +96,13 @@ def _lines(
     yield f'<dl id="facts">{facts}</dl>'
     yield f'<ul id="notes">{"".join(f"<li>{plain(note)}</li>" for note in notes)}</ul>'
     yield '<p id="news" role="status"></p></header><main id="main">'
-    yield "<noscript><p>Without JavaScript this page shows the drawing and no more.</p></noscript>"
-    if drawing:
+    yield "<noscript><p>Without JavaScript this page has the choices alone; an SVG drawing needs none.</p></noscript>"
+    if graph:
         head, foot = asset("network.html").split("@drawing@")
-        yield f"{head}{drawing}{foot}"
+        yield f"{head}{graph}{foot}"
     yield asset("sections.html")
     yield f'</main><script type="application/json" id="view">{data_of(view)}</script>'
+    if graph:
+        yield f'<script type="application/json" id="insides">{insides}</script>'
     yield from (f"<script>{script}</script>" for script in scripts)
     yield "</body></html>\n"

@@ -147,8 +147,8 @@ def test_the_data_of_a_page_keep_their_schema_and_their_element() -> None:
 
 def test_names_of_others_are_text_in_a_page() -> None:
     page = page_of(hostile_view()).encode("utf-8").decode()
-    assert page.count("<script") == 4  # data, plots, page, trials
-    assert page.count("</script") == 4
+    assert page.count("<script") == 5  # data, candidates, plots, page, trials
+    assert page.count("</script") == 5
     assert "<img" not in page
     markup = re.sub(r"<(script|style)\b.*?</\1>", "", page, flags=re.DOTALL)
     assert "\\x1b[31mred\\x07" in markup
@@ -174,6 +174,12 @@ def test_a_page_runs_nothing_but_its_own_scripts_and_loads_nothing() -> None:
 ASSETS = ("page.js", "page-trials.js")
 
 
-def test_a_page_draws_the_insides_of_a_large_network_where_they_are_seen() -> None:
-    assert 'class="graph large"' in page_of(View("space", "large", chain(101)))
-    assert 'class="graph"' in page_of(View("space", "small", chain(100)))
+def test_a_page_has_the_candidates_apart_from_the_choices() -> None:
+    page = page_of(search_view())
+    found = re.search(r'<script type="application/json" id="insides">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    insides = json.loads(found[1])
+    assert [inside.count("<path") for inside in insides] == [3, 3, 2]
+    svg = stand_alone(search_view())[0]
+    assert all(inside in svg for inside in insides)
+    assert "data-c" not in re.sub(r"<g class=.wires.>.*?</g>|<script.*?</script>", "", page, flags=re.DOTALL)

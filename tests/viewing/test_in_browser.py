@@ -59,6 +59,8 @@ class Browser:
         self.scheme(scheme)
         self.driver.get(address)
         assert self.run("return document.documentElement.dataset.ready") == "yes"
+        if self.run("return document.querySelector('.box') !== null"):  # what is in sight is drawn a little later
+            WebDriverWait(self.driver, 5, 0.02).until(lambda _: self.texts("#c0 .number"))
 
     def scheme(self, name: str) -> None:
         """Prefer light or dark colours."""
@@ -190,7 +192,7 @@ def test_the_drawing_is_walked_with_the_keyboard(browser: Browser) -> None:
     assert "(unnamed)" in browser("#details").text
     browser("#find").send_keys("B.OP")
     assert browser.texts("#found") == ["1 choice"]
-    assert browser("#c2").get_attribute("class") == "box near found"
+    assert browser("#c2").get_attribute("class") == "box found"
 
 
 def contrast(browser: Browser, selector: str) -> float:

@@ -46,12 +46,23 @@ const wires = new Map(); // choice -> its lines outside of its box
 const watcher = new IntersectionObserver((entries) => {
   for (const entry of entries) {
     const index = Number(entry.target.id.slice(1));
-    entry.target.classList.toggle("near", entry.isIntersecting);
     if (!entry.isIntersecting) seen.delete(index);
-    else if (seen.add(index) && stale.delete(index)) drawChoice(index);
+    else if (seen.add(index) && (filled(index) || stale.delete(index))) drawChoice(index);
   }
 }, { root: byId("graph"), rootMargin: "600px" });
 for (const box of boxes) watcher.observe(box);
+
+// The candidates of a choice are drawn when it comes into sight first: a thousand choices have ten thousands of lines.
+const insides = boxes.length ? JSON.parse(byId("insides").textContent) : [];
+function filled(index) {
+  if (insides[index] === null) return false;
+  const text = '<svg xmlns="http://www.w3.org/2000/svg"><g class="inside">' + insides[index] + "</g></svg>";
+  const drawn = new DOMParser().parseFromString(text, "image/svg+xml");
+  boxes[index].append(document.importNode(drawn.documentElement.firstElementChild, true));
+  insides[index] = null;
+  stale.delete(index);
+  return true;
+}
 
 function drawWeights() {
   boxes.forEach((_, index) => (seen.has(index) ? drawChoice(index) : stale.add(index)));
@@ -157,6 +168,7 @@ let current = 0;
 function go(to) {
   current = Math.max(0, Math.min(boxes.length - 1, to));
   boxes[current].focus({ preventScroll: true });
+  if (filled(current)) drawChoice(current);
   boxes[current].scrollIntoView({ block: "nearest", inline: "nearest" });
   details(current);
 }

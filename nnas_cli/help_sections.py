@@ -9,8 +9,9 @@ import click
 __all__ = ["SECTIONS", "SectionedCommand"]
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Algorithm": ("mutator", "mutator_arg", "latency_table", "trainer", "tuner", "tuner_arg", "derive"),
-    "Which architectures": ("smallest", "largest", "random"),
+    "Algorithm": ("mutator", "mutator_arg", "trainer", "tuner", "tuner_arg", "derive"),
+    "Which architectures": ("smallest", "largest", "random", "count"),
+    "What is asked for": ("constraint", "objective", "latency_table", "max_parameters", "max_macs", "max_latency_ms"),
     "What a trial is": ("train_epochs", "trial_command", "trial_dir", "optimize_mode"),
     "Model and data": (
         "model_arg",
@@ -47,8 +48,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "trial_log_dir",
     ),
     "Study": ("study", "storage", "resume", "join", "wait", "retry_failed", "detach"),
-    "Which trials": ("sort", "head", "tail", "state", "best", "attempt"),
-    "Checks": ("space", "kind", "print_schema"),
+    "Which trials": ("sort", "head", "tail", "state", "best", "pareto", "attempt"),
+    "Checks": ("space", "kind", "print_schema", "model"),
     "What is shown": ("costs",),
     "Run folder": ("checkpoint_every",),
     "Result": (

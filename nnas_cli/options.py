@@ -11,7 +11,16 @@ from click.core import ParameterSource
 
 from nnas_cli import config
 from nnas_cli.output import Output
-from nnas_cli.parameter_types import ASSIGNMENT, DEVICE, MOST_PROCESSES, MOST_SEED, Count, Number
+from nnas_cli.parameter_types import (
+    ASSIGNMENT,
+    CONSTRAINT,
+    DEVICE,
+    MOST_PROCESSES,
+    MOST_SEED,
+    OBJECTIVE,
+    Count,
+    Number,
+)
 from nnas_cli.spelling import options_of, spell
 from nnas_core.errors import NnasError, UsageError
 from nnas_core.training.settings import (
@@ -32,9 +41,12 @@ __all__ = [
     "batches",
     "common",
     "common_without_seed",
+    "constraint",
     "decorated",
     "epochs",
     "explicit",
+    "goals",
+    "latency_table",
     "loads_model",
     "model_arg",
     "of_field",
@@ -156,6 +168,37 @@ recalibrate = of_field(
     "Take the BatchNorm statistics from N training batches; 0 takes those of the supernet of --checkpoint.",
     metavar="N",
 )
+
+constraint = click.option(
+    "--constraint",
+    type=CONSTRAINT,
+    multiple=True,
+    metavar="NAME<=VALUE",
+    help="Try and hand out only architectures within this limit, of parameters, macs, latency_ms, memory_mib or what "
+    "costs(model) or a metric says; also NAME>=VALUE. Repeatable, all hold.",
+)
+
+latency_table = click.option(
+    "--latency-table", metavar="FILE", help="Take latency_ms from this table, as `nnas profile` writes it."
+)
+
+
+def goals(function: F) -> F:
+    """Options of what trials are asked for: a ``GoalSettings``."""
+    return decorated(
+        function,
+        constraint,
+        click.option(
+            "--objective",
+            type=OBJECTIVE,
+            multiple=True,
+            metavar="NAME[:min|max]",
+            help="Search for architectures where this metric or cost is large, or small. Repeatable: several have a "
+            "Pareto set.  [default: the metric]",
+        ),
+        latency_table,
+    )
+
 
 epochs = of_field("--epochs", TrainingSettings, Count(1), "Train so many epochs in all.")
 

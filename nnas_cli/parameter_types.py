@@ -26,6 +26,7 @@ __all__ = [
     "ASSIGNMENT",
     "CADENCE",
     "COMMAND_LINE",
+    "CONSTRAINT",
     "DEVICE",
     "DURATION",
     "FILE",
@@ -33,6 +34,7 @@ __all__ = [
     "GPUS",
     "MOST_PROCESSES",
     "MOST_SEED",
+    "OBJECTIVE",
     "SHAPE",
     "TEXT",
     "Count",
@@ -253,6 +255,23 @@ class _Checked(click.ParamType[str]):
 CADENCE = _Checked("cadence", cadence)
 
 DEVICE = _Checked("device", check_device)
+
+
+def _check_constraint(text: str) -> None:
+    from nnas_core.space.goals import Constraint  # late: only who gives one
+
+    Constraint.parse(text)
+
+
+def _check_objective(text: str) -> None:
+    from nnas_core.space.goals import Objective  # late: as above
+
+    Objective.parse(text)
+
+
+CONSTRAINT = _Checked("constraint", _check_constraint)
+
+OBJECTIVE = _Checked("objective", _check_objective)
 
 
 class _Gpus(click.ParamType[tuple[str, ...]]):

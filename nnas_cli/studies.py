@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from nnas_cli.architectures import in_words, shorter
+from nnas_cli.trial_numbers import number_columns
 from nnas_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -206,15 +207,17 @@ def trial_table(trials: Sequence[TrialRecord], study: StudyRecord) -> Table:
 
     errors = [first_line(trial.error or "") for trial in trials]
     named = any(errors)
+    titles, numbers, missed = number_columns(trials, study.settings)
     rows = [
-        [*_measured(trial), in_words(trial.architecture), *([error] if named else [])]
-        for trial, error in zip(trials, errors, strict=True)
+        [*_measured(trial), *own, in_words(trial.architecture), *([error] if named else [])]
+        for trial, own, error in zip(trials, numbers, errors, strict=True)
     ]
     short = {
         "architecture": shorter([trial.architecture for trial in trials], best_of(trials, study)),
         "error": Shorter(lambda width: [cut(error, width) for error in errors], "its beginning"),
     }
-    return Table([*_MEASURED, "architecture", *(["error"] if named else [])], rows, short, ["seconds"])
+    columns = [*_MEASURED, *titles, "architecture", *(["error"] if named else [])]
+    return Table(columns, rows, short, ["seconds", *missed])
 
 
 def newest_table(trials: Sequence[TrialRecord], study: StudyRecord, now: datetime) -> Table:
@@ -222,9 +225,10 @@ def newest_table(trials: Sequence[TrialRecord], study: StudyRecord, now: datetim
     from nnas_cli.tables import Shorter, Table, cut  # late: as above
 
     failed = [first_line(trial.error or "") for trial in trials]
+    titles, numbers, missed = number_columns(trials, study.settings)
     rows = [
-        [*_measured(trial, now), error or in_words(trial.architecture)]
-        for trial, error in zip(trials, failed, strict=True)
+        [*_measured(trial, now), *own, error or in_words(trial.architecture)]
+        for trial, own, error in zip(trials, numbers, failed, strict=True)
     ]
     short = shorter(
         [None if error else trial.architecture for trial, error in zip(trials, failed, strict=True)],
@@ -235,7 +239,7 @@ def newest_table(trials: Sequence[TrialRecord], study: StudyRecord, now: datetim
         return [cut(error, width) or cell for error, cell in zip(failed, short.cells(width), strict=True)]
 
     column = "architecture, or why it failed" if any(failed) else "architecture"
-    return Table([*_MEASURED, column], rows, {column: Shorter(cells, short.how)}, ["seconds"])
+    return Table([*_MEASURED, *titles, column], rows, {column: Shorter(cells, short.how)}, ["seconds", *missed])
 
 
 _MEASURED = ("trial", "state", "value", "seconds")
@@ -245,13 +249,14 @@ def _measured(trial: TrialRecord, now: datetime | None = None) -> list[str]:
     seconds = trial.seconds
     if now is not None and trial.state == "running" and trial.started is not None:
         seconds = max(0.0, (now - datetime.fromisoformat(trial.started)).total_seconds())
-    return [str(trial.number), trial.state, number(trial.value), "-" if seconds is None else f"{seconds:.2f}"]
+    state = trial.state if trial.feasible else "infeasible"
+    return [str(trial.number), state, number(trial.value), "-" if seconds is None else f"{seconds:.2f}"]
 
 
 def best_of(trials: Iterable[TrialRecord], study: StudyRecord) -> list[Architecture]:
     """The architectures of the best of the trials."""
     sign = -1 if study.settings.optimize_mode == "maximize" else 1
-    good = [(sign * trial.value, trial.number, trial) for trial in trials if trial.value is not None]
+    good = [(sign * trial.value, trial.number, trial) for trial in trials if trial.value is not None and trial.feasible]
     return [trial.architecture for _, _, trial in sorted(good, key=lambda one: one[:2])[:_BEST]]
 
 

@@ -77,6 +77,7 @@ def _document(report: EvaluateReport, settings: EvaluateSettings) -> dict[str, o
         "architecture": report.architecture.masks(),
         "metrics": finite_only(found.metrics),
         "before_recalibration": found.before and finite_only(found.before),
+        "cost": report.costs,
         "measured_on": f"{report.measured_on} data, inherited weights",
         "recalibrate": settings.recalibrate,
         "seed": settings.setup.seed,
@@ -85,10 +86,12 @@ def _document(report: EvaluateReport, settings: EvaluateSettings) -> dict[str, o
 
 def _show(report: EvaluateReport, out: Output) -> None:
     from nnas_cli.progress import described
+    from nnas_cli.trial_numbers import shown, title
 
     found = report.evaluation
     rows = [[f"{report.measured_on}, inherited weights", described(found.metrics)]]
     if found.before is not None:
         rows.append(["before recalibration", described(found.before)])
+    rows += [[title(name), shown(value)] for name, value in report.costs.items()]
     rows.append(["time", f"{found.seconds:.2f} s"])
     out.table(["", "estimate"], rows, answer=True)

@@ -41,10 +41,11 @@ _WIDTH = 24
     help="Search by this: see `nnas list mutators`, or file.py:Class.  [required]",
 )
 @options.arguments_of("mutator")
+@options.constraint
 @click.option(
     "--latency-table",
     metavar="FILE",
-    help="Give the mutator its argument latency_table, how long candidates take.",
+    help="Give the mutator its argument latency_table, how long candidates take; --constraint latency_ms is by it too.",
 )
 @click.option("--trainer", metavar="NAME", help="Train with another loop: that of another mutator, or file.py:Class.")
 @options.of_field(
@@ -82,6 +83,7 @@ def command(
     training: CheckpointedSettings | None,
     mutator: str | None,
     mutator_arg: dict[str, object],
+    constraint: tuple[str, ...],
     latency_table: str | None,
     trainer: str | None,
     precision: str,
@@ -108,17 +110,21 @@ def command(
       nnas search --resume run --derive 20
       nnas search --resume run --epochs 80
       nnas search --config run/config.json --seed 1 -o run-1
+      nnas search model.py --mutator darts --constraint "parameters<=1e6" -o small
       nnas search model.py --mutator mine.py:MyMutator --mutator-arg temperature=5
     """
     if place.resume is not None:
         options.refuse_idle(["latency_table"], "--resume: the run has its table")
         run, settings = resumed("search", SearchSettings, place.resume)
     else:
-        table = {} if latency_table is None else {"latency_table": latency_table}
+        limits_latency = any(text.lstrip().startswith("latency_ms") for text in constraint)
+        table = {} if latency_table is None or limits_latency else {"latency_table": latency_table}
         settings = SearchSettings(
             training=options.required(training, "MODEL"),
             mutator=options.required(mutator, "--mutator"),
             mutator_arg={**mutator_arg, **table},
+            constraint=constraint,
+            latency_table=None if table else latency_table,
             trainer=trainer,
             precision=precision,
             acceleration=acceleration,

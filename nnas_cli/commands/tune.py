@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -15,18 +14,22 @@ from nnas_cli.default_places import default_study, study_folder
 from nnas_cli.detaching import detach as go_on_in_background
 from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.imports import without_collection
+from nnas_cli.leaving import tell_background, tell_left
 from nnas_cli.output import Output
 from nnas_cli.parameter_types import DURATION, FILE, Count
+from nnas_cli.trial_numbers import costs_as_json, front_lines, number_columns
 from nnas_cli.trial_options import Running, TrialKind, how_trials_run, space_of, what_a_trial_is
 from nnas_core.errors import UsageError
 from nnas_core.files import check_writable, dump_json
 from nnas_core.training.settings import TrainingSettings
-from nnas_core.workflows.settings import AlgorithmSettings, CommandSettings, TuneSettings
+from nnas_core.workflows.settings import AlgorithmSettings, CommandSettings, GoalSettings, TuneSettings
 
 if TYPE_CHECKING:
     from nnas_core.study.cooperation import SharedResult
     from nnas_core.study.coordinator import StudyResult
-    from nnas_core.study.storage.records import TrialRecord
+    from nnas_core.study.pareto import Front
+    from nnas_core.study.storage.records import StudySettings, TrialRecord
+    from nnas_core.study.storage.store import StudyStore
 
 __all__ = ["command"]
 
@@ -69,6 +72,7 @@ class _Study:
     name: str
     training: TrainingSettings
     trial: TrialKind
+    goals: GoalSettings
     algorithms: AlgorithmSettings
     running: Running
     place: _StudyPlace
@@ -94,6 +98,8 @@ class _Outcome:
     ended: StudyResult | SharedResult
     top: Sequence[TrialRecord]
     stopped: int
+    infeasible: int
+    front: Front | None
 
 
 @click.command("tune", cls=SectionedCommand)
@@ -106,6 +112,7 @@ class _Outcome:
     metavar="NAME",
 )
 @options.arguments_of("tuner")
+@options.goals
 @what_a_trial_is
 @click.option("--trials", type=Count(1), help=f"Stop when so many trials have ended.  [default: {_TRIALS}]")
 @click.option("--duration", type=DURATION, metavar="TIME", help="Begin no trial after 90s, 30m, 2h.")
@@ -121,6 +128,7 @@ class _Outcome:
 @options.training
 @options.with_output("Write the best architecture to PATH; - is standard output.")
 @options.loads_model
+@options.part("goals", GoalSettings)
 @options.part("trial", TrialKind)
 @options.part("training", TrainingSettings)
 @options.part("algorithms", AlgorithmSettings)
@@ -131,6 +139,7 @@ class _Outcome:
 def command(
     training: TrainingSettings | None,
     trial: TrialKind,
+    goals: GoalSettings,
     algorithms: AlgorithmSettings,
     running: Running,
     place: _StudyPlace,
@@ -153,11 +162,13 @@ def command(
       nnas tune model.py --train-epochs 5 --tuner random --duration 2h --concurrency 2
       nnas tune model.py --checkpoint run/checkpoint.pt --trials 400 --resume
       nnas tune model.py --checkpoint run/checkpoint.pt --tuner mine.py:MyTuner
+      nnas tune model.py --checkpoint run/checkpoint.pt --constraint "parameters<=1e6" --constraint "latency_ms<=5"
+      nnas tune model.py --train-epochs 5 --objective accuracy --objective macs:min
       nnas tune space.json --trial-command "python train.py" --concurrency 4 --trial-timeout 1h
       nnas tune model.py --train-epochs 5 --storage postgresql+psycopg://nas@db/nas --join
       nnas tune model.py --train-epochs 5 --duration 8h --detach
     """
-    study = _checked(options.required(training, "MODEL"), trial, algorithms, running, place, limits)
+    study = _checked(options.required(training, "MODEL"), trial, goals, algorithms, running, place, limits)
     if output != "-":
         check_writable(output)  # now, not after the last trial
     begun: Callable[[], None] | None = None
@@ -165,7 +176,7 @@ def command(
         log = study_folder(study.name) / "tune.log"
         background = go_on_in_background(log)
         if isinstance(background, int):
-            _tell(out, study.name, study.storage, background, log)
+            tell_background(out, study.name, study.storage, background, log)
             return
         begun = background
     outcome = _run(study, top, out, begun)
@@ -175,6 +186,7 @@ def command(
 def _checked(
     training: TrainingSettings,
     trial: TrialKind,
+    goals: GoalSettings,
     algorithms: AlgorithmSettings,
     running: Running,
     place: _StudyPlace,
@@ -209,7 +221,7 @@ def _checked(
     if running.gpus and trial.trial_command is None:
         # a worker sees one, and a GPU that is not there is no reason to use the processor
         training = replace(training, device="cuda")
-    return _Study(name, training, trial, algorithms, running, place, limits)
+    return _Study(name, training, trial, goals, algorithms, running, place, limits)
 
 
 def _run(study: _Study, top: int, out: Output, begun: Callable[[], None] | None) -> _Outcome:
@@ -263,7 +275,15 @@ def _run(study: _Study, top: int, out: Output, begun: Callable[[], None] | None)
             ended = run(store, run=settings, resume=place.resume, join=place.join)
         finally:
             progress.close()
-        return _Outcome(ended, store.top(ended.study, top), len(store.trials(ended.study, state="stopped")))
+        return _outcome(ended, store, top)
+
+
+def _outcome(ended: StudyResult | SharedResult, store: StudyStore, top: int) -> _Outcome:
+    from nnas_core.study.pareto import front_of
+
+    trials = store.trials(ended.study)
+    stopped, beyond = sum(one.state == "stopped" for one in trials), sum(not one.feasible for one in trials)
+    return _Outcome(ended, store.top(ended.study, top), stopped, beyond, front_of(ended.study.settings, trials))
 
 
 def _workflow(study: _Study) -> Callable[..., StudyResult | SharedResult]:
@@ -283,6 +303,7 @@ def _workflow(study: _Study) -> Callable[..., StudyResult | SharedResult]:
             study=study.name,
             space=space_of(study.training.model, seed),
             trial_command=trial.trial_command,
+            goals=study.goals,
             optimize_mode=trial.optimize_mode,
             algorithms=study.algorithms,
             seed=seed,
@@ -292,6 +313,7 @@ def _workflow(study: _Study) -> Callable[..., StudyResult | SharedResult]:
     settings = TuneSettings(
         training=study.training,
         study=study.name,
+        goals=study.goals,
         algorithms=study.algorithms,
         checkpoint=trial.checkpoint,
         recalibrate=trial.recalibrate,
@@ -309,21 +331,28 @@ def _report(study: _Study, outcome: _Outcome, output: str, out: Output) -> None:
     from nnas_cli.architectures import in_words, shorter
     from nnas_cli.tables import Table
     from nnas_core.study.cooperation import SharedResult
-    from nnas_core.study.trial_loop import REASONS
+    from nnas_core.study.limits import REASONS
 
     result = outcome.ended
     if isinstance(result, SharedResult):
         if result.whole is None:
             document: dict[str, object] = {"study": study.name, "storage": study.storage}
-            _leave(out, result, REASONS[result.reason], document)
+            tell_left(out, result, REASONS[result.reason], document)
             return
         result = result.whole
     data, how = study.trial.measured
-    rows = [[str(one.number), study.shown(one.value), in_words(one.architecture)] for one in outcome.top]
+    titles, numbers, missed = number_columns(outcome.top, result.study.settings)
+    rows = [
+        [str(one.number), study.shown(one.value), *own, in_words(one.architecture)]
+        for one, own in zip(outcome.top, numbers, strict=True)
+    ]
     best = [one.architecture for one in outcome.top]
-    columns = ["trial", f"{data}, {how}" if data else how, "architecture"]
-    out.show(Table(columns, rows, {"architecture": shorter(best, best)}))
+    columns = ["trial", f"{data}, {how}" if data else how, *titles, "architecture"]
+    out.show(Table(columns, rows, {"architecture": shorter(best, best)}, missed))
     early = f", {outcome.stopped} stopped early" if outcome.stopped else ""
+    early += f", {outcome.infeasible} beyond the constraints" if outcome.infeasible else ""
+    for line in front_lines(outcome.front) if outcome.front is not None else ():
+        out.note(f"Pareto set: {line}")
     out.note(f"{result.finished} trials, {result.failed} failed{early}; {REASONS[result.reason]}")
     masks = dump_json(result.best.architecture.masks())
     if not out.as_json:
@@ -342,6 +371,7 @@ def _next_step(study: _Study, output: str) -> str:
 
 
 def _document(study: _Study, result: StudyResult, outcome: _Outcome) -> dict[str, object]:
+    made = result.study.settings
     return {
         "study": study.name,
         "storage": study.storage,
@@ -350,38 +380,19 @@ def _document(study: _Study, result: StudyResult, outcome: _Outcome) -> dict[str
         "finished": result.finished,
         "failed": result.failed,
         "stopped": outcome.stopped,
+        "infeasible": outcome.infeasible,
+        "constraints": list(map(str, made.constraints)),
         "recovered": result.recovered,
         "reason": result.reason,
         "measured_on": study.trial.measured_on,
-        "best": _trial_document(result.best),
-        "top": [_trial_document(one) for one in outcome.top],
+        "best": _trial_document(result.best, made),
+        "top": [_trial_document(one, made) for one in outcome.top],
+        **({} if outcome.front is None else outcome.front.to_json()),
     }
 
 
-def _tell(out: Output, study: str, storage: str, process: int, log: Path) -> None:
-    """Say where a study goes on, how to follow and how to stop it."""
-    if out.as_json:
-        document = {"study": study, "storage": storage, "process": process, "log": str(log)}
-        out.report("tune-detach-report", document)
-        return
-    out.note(f"study {study!r} runs in the background, process {process}; its output goes to {log}")
-    out.note(f"follow it by `{next_steps.followed(study, storage)}`, or `tail -f {log}`")
-    out.note(f"stop it by `{next_steps.stopped(study, storage)}`")
-
-
-def _leave(out: Output, joined: SharedResult, reason: str, document: dict[str, object]) -> None:
-    """Say how this process ended; the last one says how the study did."""
-    ended = "1 trial" if joined.evaluated == 1 else f"{joined.evaluated} trials"
-    others = "1 other process goes" if joined.others == 1 else f"{joined.others} other processes go"
-    out.note(f"{ended} of {joined.study.name} ended here; {reason}")
-    out.note(f"{others} on, and the last one has the best architecture")
-    out.note(f"next: {next_steps.followed(str(document['study']), str(document['storage']))}")
-    if out.as_json:
-        ended_here = {"reason": joined.reason, "evaluated": joined.evaluated, "others": joined.others}
-        out.report("tune-join-report", {**document, **ended_here})
-
-
-def _trial_document(trial: TrialRecord) -> dict[str, object]:
+def _trial_document(trial: TrialRecord, made: StudySettings) -> dict[str, object]:
     """A trial without its times, which the study has: equal command lines give equal bytes."""
     kept = ("number", "value", "metrics", "architecture")
-    return {name: value for name, value in trial.to_json().items() if name in kept}
+    document = {name: value for name, value in trial.to_json().items() if name in kept}
+    return {**document, "cost": costs_as_json(trial, made)}

@@ -5,7 +5,7 @@
     BaseMutator <- Mutator                     binds a model, and decides its keys once a reset
                 <- FixedArchitecture           decides them once and for all
     extract, transfer_weights                  a plain module without choices, and its weights
-    CostTable, parameter_table, count_flops    what each candidate costs
+    parameter_table, count_flops               what each candidate costs, as a CostTable of ``space``
 
 Begin with ``choices`` for what a model contains and with ``mutator`` for how it is decided.
 """
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from nnas_core.mutables.base import MutableScope as MutableScope
     from nnas_core.mutables.choices import InputChoice as InputChoice
     from nnas_core.mutables.choices import LayerChoice as LayerChoice
-    from nnas_core.mutables.cost import CostTable as CostTable
     from nnas_core.mutables.cost import count_flops as count_flops
     from nnas_core.mutables.cost import parameter_table as parameter_table
     from nnas_core.mutables.extraction import extract as extract
@@ -35,7 +34,6 @@ else:
         __name__,
         {
             "BaseMutator": "mutator",
-            "CostTable": "cost",
             "FixedArchitecture": "fixed",
             "InputChoice": "choices",
             "LayerChoice": "choices",

@@ -7,18 +7,14 @@ counts nothing. Papers that give multiply-adds as "FLOPs", as most do, have half
 
 from __future__ import annotations
 
-import functools
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn as nn
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -30,73 +26,12 @@ from nnas_core.mutables.tree import parse
 from nnas_core.mutables.untouched import untouched
 from nnas_core.randomness import generator
 from nnas_core.space.choice import Decision
+from nnas_core.space.costs import Candidate, CostTable
 
-__all__ = ["Candidate", "CostTable", "FlopMeter", "count_flops", "parameter_table"]
+__all__ = ["FlopMeter", "count_flops", "parameter_table"]
 
 _CHECKS = 16
 """Random architectures that are measured before costs are believed to add up."""
-
-Candidate = tuple[str, int]
-"""A key, and the position of a candidate there."""
-
-
-@dataclass(frozen=True)
-class CostTable:
-    """The cost of every architecture, where costs add up.
-
-    An architecture costs ``fixed``, plus the entry of each chosen candidate, plus the size of each shared part that
-    any chosen candidate uses.
-
-    Attributes:
-        fixed: what every architecture costs.
-        candidates: key of a LayerChoice -> what each candidate brings that no other candidate has.
-        shared: who uses a part that several candidates have, and its size.
-    """
-
-    fixed: int
-    candidates: Mapping[str, tuple[int, ...]]
-    shared: tuple[tuple[frozenset[Candidate], int], ...] = ()
-
-    def of(self, decisions: Mapping[str, Decision]) -> int:
-        """The cost of one architecture.
-
-        Args:
-            decisions: key -> chosen indices, as ``Architecture.indices`` gives them; those of InputChoices cost
-                nothing and may be left out.
-        """
-        chosen = {(key, index) for key in self.candidates for index in decisions[key]}
-        own = sum(self.candidates[key][index] for key, index in chosen)
-        return self.fixed + own + sum(size for users, size in self.shared if not chosen.isdisjoint(users))
-
-    def of_many(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The costs ``[N]`` of architectures with one candidate a LayerChoice.
-
-        Args:
-            positions: ``[N, K]``, in the order of ``candidates``.
-        """
-        flat, starts, users = self._arrays
-        own: NDArray[np.int64] = flat[starts + positions].sum(axis=1, dtype=np.int64) + self.fixed
-        for columns, places, size in users:
-            own += size * (positions[:, columns] == places).any(axis=1)
-        return own
-
-    @functools.cached_property
-    def _arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int64], list[tuple[list[int], list[int], int]]]:
-        keys = list(self.candidates)
-        flat = np.array(list(itertools.chain(*self.candidates.values())), dtype=np.int64)
-        starts = np.cumsum([0, *map(len, self.candidates.values())][:-1] if keys else [], dtype=np.int64)
-        users = []
-        for group, size in self.shared:
-            ordered = sorted(group)
-            users.append(([keys.index(key) for key, _ in ordered], [index for _, index in ordered], size))
-        return flat, starts, users
-
-    @property
-    def limits(self) -> tuple[int, int]:
-        """No architecture costs less than the first, or more than the second; exact where nothing is shared."""
-        least = self.fixed + sum(min(costs) for costs in self.candidates.values())
-        most = self.fixed + sum(max(costs) for costs in self.candidates.values())
-        return least, most + sum(size for _, size in self.shared)
 
 
 def parameter_table(model: nn.Module) -> CostTable:

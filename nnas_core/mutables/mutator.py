@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn as nn
 from torch import Tensor
@@ -19,9 +20,13 @@ from nnas_core.mutables.tree import MutableTree
 from nnas_core.plain_optimizers import Adam
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.choice import Decision
+from nnas_core.space.region import Region
 from nnas_core.space.search_space import SearchSpace
 
 __all__ = ["BaseMutator", "Mutator", "require_dense"]
+
+_DRAWS = 10
+"""Of an algorithm, that may be beyond constraints, before one within them is drawn uniformly."""
 
 
 class BaseMutator(Bound):
@@ -125,6 +130,12 @@ class Mutator(BaseMutator):
 
     generator: torch.Generator | None = None
     """The source of what the algorithm draws, on the CPU; None: torch's default generator."""
+
+    samples_within: ClassVar[bool] = False
+    """True if, in a search with constraints, every draw meets them; else what is handed out is chosen to."""
+
+    region: Region | None = None
+    """The architectures that a search with constraints may hand out; None: all."""
 
     _has_own_layer_forward: ClassVar[bool] = False
     _has_own_input_forward: ClassVar[bool] = False
@@ -254,9 +265,30 @@ class Mutator(BaseMutator):
         binding = self.binding
         return as_masks(self.sample_final(), binding.choices, f"{type(self).__name__}.sample_final")[0]
 
+    def keep_within(self, region: Region) -> None:
+        """Receives the architectures that a search with constraints may hand out; called before anything is drawn.
+
+        An algorithm that runs single paths draws them from ``region``, see ``draw_within``. Of others ``accepts`` says
+        which of their architectures count.
+        """
+        self.region = region
+
+    def draw_within(self, draw: Callable[[], dict[str, Decision]]) -> dict[str, Decision]:
+        """A draw that is in the region, if there is one: the first of a few, or one of all of its architectures."""
+        region = self.region
+        if region is None:
+            return draw()
+        for _ in range(_DRAWS):
+            decisions = draw()
+            if region.codes.code(decisions) in region:
+                return decisions
+        seed = int(torch.randint(2**62, (), generator=self.generator, device="cpu"))
+        return region.codes.decisions(region.draw(np.random.default_rng(seed)))
+
     def accepts(self, architecture: Architecture) -> bool:
-        """True if ``architecture`` keeps the limits that the algorithm was given: a search may hand it out."""
-        return True
+        """True if ``architecture`` keeps the limits that a search was given: it may hand it out."""
+        region = self.region
+        return region is None or (architecture.is_hard and region.codes.code(architecture.indices()) in region)
 
     def final_architecture(self) -> Architecture:
         """``export()`` as an ``Architecture``: plain data that can be written to a file."""

@@ -8,7 +8,7 @@ from typing import TypeVar, cast
 
 from torch import Tensor
 
-__all__ = ["changed", "copied", "merged", "tensors"]
+__all__ = ["changed", "copied", "first_row", "merged", "tensors"]
 
 V = TypeVar("V")
 
@@ -85,6 +85,22 @@ def _of_class(like: Mapping[object, object], entries: dict[object, object]) -> M
         return make(entries)
     except TypeError:
         return entries
+
+
+def first_row(batch: V) -> V | None:
+    """The first sample of a batch: the first row of every tensor that has as many rows as the first one.
+
+    Returns:
+        Copies, nested as the batch is; None if it has no tensor with rows.
+    """
+    rows = next((len(tensor) for tensor in tensors(batch) if tensor.dim() and len(tensor)), None)
+    if rows is None:
+        return None
+
+    def first(one: object) -> object:
+        return one[:1].detach().clone() if isinstance(one, Tensor) and one.dim() and len(one) == rows else one
+
+    return changed(batch, first)
 
 
 def tensors(value: object) -> Iterator[Tensor]:

@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from nnas_core.errors import NnasWarning, NoResultError
-from nnas_core.mutables.cost import CostTable, FlopMeter
+from nnas_core.mutables.cost import FlopMeter
 from nnas_core.random_state import torch_generator
 from nnas_core.space.choice import Choice, Decision
+from nnas_core.space.costs import CostTable
 
 __all__ = [
     "AddedCosts",

@@ -144,6 +144,7 @@ class EnasMutator(Mutator):
     """
 
     derives = True
+    samples_within = True
     trainer = EnasTrainer
 
     def __init__(
@@ -209,7 +210,7 @@ class EnasMutator(Mutator):
 
     def sample_search(self) -> Mapping[str, Tensor]:
         """key -> bool mask, sampled from the controller."""
-        return self.hard(self.decisions(self.draw(1)[0]))
+        return self.hard(self.draw_within(lambda: self.decisions(self.draw(1)[0])))
 
     def sample_final(self) -> Mapping[str, Tensor]:
         """Another sample."""

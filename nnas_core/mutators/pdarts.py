@@ -329,7 +329,8 @@ class PdartsMutator(DartsMutator):
         """True if ``architecture`` has no more skips than the limit, or more where nothing else is there."""
         final = {key: torch.tensor(mask) for key, mask in architecture.masks().items()}
         equal = [[0.0] * self.valid.shape[1]] * len(self.valid)
-        return self.skips.surplus(self.rows, self.mutables, equal, self._read(final)) is None
+        within = self.skips.surplus(self.rows, self.mutables, equal, self._read(final)) is None
+        return within and super().accepts(architecture)
 
     def _read(self, final: Mapping[str, Tensor]) -> dict[str, int]:
         """key -> the candidate that was chosen, without the LayerChoices that no InputChoice has chosen."""

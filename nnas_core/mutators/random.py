@@ -37,6 +37,7 @@ class RandomMutator(Mutator):
 
     derives = True
     draws_uniformly = True
+    samples_within = True
 
     def __init__(self, model: nn.Module, generator: torch.Generator | None = None) -> None:
         super().__init__(model)
@@ -44,12 +45,16 @@ class RandomMutator(Mutator):
 
     def sample_search(self) -> Mapping[str, Tensor]:
         """key -> bool mask."""
-        single_path = self._single_path
-        return self.hard(self._draw()) if single_path is None else single_path.draw(self.generator)
+        single_path = self._single_path if self.region is None else None
+        return self.hard(self._decided()) if single_path is None else single_path.draw(self.generator)
 
     def sample_final(self) -> Mapping[str, Tensor]:
         """Another sample; a uniform distribution has no best architecture."""
-        return self.hard(self._draw())
+        return self.hard(self._decided())
+
+    def _decided(self) -> dict[str, Decision]:
+        """A draw within the constraints of the search, each equally likely."""
+        return self._draw() if self.region is None else self.draw_within(self._draw)
 
     def _draw(self) -> dict[str, Decision]:
         choices = self.binding.choices

@@ -9,16 +9,16 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
-from nnas_core.errors import UsageError, UserCodeError
+from nnas_core.errors import NoResultError, UsageError, UserCodeError
 from nnas_core.mutables.binding import per_binding
 from nnas_core.mutables.cost import FlopMeter, parameter_table
-from nnas_core.mutables.nested import changed, tensors
+from nnas_core.mutables.nested import first_row
 from nnas_core.mutators._bounded import AddedCosts, BoundedDraw, Interval, MeasuredCosts, Population
 from nnas_core.mutators.random import RandomMutator
 from nnas_core.space.architecture import Architecture
@@ -29,8 +29,6 @@ from nnas_core.training.task import Batch
 from nnas_core.training.trainer import Trainer
 
 __all__ = ["SposMutator", "SposTrainer"]
-
-V = TypeVar("V")
 
 
 class SposTrainer(Trainer):
@@ -59,14 +57,14 @@ class SposTrainer(Trainer):
         Raises:
             UserCodeError: there is no tensor in nested lists, tuples and dictionaries.
         """
-        rows = next((len(tensor) for tensor in tensors(batch) if tensor.dim()), None)
-        if rows is None:
+        sample = first_row(batch)
+        if sample is None:
             raise UserCodeError(
                 f"flops cannot be bounded: no sample can be taken out of a batch that is a {type(batch).__name__}",
                 where=self.task.user.reference,
                 hint="let batches be tensors in lists, tuples or dictionaries, or override SposTrainer.one_sample",
             )
-        return to_device(_first(batch, rows), torch.device("cpu"))
+        return to_device(sample, torch.device("cpu"))
 
     def state_dict(self) -> State:
         return {**super().state_dict(), "sample": self._sample if _is_plain(self._sample) else None}
@@ -76,15 +74,6 @@ class SposTrainer(Trainer):
         self._sample = state.get("sample")
         if self._sample is not None:
             self._measure()
-
-
-def _first(value: V, rows: int) -> V:
-    """A nesting with the first row of each tensor that has ``rows`` of them."""
-
-    def first(one: object) -> object:
-        return one[:1].detach().clone() if isinstance(one, Tensor) and one.dim() and len(one) == rows else one
-
-    return changed(value, first)
 
 
 def _is_plain(value: Any) -> bool:
@@ -169,14 +158,29 @@ class SposMutator(RandomMutator):
 
     def sample_search(self) -> Mapping[str, Tensor]:
         """key -> bool mask."""
-        return self.hard(self._draw()) if self._bounds else super().sample_search()
+        return self.hard(self._decided()) if self._bounds else super().sample_search()
+
+    def _decided(self) -> dict[str, Decision]:
+        region = self.region
+        if not self._bounds or region is None:
+            return super()._decided()
+        for _ in range(self._tries):
+            decisions = self._draw()
+            if region.codes.code(decisions) in region:
+                return decisions
+        asked = " and ".join(map(str, region.constraints))
+        raise NoResultError(
+            f"none of {self._tries:,} architectures within the bounds of spos has {asked}",
+            hint="widen the bounds, leave them out, or raise tries",
+        )
 
     def _draw(self) -> dict[str, Decision]:
         return self._bounded.draw(self.generator) if self._bounds else super()._draw()
 
     def accepts(self, architecture: Architecture) -> bool:
         """True if ``architecture`` is within the bounds."""
-        return not self._bounds or (architecture.is_hard and self._bounded.has(architecture.indices()))
+        own = not self._bounds or (architecture.is_hard and self._bounded.has(architecture.indices()))
+        return own and super().accepts(architecture)
 
     @per_binding
     def _bounded(self) -> BoundedDraw:

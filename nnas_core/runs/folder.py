@@ -105,7 +105,7 @@ class RunFolder:
         different = [
             f"{name}: {before[name]!r} before, {value!r} now"
             for name, value in sorted(options.items())
-            if name in before and before[name] != value
+            if name in before and before[name] != (list(value) if isinstance(value, tuple) else value)
         ]
         if different:
             raise InputError(

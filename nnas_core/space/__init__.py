@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from nnas_core.space.choice import Parameter as Parameter
     from nnas_core.space.encoding import Code as Code
     from nnas_core.space.encoding import Codes as Codes
-    from nnas_core.space.encoding import Unseen as Unseen
     from nnas_core.space.latency_table import Latencies as Latencies
     from nnas_core.space.latency_table import read_latencies as read_latencies
     from nnas_core.space.search_space import SearchSpace as SearchSpace
     from nnas_core.space.search_space import SearchSpaceDocument as SearchSpaceDocument
     from nnas_core.space.sizes import size_as_json as size_as_json
     from nnas_core.space.sizes import size_in_words as size_in_words
+    from nnas_core.space.unseen import Unseen as Unseen
 else:
     __getattr__, __dir__, __all__ = hand_on(
         __name__,
@@ -52,7 +52,7 @@ else:
             "Parameter": "choice",
             "SearchSpace": "search_space",
             "SearchSpaceDocument": "search_space",
-            "Unseen": "encoding",
+            "Unseen": "unseen",
             "Weights": "architecture",
             "document_of": "architecture",
             "read_latencies": "latency_table",

@@ -17,7 +17,7 @@ from nnas_core.files import finite
 from nnas_core.space.choice import Choice, Decision, Parameter
 from nnas_core.space.search_space import SearchSpace
 
-__all__ = ["Code", "Codes", "Unseen", "below", "shuffled"]
+__all__ = ["Code", "Codes", "below", "shuffled"]
 
 Code = tuple[int, ...]
 
@@ -115,6 +115,17 @@ class Codes:
             for choice, number in zip(self._choices, code, strict=True)
         }
 
+    def decisions(self, code: Code) -> dict[str, Decision]:
+        """Returns the chosen indices by key."""
+        return {
+            choice.key: (number,) if choice.n_chosen == 1 else choice.decision(number)
+            for choice, number in zip(self._choices, code, strict=True)
+        }
+
+    def code(self, decisions: Mapping[str, Decision]) -> Code:
+        """Returns the code of valid decisions: the inverse of ``decisions``."""
+        return tuple(choice.number(decisions[choice.key]) for choice in self._choices)
+
     def read(self, parameters: Mapping[str, Parameter]) -> Code:
         """Returns the code of parameters that were proposed before; use ``parse`` for those of strangers."""
         return tuple(choice.number(_indices(parameters[choice.key])) for choice in self._choices)
@@ -163,53 +174,3 @@ def _neighbour(choice: Choice, number: int, index: int) -> int:
     if choice.n_chosen == 1:
         return index + (index >= number)
     return choice.number(choice.neighbour(choice.decision(number), index))
-
-
-class Unseen:
-    """Remembers codes, and draws those that were never seen, until there are none.
-
-    Args:
-        codes: of the space to draw from.
-    """
-
-    def __init__(self, codes: Codes) -> None:
-        self._codes = codes
-        self._seen: set[Code] = set()
-        self._rest: list[Code] | None = None
-
-    def __contains__(self, code: Code) -> bool:
-        """Returns true if ``code`` was not seen."""
-        return code not in self._seen
-
-    def __bool__(self) -> bool:
-        """Returns true while anything was not seen."""
-        return len(self._seen) < self._codes.size
-
-    def see(self, code: Code) -> None:
-        """From now on ``code`` is not drawn."""
-        self._seen.add(code)
-
-    def draw(self, rng: np.random.Generator) -> Code | None:
-        """Returns an unseen code, each equally likely, which is seen from now on; None when all were seen."""
-        if not self:
-            return None
-        # while most are unseen a few tries find one; after that a list costs no more than what was seen
-        draw = self._reject if 2 * len(self._seen) < self._codes.size else self._take
-        code = draw(rng)
-        self._seen.add(code)
-        return code
-
-    def _reject(self, rng: np.random.Generator) -> Code:
-        while (code := self._codes.sample(rng)) in self._seen:
-            pass
-        return code
-
-    def _take(self, rng: np.random.Generator) -> Code:
-        if self._rest is None:
-            self._rest = [code for code in self._codes.all() if code not in self._seen]
-        while True:
-            place = int(rng.integers(len(self._rest)))
-            self._rest[place], code = self._rest[-1], self._rest[place]
-            self._rest.pop()
-            if code not in self._seen:  # it may have been seen elsewhere since the list was made
-                return code

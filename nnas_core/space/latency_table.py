@@ -13,9 +13,11 @@ from nnas_core.files import read_json, source_name
 from nnas_core.space.choice import natural_order
 from nnas_core.space.search_space import SearchSpace
 
-__all__ = ["LATENCY_FORMAT", "Latencies", "latency_problems", "read_latencies"]
+__all__ = ["LATENCY_FORMAT", "Latencies", "latency_problems", "read_latencies", "read_milliseconds"]
 
 LATENCY_FORMAT = "nnas.latency-table/1"
+
+_MILLISECONDS = {"s": 1e3, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 
 Latencies = Mapping[str, Mapping[str, float] | Sequence[float]]
 """key -> candidate's name -> latency, 0 or more; or key -> latencies in the order of the candidates.
@@ -34,6 +36,20 @@ def read_latencies(table: str | Path | Latencies, space: SearchSpace) -> dict[st
     Raises:
         InputError: no such file, not of its schema, or not of this space; every problem is listed.
     """
+    return _read(table, space)[0]
+
+
+def read_milliseconds(table: str | Path, space: SearchSpace) -> dict[str, list[float]]:
+    """Returns the latencies of all candidates in milliseconds, whatever unit the table has; else as ``read_latencies``.
+
+    Raises:
+        InputError: see there.
+    """
+    rows, unit = _read(table, space)
+    return {key: [value * _MILLISECONDS[unit] for value in row] for key, row in rows.items()}
+
+
+def _read(table: str | Path | Latencies, space: SearchSpace) -> tuple[dict[str, list[float]], str]:
     if isinstance(table, Mapping):
         where = "latency_table"
         document: Any = {"format": LATENCY_FORMAT, "unit": "ms", "latencies": table}
@@ -50,7 +66,7 @@ def read_latencies(table: str | Path | Latencies, space: SearchSpace) -> dict[st
             hint="`nnas ss-gen MODEL` prints the keys and candidates that are needed",
         )
     rows = {choice.key: document["latencies"].get(choice.key, {}) for choice in space}
-    return {choice.key: _in_order(rows[choice.key], choice.candidates) for choice in space}
+    return {choice.key: _in_order(rows[choice.key], choice.candidates) for choice in space}, str(document["unit"])
 
 
 def _in_order(row: Mapping[str, float] | Sequence[float], candidates: Sequence[str]) -> list[float]:

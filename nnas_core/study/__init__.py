@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nnas_core.study.importing import GivenResult as GivenResult
     from nnas_core.study.importing import ImportResult as ImportResult
     from nnas_core.study.importing import read_results as read_results
+    from nnas_core.study.limits import REASONS as REASONS
     from nnas_core.study.limits import Limits as Limits
     from nnas_core.study.limits import RunSettings as RunSettings
     from nnas_core.study.limits import TrialRules as TrialRules
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from nnas_core.study.storage.records import StudySettings as StudySettings
     from nnas_core.study.storage.records import TrialRecord as TrialRecord
     from nnas_core.study.storage.store import StudyStore as StudyStore
-    from nnas_core.study.trial_loop import REASONS as REASONS
 else:
     __getattr__, __dir__, __all__ = hand_on(
         __name__,
@@ -51,7 +51,7 @@ else:
             "GivenResult": "importing",
             "ImportResult": "importing",
             "Limits": "limits",
-            "REASONS": "trial_loop",
+            "REASONS": "limits",
             "RunSettings": "limits",
             "SharedResult": "cooperation",
             "StudyRecord": "storage.records",

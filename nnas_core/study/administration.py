@@ -21,6 +21,7 @@ from nnas_core.study.storage.records import (
     StudyRecord,
     TrialRecord,
     limits_of,
+    numbers_of,
     trial_of,
 )
 from nnas_core.study.storage.rows import Damage, change, change_study, check_control, note_gaps, sound, sound_row
@@ -158,9 +159,13 @@ def read_trials(connection: Connection, study: StudyRecord, damage: Damage) -> l
 
 
 def best_first(rows: Sequence[Row[Any]], study: StudyRecord) -> list[Row[Any]]:
-    """Returns those of the rows that succeeded, the best first; of equal ones the earlier."""
-    sign = -1 if study.settings.optimize_mode == "maximize" else 1
-    return sorted((row for row in rows if row.state == "succeeded"), key=lambda row: (sign * row.value, row.number))
+    """Returns those of the rows that succeeded and meet the constraints, the best first; of equal ones the earlier."""
+    made = study.settings
+    sign = -1 if made.optimize_mode == "maximize" else 1
+    found = [row for row in rows if row.state == "succeeded"]
+    if made.constraints:
+        found = [row for row in found if not made.unmet(numbers_of(row.value, row.metrics, row.cost))]
+    return sorted(found, key=lambda row: (sign * row.value, row.number))
 
 
 def true_state(row: Any, by: Holders) -> str:

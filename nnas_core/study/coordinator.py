@@ -5,6 +5,7 @@ The trials themselves are ``trial_loop.py``'s; ``cooperation.py`` has the same f
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from contextlib import closing
@@ -12,12 +13,13 @@ from dataclasses import dataclass
 
 from nnas_core.errors import EnvironmentFailure, NnasWarning, NoResultError
 from nnas_core.execution.engine import Engine, Evaluate, InProcessEngine
+from nnas_core.space.region import shown
 from nnas_core.study.failures import causes
-from nnas_core.study.limits import RunSettings, interrupted
+from nnas_core.study.limits import REASONS, RunSettings, interrupted
 from nnas_core.study.storage.exclusive import ExclusiveSession
 from nnas_core.study.storage.records import StudyRecord, TrialRecord
 from nnas_core.study.storage.store import StudyStore
-from nnas_core.study.trial_loop import REASONS, TrialLoop
+from nnas_core.study.trial_loop import TrialLoop
 from nnas_core.tuners.base import Tuner
 
 __all__ = ["StudyResult", "as_engine", "no_result", "run_study", "wait_for"]
@@ -134,9 +136,27 @@ def no_result(store: StudyStore, study: StudyRecord, reason: str) -> NoResultErr
     """Describes the end of a study without any trial that succeeded; ``reason`` is one of ``REASONS``."""
     failed = store.trials(study, state="failed")
     stopped = len(store.trials(study, state="stopped"))
+    beyond = [trial for trial in store.trials(study, state="succeeded") if not trial.feasible]
+    if beyond:
+        asked = " and ".join(map(str, study.settings.constraints))
+        return NoResultError(
+            f"none of the {len(beyond)} trials of study {study.name!r} that succeeded has {asked}",
+            problems=_nearest(study, beyond),
+            hint="move the bounds in another study, or try more with `resume`",
+        )
     if not failed and not stopped:
         return NoResultError(f"study {study.name!r} has no finished trial: {REASONS[reason]}")
     message = f"all {len(failed)} finished trials of study {study.name!r} failed"
     if stopped:
         message = f"no trial of study {study.name!r} succeeded: {stopped} were stopped early, {len(failed)} failed"
     return NoResultError(message, problems=causes(failed))
+
+
+def _nearest(study: StudyRecord, beyond: list[TrialRecord]) -> list[str]:
+    """Returns for each constraint that a trial does not meet the one that came nearest."""
+    lines = []
+    for one in study.settings.constraints:
+        best = min(beyond, key=lambda trial: one.excess(trial.numbers.get(one.name, math.inf)))
+        value = best.numbers.get(one.name)
+        lines.append(f"{one}: nearest was {'nothing' if value is None else shown(value)}, of trial {best.number}")
+    return lines

@@ -10,12 +10,24 @@ from typing import TYPE_CHECKING
 
 from nnas_core.assessors.base import Assessor
 from nnas_core.errors import Interrupted, UsageError
+from nnas_core.space.region import KnownCosts, Region
 from nnas_core.study.storage.records import LimitsDocument, StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
     from nnas_core.study.storage.session import StudySession
 
-__all__ = ["LimitWatch", "Limits", "RunSettings", "TrialRules", "interrupted"]
+__all__ = ["MOST_REPEATS", "REASONS", "LimitWatch", "Limits", "RunSettings", "TrialRules", "interrupted"]
+
+MOST_REPEATS = 1000
+"""Known architectures that a tuner may propose one after the other before the study ends."""
+
+REASONS = {
+    "trials": "the number of trials is reached",
+    "duration": "the time is used up",
+    "exhausted": "there are no more architectures to try",
+    "repeats": f"the tuner proposed {MOST_REPEATS} known architectures one after the other",
+    "stopped": "it was asked to stop",
+}
 
 _LOOK_EVERY_S = 1.0
 """How often limits that others may change are read."""
@@ -90,6 +102,8 @@ class RunSettings:
     Attributes:
         limits: until when, and how much at once.
         rules: for each trial.
+        costs: what architectures cost, as far as that is known without a trial; it is stored with each.
+        region: of the architectures that may be tried, by those of the study's constraints that are on such costs.
         wait: until a study is free that another process has.
         retry_failed: the trials of the study that failed are tried again; only where nobody shares it.
         should_stop: asked before every trial and several times a second; a signal's number ends the run.
@@ -103,6 +117,8 @@ class RunSettings:
 
     limits: Limits = field(default_factory=Limits)
     rules: TrialRules = field(default_factory=TrialRules)
+    costs: KnownCosts | None = None
+    region: Region | None = None
     wait: bool = False
     retry_failed: bool = False
     should_stop: Callable[[], int | None] = field(default_factory=lambda: _ignored)

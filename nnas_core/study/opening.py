@@ -125,6 +125,11 @@ def open_study(
         UsageError, InputError: see ``create_tuner``, ``create_study`` and ``resume_study``.
     """
     kind = registry.find_subclass("tuners", settings.tuner, Tuner)  # type: ignore[type-abstract]  # likewise
+    if len(settings.objectives) > 1 and not kind.serves_objectives:
+        raise UsageError(
+            f"tuner {settings.tuner!r} serves one objective, not {len(settings.objectives)}",
+            hint="take bayes, evolution, nsga2 or random for several",
+        )
     tuner = create_tuner(
         kind,
         settings.tuner_args,

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nnas_core.errors import InputError, NnasWarning, UserCodeError
+from nnas_core.randomness import generator
 from nnas_core.space.architecture import Architecture
-from nnas_core.space.search_space import SearchSpace
-from nnas_core.study.storage.records import digest_of
+from nnas_core.space.region import Region
+from nnas_core.study.storage.records import StudySettings, digest_of
 from nnas_core.study.storage.tuner_log import Event, Stored
 from nnas_core.tuners.base import NoMoreTrials, Tuner
 
 __all__ = ["Proposer"]
+
+_MOST_REFUSED = 20
+"""Proposals in a row that may be beyond a constraint."""
 
 _Parameters = dict[str, Any]  # as ``Tuner.generate_parameters`` returns them
 _Asked = tuple[int, _Parameters]  # with the id of the proposal
@@ -27,15 +32,16 @@ class Proposer:
 
     Attributes:
         tuner: fresh, and given its search space.
-        name: what errors call it.
-        space: what proposals must fit.
+        settings: of the study: the tuner's name for errors, the space that proposals must fit, what makes a trial
+            feasible, and what is to be large or small.
+        region: that proposals must be in; None: all are.
         untold: what was proposed for trials that the tuner knows no result of, by their number.
         retried: trials that failed, as the tuner was told, and have another chance.
     """
 
     tuner: Tuner
-    name: str
-    space: SearchSpace
+    settings: StudySettings
+    region: Region | None = None
     untold: dict[int, _Asked] = field(default_factory=dict)
     retried: set[int] = field(default_factory=set)
     _next_id: int = 0
@@ -46,7 +52,13 @@ class Proposer:
         parameters = inspect.signature(self.tuner.receive_trial_result).parameters.values()
         takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters)
         named = {one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
-        self._also = tuple(name for name in ("metrics", "cost") if takes_any or name in named)
+        given = ("metrics", "cost", *(["objectives"] if len(self.settings.objectives) > 1 else []))
+        self._also = tuple(name for name in given if takes_any or name in named)
+
+    @property
+    def name(self) -> str:
+        """Holds what errors call the tuner."""
+        return self.settings.tuner
 
     @property
     def first_untold(self) -> int | None:
@@ -56,19 +68,33 @@ class Proposer:
     def propose(self) -> tuple[int, _Parameters, Architecture]:
         """Returns the id of the next proposal, its parameters, and its architecture.
 
+        What is not in the region fails at once; after some in a row, a draw from the region stands for the last.
+
         Raises:
             NoMoreTrials: there is none.
             UserCodeError: the tuner proposed what is no architecture of the space.
         """
-        parameter_id = self._next_id
-        parameters = self.tuner.generate_parameters(parameter_id)
-        self._next_id += 1
-        return parameter_id, parameters, self._checked(parameters)
+        region = self.region
+        for refused in range(_MOST_REFUSED + 1):
+            parameter_id = self._next_id
+            parameters = self.tuner.generate_parameters(parameter_id)
+            self._next_id += 1
+            architecture = self._checked(parameters)
+            if region is None or region.codes.read(architecture.parameters()) in region:
+                break
+            if refused < _MOST_REFUSED:
+                self.tuner.trial_end(parameter_id, False)
+                continue
+            # the same again when the calls are repeated
+            code = region.draw(generator(self.settings.seed, "inside", parameter_id))
+            parameters = region.codes.parameters(code)
+            architecture = self._checked(parameters)
+        return parameter_id, parameters, architecture
 
     def _checked(self, parameters: object) -> Architecture:
         try:
-            architecture = self.space.parse(parameters)
-            self.space.validate(architecture)
+            architecture = self.settings.space.parse(parameters)
+            self.settings.space.validate(architecture)
             decisions = architecture.indices()
         except InputError as error:
             what = f"{error.where}: {error.message}" if error.where else error.message
@@ -76,7 +102,7 @@ class Proposer:
         problems = [
             f"{key}: a layer choice takes one candidate, not {len(decision)}"
             for key, decision in decisions.items()
-            if len(decision) != 1 and self.space[key].kind == "layer_choice"
+            if len(decision) != 1 and self.settings.space[key].kind == "layer_choice"
         ]
         if problems:
             raise self._unfit(problems)
@@ -99,7 +125,7 @@ class Proposer:
         asked = self.untold.pop(trial.number, None)
         if asked is not None:
             self._tell(*asked, trial)
-        elif trial.state == "succeeded":
+        elif self._is_result(trial):
             self.tuner.import_data([self._imported(trial, architecture(trial.number))])
         self.retried.discard(trial.number)
         self._ended.add(trial.number)
@@ -120,12 +146,21 @@ class Proposer:
         self._tell(parameter_id, parameters, trial)
 
     def _tell(self, parameter_id: int, parameters: _Parameters, trial: Stored) -> None:
-        succeeded = trial.state == "succeeded"
+        succeeded = self._is_result(trial)
         if trial.value is not None and succeeded:
-            given: dict[str, Mapping[str, float]] = {"metrics": trial.metrics, "cost": trial.cost}
-            also: dict[str, Any] = {name: dict(given[name]) for name in self._also}
-            self.tuner.receive_trial_result(parameter_id, parameters, trial.value, **also)
+            self.tuner.receive_trial_result(parameter_id, parameters, trial.value, **self._more(trial))
         self.tuner.trial_end(parameter_id, succeeded)
+
+    def _is_result(self, trial: Stored) -> bool:
+        """Returns true for what a tuner shall learn from: it succeeded, and meets the constraints."""
+        return trial.state == "succeeded" and not self.settings.unmet(trial.numbers)
+
+    def _more(self, trial: Stored) -> dict[str, Any]:
+        """Returns what a tuner learns besides the value, as far as it takes it; objectives are to be large."""
+        numbers = trial.numbers
+        given: dict[str, Any] = {"metrics": dict(trial.metrics), "cost": dict(trial.cost)}
+        given["objectives"] = [one.sign * numbers.get(one.name, math.nan) for one in self.settings.objectives]
+        return {name: given[name] for name in self._also}
 
     def replay(
         self, events: list[Event], trials: dict[int, Stored], architecture: Callable[[int], Architecture]
@@ -146,7 +181,8 @@ class Proposer:
         for event in events:
             trial = trials[event.number]
             if event.kind == "imported":
-                imported.append(self._imported(trial, architecture(event.number)))
+                if self._is_result(trial):
+                    imported.append(self._imported(trial, architecture(event.number)))
                 self._ended.add(event.number)
                 continue
             self._import(imported)
@@ -169,8 +205,8 @@ class Proposer:
         self, trial: Stored, again: dict[int, _Asked], architecture: Callable[[int], Architecture]
     ) -> bool:
         """Asks for the proposal that was made then; returns false if the tuner makes another one now."""
-        parameter_id = self._next_id
-        parameters = self._repeat(trial)
+        repeated = self._repeat(trial)
+        parameter_id, parameters = (self._next_id, None) if repeated is None else repeated
         known = trial.number in self.untold or trial.number in self._ended or trial.number in self.retried
         asked = again if known else self.untold
         asked[trial.number] = parameter_id, parameters or architecture(trial.number).parameters()
@@ -187,9 +223,7 @@ class Proposer:
         self.tell_again(known, *again.pop(trial.number))
 
     def _imported(self, trial: Stored, architecture: Architecture) -> dict[str, object]:
-        given = {"metrics": trial.metrics, "cost": trial.cost}
-        also = {name: dict(given[name]) for name in self._also}
-        return {"parameter": architecture.parameters(), "value": trial.value, **also}
+        return {"parameter": architecture.parameters(), "value": trial.value, **self._more(trial)}
 
     def _import(self, imported: list[dict[str, object]]) -> None:
         """Hands over the trials of elsewhere that came in a row, and forgets them."""
@@ -204,9 +238,14 @@ class Proposer:
         self.tuner.import_data(imported[:])
         imported.clear()
 
-    def _repeat(self, trial: Stored) -> _Parameters | None:
+    def _repeat(self, trial: Stored) -> _Asked | None:
+        """Returns the next proposal; None if it is not that of ``trial``, whose place it takes."""
+        before = self._next_id
         try:
-            _, parameters, architecture = self.propose()
+            parameter_id, parameters, architecture = self.propose()
         except (NoMoreTrials, UserCodeError):
-            return None
-        return parameters if digest_of(architecture.canonical) == trial.digest else None
+            parameter_id, architecture = before, None
+        if architecture is not None and digest_of(architecture.canonical) == trial.digest:
+            return parameter_id, parameters
+        self._next_id = max(parameter_id, before)
+        return None

@@ -1,14 +1,17 @@
-"""A trial while it runs in this process."""
+"""A trial while it runs in this process, and what is made of its result."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nnas_core.execution.engine import Report
-from nnas_core.study.storage.records import TrialRecord
+from nnas_core.execution.engine import Report, TrialResult
+from nnas_core.files import finite, finite_only, not_finite
+from nnas_core.space.goals import nothing_reports
+from nnas_core.space.region import KnownCosts
+from nnas_core.study.storage.records import StudySettings, TrialRecord, numbers_of
 
-__all__ = ["RunningTrial"]
+__all__ = ["RunningTrial", "measured"]
 
 
 @dataclass
@@ -32,3 +35,35 @@ class RunningTrial:
     stopping: bool = False
     killed: str | None = None
     left: Sequence[Report] = ()
+
+
+def measured(
+    made: StudySettings, costs: KnownCosts | None, trial: TrialRecord, given: TrialResult, *, is_first: bool
+) -> TrialResult | str:
+    """Returns a result as it is stored: finite numbers, what the architecture costs, and the first objective as value.
+
+    Args:
+        made: what the study was made with.
+        costs: what is known of architectures without a trial.
+        trial: which.
+        given: as it was reported.
+        is_first: no trial of the study has succeeded before.
+
+    Returns:
+        The result; or why it is none.
+
+    Raises:
+        UsageError: the first trial lacks a number that a constraint or an objective is about, and so will all.
+    """
+    value = finite(given.value)
+    if value is None:
+        return not_finite(given.value)
+    known = {} if costs is None else costs.of(trial.architecture)
+    metrics, cost = finite_only(given.metrics), {**finite_only(known), **finite_only(given.cost)}
+    numbers = numbers_of(value, metrics, cost)
+    unreported = made.unreported(numbers)
+    if unreported is not None and is_first:
+        raise nothing_reports(*unreported, numbers)
+    if unreported is not None:
+        return f"it reports no {unreported[1]!r}"
+    return TrialResult(numbers[made.objectives[0].name] if made.objectives else value, metrics, cost)

@@ -17,12 +17,12 @@ from functools import partial
 from nnas_core.assessors.base import Assessor
 from nnas_core.errors import EnvironmentFailure, NnasWarning
 from nnas_core.execution.engine import Engine, Failed, Finished, Intermediate, Job, Report
-from nnas_core.files import finite, finite_only, not_finite
+from nnas_core.files import finite
 from nnas_core.space.architecture import Architecture
 from nnas_core.study.failures import FailureWatch
-from nnas_core.study.limits import LimitWatch, RunSettings, interrupted
+from nnas_core.study.limits import MOST_REPEATS, LimitWatch, RunSettings, interrupted
 from nnas_core.study.proposals import Proposer
-from nnas_core.study.running_trial import RunningTrial
+from nnas_core.study.running_trial import RunningTrial, measured
 from nnas_core.study.storage.records import ENDED_STATES, TrialRecord, digest_of, worst_value
 from nnas_core.study.storage.session import StudySession
 from nnas_core.study.storage.store import StudyStore
@@ -30,18 +30,7 @@ from nnas_core.study.storage.trial_writer import Evaluator
 from nnas_core.study.storage.tuner_log import Event, Stored
 from nnas_core.tuners.base import NoMoreTrials, Tuner
 
-__all__ = ["MOST_REPEATS", "REASONS", "TrialLoop"]
-
-MOST_REPEATS = 1000
-"""Known architectures that a tuner may propose one after the other before the study ends."""
-
-REASONS = {
-    "trials": "the number of trials is reached",
-    "duration": "the time is used up",
-    "exhausted": "there are no more architectures to try",
-    "repeats": f"the tuner proposed {MOST_REPEATS} known architectures one after the other",
-    "stopped": "it was asked to stop",
-}
+__all__ = ["TrialLoop"]
 
 _POLL_S = 0.2
 """How long a signal may wait for an engine that has nothing to report."""
@@ -94,8 +83,12 @@ class TrialLoop:
         made = session.study.settings
         with self._interruptible():
             self._size = made.space.size
+            if settings.region is not None:
+                tuner.keep_within(settings.region)
+            if len(made.objectives) > 1:
+                tuner.aim_at(made.objectives)
             tuner.update_search_space(made.space.to_json())
-            self._proposer = Proposer(tuner, made.tuner, made.space)
+            self._proposer = Proposer(tuner, made, settings.region)
             with self._turn():
                 pass
 
@@ -382,11 +375,11 @@ class TrialLoop:
         return ended
 
     def _store_finished(self, trial: RunningTrial, report: Finished) -> TrialRecord:
-        given, writer = report.result, self._session.trials
-        value = finite(given.value)
-        if value is None:
-            return writer.fail(trial.record, not_finite(given.value), report.seconds)
-        return writer.succeed(trial.record, value, finite_only(given.metrics), finite_only(given.cost), report.seconds)
+        writer, is_first = self._session.trials, not self._any_success
+        found = measured(self._study.settings, self._settings.costs, trial.record, report.result, is_first=is_first)
+        if isinstance(found, str):
+            return writer.fail(trial.record, found, report.seconds)
+        return writer.succeed(trial.record, found.value, dict(found.metrics), dict(found.cost), report.seconds)
 
     def _store_failed(self, trial: RunningTrial, report: Failed) -> TrialRecord:
         # A broken model shows at the first trial, and its author wants to know. One bad architecture among good

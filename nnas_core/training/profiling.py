@@ -3,6 +3,7 @@
 measure_latency(run, device) --> Latency             warm-up, then many passes: median and quartiles
 peak_activation_memory(run, inputs) --> bytes        of what is alive at once, kernel by kernel
 measure_candidates(mutator, run, device) --> table   every candidate of every LayerChoice, by itself
+arguments_of(task, model, batch) --> Arguments       what a forward pass is given
 """
 
 from __future__ import annotations
@@ -16,16 +17,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn as nn
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from nnas_core.errors import UserCodeError
 from nnas_core.mutables.choices import LayerChoice
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.mutables.nested import tensors
 from nnas_core.mutables.untouched import untouched
+from nnas_core.training.task import Task
 
-__all__ = ["Latency", "measure_candidates", "measure_latency", "peak_activation_memory"]
+__all__ = ["Arguments", "Latency", "arguments_of", "measure_candidates", "measure_latency", "peak_activation_memory"]
+
+Arguments = tuple[tuple[object, ...], Mapping[str, object]]
+"""Of a forward pass: by place, and by name."""
 
 _WARM_UP = 3
 """Passes that are not counted, at least."""
@@ -87,6 +94,41 @@ def measure_latency(
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def arguments_of(task: Task, model: nn.Module, batch: object, mutator: Mutator | None = None) -> Arguments:
+    """What the task hands to the model for a batch; everything stays as it is.
+
+    Args:
+        task: whose ``forward_batch`` is called.
+        model: of the batch's device.
+        batch: as the task has them.
+        mutator: bound to the model, if it has choices.
+
+    Raises:
+        UserCodeError: the task does not call the model exactly once.
+    """
+    found: list[Arguments] = []
+
+    def keep(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        found.append((args, kwargs))
+
+    with untouched(model, mutator), torch.no_grad():
+        model.eval()
+        if mutator is not None:
+            mutator.apply_architecture(mutator.space.at(0))
+        handle = model.register_forward_pre_hook(keep, with_kwargs=True)
+        try:
+            task.forward_batch(model, batch)
+        finally:
+            handle.remove()
+    if len(found) != 1:
+        raise UserCodeError(
+            f"forward_batch calls the model {len(found)} times, so that a forward pass is not one call",
+            where=task.user.reference,
+            hint="give `input_shape`, the shape of one sample",
+        )
+    return found[0]
 
 
 # ---- memory

@@ -47,6 +47,7 @@ TASK_FUNCTIONS: dict[str, tuple[str, ...]] = {
     "epoch_metrics": ("outputs", "targets"),
     "build_optimizer": ("parameters",),
     "build_scheduler": ("optimizer", "total_steps"),
+    "costs": ("model",),
 }
 """The functions that a module may define, with the names of what they are called with."""
 
@@ -217,6 +218,19 @@ class Task:
             return self.batch_metrics(output, target)
         whole.update(output, target)
         return {**whole.compute(), **self.batch_metrics(output, target)}
+
+    def costs(self, model: nn.Module) -> dict[str, float]:
+        """The further costs of an architecture, by name, as the module's ``costs`` gives them; none without it.
+
+        Args:
+            model: an architecture taken out of its supernet; what the function does to it leaves no trace.
+
+        Raises:
+            UserCodeError: the function returned something else than numbers by name.
+        """
+        if not self.has("costs"):
+            return {}
+        return checked_numbers(self.call("costs", model), "costs", self.user.reference)
 
     def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The module's optimizer of the weights, or SGD as ``OptimizerSettings`` says.

@@ -7,13 +7,17 @@ Tuner <- CodeTuner        proposes codes, none that it must not: random, grid, a
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 from nnas_core.plugins.arguments import sign_of
 from nnas_core.randomness import generator
 from nnas_core.space.choice import Parameter
-from nnas_core.space.encoding import Code, Codes, Unseen
+from nnas_core.space.encoding import Code, Codes
+from nnas_core.space.goals import Objective
+from nnas_core.space.region import Region
 from nnas_core.space.search_space import SearchSpace, SearchSpaceDocument
+from nnas_core.space.unseen import Unseen
 from nnas_core.tuners.base import ImportedTrial, NoMoreTrials, Tuner
 
 __all__ = ["CodeTuner", "LearningTuner"]
@@ -25,10 +29,16 @@ class CodeTuner(Tuner):
     name: ClassVar[str]
     """Names the tuner for users, in messages, and its stream of random numbers."""
 
+    _region: Region | None = None
+
+    def keep_within(self, region: Region) -> None:
+        """Proposes what is in ``region`` only: nothing else counts as unseen."""
+        self._region = region
+
     def update_search_space(self, search_space: SearchSpaceDocument) -> None:
         """Begins in a space of which nothing was seen."""
         self._codes = Codes(SearchSpace.from_json(search_space))
-        self._unseen = Unseen(self._codes)
+        self._unseen = Unseen(self._codes, self._region)
         self._begin()
 
     def _begin(self) -> None:
@@ -78,6 +88,23 @@ class LearningTuner(CodeTuner):
         self._sign = sign_of(f"{self.name}: optimize_mode", optimize_mode)
         self._rng = generator(seed, "tuner", self.name)
 
+    _several = False
+    """True if a study has several objectives: ``_vectors`` has them, and ``_learn`` the first alone."""
+
+    def aim_at(self, objectives: Sequence[Objective]) -> None:
+        """Learns the values of all objectives from now on."""
+        self._several = True
+
+    def update_search_space(self, search_space: SearchSpaceDocument) -> None:
+        """Begins in a space of which nothing was seen."""
+        self._vectors: dict[Code, tuple[float, ...]] = {}
+        super().update_search_space(search_space)
+
+    def _vector(self, code: Code, given: object) -> None:
+        """Remembers the values of all objectives, which are to be large."""
+        if self._several and isinstance(given, Sequence):
+            self._vectors[code] = tuple(float(one) for one in given)
+
     @abstractmethod
     def _learn(self, code: Code, value: float, parameter_id: int | None) -> None:
         """Learns the value of an architecture that was seen.
@@ -94,6 +121,7 @@ class LearningTuner(CodeTuner):
         """Learns the value of a trial that succeeded."""
         code = self._codes.read(parameters)
         self._see(code)
+        self._vector(code, kwargs.get("objectives"))
         self._learn(code, self._sign * value, parameter_id)
 
     def import_data(self, data: list[ImportedTrial]) -> None:
@@ -102,7 +130,8 @@ class LearningTuner(CodeTuner):
         Raises:
             ArchitectureError: a ``parameter`` does not fit the space.
         """
-        for code, value in self._codes.trials(data):
+        for entry, (code, value) in zip(data, self._codes.trials(data), strict=True):
             self._see(code)
             if value is not None:
+                self._vector(code, entry.get("objectives"))
                 self._learn(code, self._sign * value, None)

@@ -148,7 +148,7 @@ class BananasTuner(LearningTuner):
             code = parents[int(self._rng.integers(len(parents)))]
             for _ in range(_TRIES):
                 code = self._codes.mutate(code, self._rng)
-                if code in self._unseen and code not in found:
+                if self._unseen.may_have(code) and code not in found:
                     found[code] = None
                     break
         return list(found)

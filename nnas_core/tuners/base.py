@@ -7,10 +7,13 @@ for it needs only another import.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 if TYPE_CHECKING:
     from nnas_core.space.choice import Parameter
+    from nnas_core.space.goals import Objective
+    from nnas_core.space.region import Region
     from nnas_core.space.search_space import SearchSpaceDocument
 
 __all__ = ["ImportedTrial", "NoMoreTrials", "Tuner"]
@@ -39,6 +42,26 @@ class Tuner(ABC):
     def __init__(self, seed: int = 0, optimize_mode: str = "maximize") -> None:
         self.seed = seed
         self.optimize_mode = optimize_mode
+
+    serves_objectives: ClassVar[bool] = False
+    """True if several objectives are served: ``receive_trial_result`` and ``import_data`` get ``objectives`` then."""
+
+    def keep_within(self, region: Region) -> None:
+        """Receives what may be proposed, where a study has constraints; called before ``update_search_space``.
+
+        A tuner that heeds it draws from ``region`` and looks whether a code is ``in`` it. What another one proposes
+        beside it fails at once, without a trial; after some in a row a draw from the region is tried instead.
+
+        Args:
+            region: architectures, as codes of ``nnas_core.space.Codes``, that meet the constraints known beforehand.
+        """
+
+    def aim_at(self, objectives: Sequence[Objective]) -> None:
+        """Receives the objectives of a study that has several; called before ``update_search_space``.
+
+        Args:
+            objectives: with their directions; only a tuner with ``serves_objectives`` gets any.
+        """
 
     @abstractmethod
     def update_search_space(self, search_space: SearchSpaceDocument) -> None:
@@ -82,6 +105,9 @@ class Tuner(ABC):
             parameter_id: as given to ``generate_parameters``.
             parameters: what was proposed.
             value: finite; larger is better unless ``optimize_mode`` is ``"minimize"``.
+            **kwargs: ``metrics`` and ``cost``, numbers by name; and where a study has several objectives,
+                ``objectives``: their values in its order, times -1 where smaller is better, so that all are to be
+                large. What the signature does not name is not given.
         """
 
     def trial_end(self, parameter_id: int, success: bool, **kwargs: object) -> None:

@@ -4,7 +4,8 @@ Source: Jones et al., "Efficient Global Optimization of Expensive Black-Box Func
 13 (1998) (expected improvement); Gelbart et al., "Bayesian Optimization with Unknown Constraints", arXiv:1403.5607
 (equation 2: times the probability of success); Snoek et al., "Practical Bayesian Optimization of Machine Learning
 Algorithms", arXiv:1206.2944 (section 3.2: draws of what the kernel leaves open); Ginsbourger et al., "Kriging Is
-Well-Suited to Parallelize Optimization", 2010 (trials at the same time).
+Well-Suited to Parallelize Optimization", 2010 (trials at the same time); Knowles, "ParEGO", IEEE Transactions on
+Evolutionary Computation 10 (2006) (several objectives: random weights).
 """
 
 from __future__ import annotations
@@ -39,6 +40,15 @@ _MOST_VALUES, _MOST_ENDED = 500, 200
 
 _TOPS, _DRAWN = 5, 5
 """Climbs begin at the best so far, and at random architectures."""
+
+_DRAWN_INSIDE = 100
+"""Of which these are the best, where there are constraints: single steps lead nowhere from most of them."""
+
+_MOST_MEASURED = 300
+"""Architectures that may be measured in a row, and are beyond a bound."""
+
+_ALL_COUNT = 0.05
+"""Of several objectives: how much the sum counts beside the least."""
 
 _MOST_STEPS = 500
 """Neighbours that are looked at from each point of a climb."""
@@ -90,6 +100,7 @@ class BayesTuner(LearningTuner):
     """
 
     name = "bayes"
+    serves_objectives = True
 
     def __init__(self, num_init: int = 20, seed: int = 0, optimize_mode: str = "maximize") -> None:
         super().__init__(seed, optimize_mode)
@@ -110,15 +121,31 @@ class BayesTuner(LearningTuner):
         self._every: Rows | None = None
         if self._codes.size <= _MOST_LISTED:
             self._every = self._coordinates.rows(list(self._codes.all()))
+            every = list(self._codes.all()) if self._region is not None else []
             self._untried = np.ones(len(self._every), dtype=bool)
+            self._untried[: len(every)] = [self._unseen.may_have(code) for code in every]
 
     def _propose(self, parameter_id: int) -> Code | None:
         """Proposes a random architecture at first, then the one with the highest expected improvement."""
         ready = len(self._values.keys() | self._ended.keys()) >= self._starts and bool(self._unseen)
+        if ready and self._several:
+            self._weigh()
         code = self._best() if ready else self._unseen.draw(self._rng)
         if code is not None:
             self._running[parameter_id] = code
         return code
+
+    def _weigh(self) -> None:
+        """Makes one value of several objectives, with random weights: the least of them counts, and a little all."""
+        vectors = np.array([self._vectors[code] for code in self._values])
+        if not len(vectors):
+            return
+        lowest, highest = vectors.min(axis=0), vectors.max(axis=0)
+        parts = (vectors - lowest) / np.where(highest > lowest, highest - lowest, 1.0)
+        weighted = parts * self._rng.dirichlet(np.ones(vectors.shape[1]))
+        values = weighted.min(axis=1) + _ALL_COUNT * weighted.sum(axis=1)
+        self._values = dict(zip(self._values, values.tolist(), strict=True))
+        self._fitted = 0
 
     def _learn(self, code: Code, value: float, parameter_id: int | None) -> None:
         """Adds a value to the model."""
@@ -132,6 +159,9 @@ class BayesTuner(LearningTuner):
 
     def _see(self, code: Code) -> None:
         super()._see(code)
+        self._leave_out(code)
+
+    def _leave_out(self, code: Code) -> None:
         if self._every is not None:
             self._untried[np.ravel_multi_index(code, self._codes.sizes)] = False
 
@@ -142,7 +172,12 @@ class BayesTuner(LearningTuner):
         known = self._fit()
         self._judge()
         if self._every is not None and known:
-            return self._best_of_all(self._every)
+            for _ in range(_MOST_MEASURED):
+                code = self._best_of_all(self._every)
+                if code is None or self._region is None or code in self._unseen:
+                    return code
+                self._leave_out(code)
+            return self._unseen.draw(self._rng)
         return self._climb(known)
 
     def _fit(self) -> list[Code]:
@@ -223,9 +258,12 @@ class BayesTuner(LearningTuner):
 
     def _climb(self, known: Sequence[Code]) -> Code | None:
         """Goes up from the best known and from random architectures, to where no neighbour has a higher gain."""
-        drawn = [self._codes.sample(self._rng) for _ in range(_DRAWN)]
+        drawn = [self._unseen.any(self._rng) for _ in range(_DRAWN if self._region is None else _DRAWN_INSIDE)]
         others = np.concatenate([self._value_rows, self._ended_rows])
         points = self._points(self._coordinates.rows([*known[:_TOPS], *drawn]), others)
+        if self._region is not None:
+            first = min(_TOPS, len(known))
+            points[first:] = sorted(points[first:], key=lambda one: -one.gain)[:_DRAWN]
         climbing = list(range(len(points)))
         looked, most = 0, min(_MOST_LOOKED, _MOST_WORK // (1 + len(others)) ** 2)
         while climbing and looked < most:
@@ -242,6 +280,10 @@ class BayesTuner(LearningTuner):
             if code in self._unseen:
                 return code
         return self._unseen.draw(self._rng)
+
+    def _allows(self, row: Rows) -> bool:
+        """Returns true if no constraint is known to exclude a row ``[M]``."""
+        return self._region is None or self._region.may_have(self._coordinates.code(row))
 
     def _numbers(self) -> NDArray[np.int64]:
         """Returns the numbers of the neighbours to look at: all, or some that are drawn."""
@@ -268,6 +310,8 @@ class BayesTuner(LearningTuner):
         gains[(shared == self._coordinates.width).any(axis=0)] = -math.inf  # known
         order = np.argsort(-gains, kind="stable")
         better = order[: np.count_nonzero(gains > at.gain)]
+        while len(better) and not self._allows(steps.taken(at.row, [int(better[0])])):
+            better = better[1:]
         if not len(better):
             return None
         _, first = np.unique(steps.keys[better], return_index=True)
@@ -278,6 +322,7 @@ class BayesTuner(LearningTuner):
         if powers:
             rows = np.array([steps.taken(at.row, best_of_keys[:count]) for count in powers])
             several = max(self._points(rows, others), key=lambda one: one.gain)
-            if several.gain > highest.gain and not (several.shared == self._coordinates.width).any():
+            is_known = (several.shared == self._coordinates.width).any()
+            if several.gain > highest.gain and not is_known and self._allows(several.row):
                 highest = several
         return highest

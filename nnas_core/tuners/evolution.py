@@ -23,7 +23,8 @@ class EvolutionTuner(LearningTuner):
 
     The first trials are drawn at random until ``population`` of them succeeded. Then each proposal is the
     best of ``sample`` members, drawn with replacement, with another decision at one key. A trial that
-    succeeds joins the population and the oldest member leaves it, however good; a failed one never joins.
+    succeeds joins the population and the oldest member leaves it, however good; a failed one never joins. Of several
+    objectives, the best is the member that the fewest others beat in all of them.
 
     Args:
         population: members that live at a time; the paper's searches on CIFAR-10 use 100.
@@ -38,6 +39,7 @@ class EvolutionTuner(LearningTuner):
     """
 
     name = "evolution"
+    serves_objectives = True
 
     def __init__(
         self,
@@ -68,7 +70,7 @@ class EvolutionTuner(LearningTuner):
         """Proposes a random architecture while the population grows, a child of the population after that."""
         growing = len(self._population) < self._size
         if self._repeats:
-            return self._codes.sample(self._rng) if growing else self._child()
+            return self._unseen.any(self._rng) if growing else self._child()
         if growing or not self._unseen:
             return self._unseen.draw(self._rng)
         for _ in range(_TRIES):
@@ -78,5 +80,12 @@ class EvolutionTuner(LearningTuner):
 
     def _child(self) -> Code:
         drawn = self._rng.integers(len(self._population), size=self._sample).tolist()
-        parent, _ = max((self._population[place] for place in drawn), key=lambda member: member[1])
+        worth = self._worth if self._several else lambda member: member[1]
+        parent, _ = max((self._population[place] for place in drawn), key=worth)
         return self._codes.mutate(parent, self._rng)
+
+    def _worth(self, member: tuple[Code, float]) -> float:
+        """Returns, of several objectives, how many members do not beat this one."""
+        own = self._vectors[member[0]]
+        others = (self._vectors[code] for code, _ in self._population)
+        return -sum(other != own and all(a >= b for a, b in zip(other, own, strict=True)) for other in others)

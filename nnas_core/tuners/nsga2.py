@@ -7,7 +7,7 @@ Evolutionary Computation 6 (2002).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nnas_core.errors import NnasWarning, UsageError
@@ -18,6 +18,8 @@ from nnas_core.tuners._optuna import OptunaTuner
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
+
+    from nnas_core.space.goals import Objective
 
 __all__ = ["Nsga2Tuner"]
 
@@ -45,6 +47,8 @@ class Nsga2Tuner(OptunaTuner):
     """
 
     name = "nsga2"
+    serves_objectives = True
+    _aims: Sequence[Objective] = ()
     tries = 50
     retells = False
 
@@ -85,10 +89,27 @@ class Nsga2Tuner(OptunaTuner):
         self._generations = NSGAIISampler(population_size=self._size, seed=seed, **chances)
         return self._generations
 
+    def aim_at(self, objectives: Sequence[Objective]) -> None:
+        """Serves the objectives of the study.
+
+        Raises:
+            UsageError: the tuner has objectives of its own.
+        """
+        if self._objectives:
+            raise UsageError(
+                "nsga2: the study has objectives, and so has the tuner", hint="leave the argument objectives out"
+            )
+        self._aims = objectives
+
     def _directions(self) -> list[str]:
+        if self._aims:
+            return ["maximize"] * len(self._aims)  # as the study gives them
         return [self.optimize_mode, *self._objectives.values()]
 
     def _values(self, value: float, measured: Mapping[str, object]) -> list[float] | None:
+        if self._aims:
+            given = measured.get("objectives")
+            return [float(one) for one in given] if isinstance(given, Sequence) else None
         metrics, cost = _numbers(measured, "metrics"), _numbers(measured, "cost")
         values = [value]
         for objective in self._objectives:

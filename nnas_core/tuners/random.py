@@ -22,6 +22,7 @@ class RandomTuner(CodeTuner):
     """
 
     name = "random"
+    serves_objectives = True
 
     def __init__(self, seed: int = 0, optimize_mode: str = "maximize") -> None:
         super().__init__(seed, optimize_mode)

@@ -131,7 +131,7 @@ class SposEvolutionTuner(LearningTuner):
         parent = self._member(members)
         anew = (self._rng.random(len(parent)) < self._m_prob).tolist()
         return tuple(
-            new if drawn else old for old, new, drawn in zip(parent, self._codes.sample(self._rng), anew, strict=True)
+            new if drawn else old for old, new, drawn in zip(parent, self._unseen.any(self._rng), anew, strict=True)
         )
 
     def _crossover(self, members: list[Code]) -> Code:

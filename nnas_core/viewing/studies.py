@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from nnas_core._listing import shortened
 from nnas_core.files import finite, finite_only
+from nnas_core.space.goals import Objective
 from nnas_core.space.search_space import SearchSpace
-from nnas_core.study.storage.records import ENDED_STATES, StudyRecord, TrialRecord
+from nnas_core.study.pareto import undominated
+from nnas_core.study.storage.records import ENDED_STATES, StudyRecord, StudySettings, TrialRecord
 from nnas_core.study.storage.rows import Damage
 from nnas_core.study.storage.store import StudyStore
 from nnas_core.viewing.costs import read_costs
 from nnas_core.viewing.files import size_facts
 from nnas_core.viewing.importance import importance_of
-from nnas_core.viewing.pareto import front_of
 from nnas_core.viewing.view import Front, Trials, View, ViewedTrial
 
 __all__ = ["view_study"]
@@ -48,7 +51,7 @@ def view_study(
     settings, space = study.settings, study.settings.space
     found, works = store.trials(study, damage=damage), store.in_use_by(study)
     best_first = _best_first(found, settings.optimize_mode)
-    trials = _trials(found, best_first, settings.optimize_mode, space)
+    trials = _trials(found, best_first, settings)
     notes = []
     if len(trials.shown) < trials.count:
         notes.append(
@@ -65,6 +68,8 @@ def view_study(
         ("trials", f"{ended:,} ended of {len(found):,}"),
         ("best value", f"{best_first[0].value:.6g} (trial {best_first[0].number})" if best_first else "-"),
         ("mode", settings.optimize_mode),
+        *([("constraints", ", ".join(map(str, settings.constraints)))] if settings.constraints else []),
+        *([("objectives", ", ".join(map(str, settings.objectives)))] if settings.objectives else []),
         ("created", study.created),
         *size_facts(space),
     ]
@@ -88,9 +93,13 @@ def _the_best(count: int) -> str:
 
 
 def _best_first(trials: Sequence[TrialRecord], mode: str) -> list[TrialRecord]:
-    """Those that succeeded with a finite value."""
+    """Those that succeeded with a finite value, and meet the constraints."""
     sign = -1 if mode == "maximize" else 1
-    good = [(sign * value, trial.number, trial) for trial in trials if (value := finite(trial.value)) is not None]
+    good = [
+        (sign * value, trial.number, trial)
+        for trial in trials
+        if trial.feasible and (value := finite(trial.value)) is not None
+    ]
     return [trial for *_, trial in sorted(good, key=lambda one: one[:2])]
 
 
@@ -105,23 +114,27 @@ def _shares(trials: Sequence[TrialRecord], space: SearchSpace) -> dict[str, list
     return {key: [count / max(1, len(hard)) for count in row] for key, row in counts.items()}
 
 
-def _trials(found: Sequence[TrialRecord], best_first: Sequence[TrialRecord], mode: str, space: SearchSpace) -> Trials:
+def _trials(found: Sequence[TrialRecord], best_first: Sequence[TrialRecord], made: StudySettings) -> Trials:
+    space = made.space
     half = max(_LEAST_TRIALS, min(_MOST_TRIALS, _MOST_DECISIONS // len(space))) // 2
     chosen = {trial.number for trial in (*best_first[:half], *found[-half:])}
-    hard = [trial for trial in best_first if trial.architecture.is_hard]
-    decisions = [tuple(trial.architecture.indices().values()) for trial in hard]
-    importance, exact = importance_of(space, decisions, [trial.value or 0.0 for trial in hard])
+    measured = [
+        (tuple(trial.architecture.indices().values()), value)
+        for trial in found
+        if trial.architecture.is_hard and (value := finite(trial.value)) is not None
+    ]
+    importance, exact = importance_of(space, [one for one, _ in measured], [value for _, value in measured])
     return Trials(
-        mode=mode,
+        mode=made.optimize_mode,
         count=len(found),
-        counts=Counter(trial.state for trial in found),
+        counts=Counter(trial.state if trial.feasible else "infeasible" for trial in found),
         shown=[_viewed(trial) for trial in found if trial.number in chosen],
         best=best_first[0].number if best_first else None,
-        curve=list(_improvements(best_first, mode)),
-        fronts=_fronts(best_first, mode),
+        curve=list(_improvements(best_first, made.optimize_mode)),
+        fronts=_fronts(best_first, made),
         importance=importance,
         exact=exact,
-        succeeded=len(hard),
+        succeeded=len(measured),
     )
 
 
@@ -129,6 +142,7 @@ def _viewed(trial: TrialRecord) -> ViewedTrial:
     return ViewedTrial(
         number=trial.number,
         state=trial.state,
+        feasible=trial.feasible,
         value=finite(trial.value),
         seconds=finite(trial.seconds),
         measured=finite_only({**trial.metrics, **trial.cost}),
@@ -146,21 +160,25 @@ def _improvements(best_first: Sequence[TrialRecord], mode: str) -> Iterator[tupl
             yield trial.number, value
 
 
-def _fronts(trials: Sequence[TrialRecord], mode: str) -> list[Front]:
-    """A front for each cost (the smaller the better), and each metric that is not the value itself."""
-    sign = 1 if mode == "maximize" else -1
-    fronts = []
-    names = {name: True for trial in trials for name in trial.cost}
+def _fronts(trials: Sequence[TrialRecord], made: StudySettings) -> list[Front]:
+    """A front for each objective but the first, then for each other number that is not the value itself."""
+    own = 1 if made.optimize_mode == "maximize" else -1
+    signs = {one.name: one.sign for one in made.objectives[1:]}
     for trial in trials:
-        names.update((name, name.endswith("loss")) for name in trial.metrics if name not in names)
-    for name, smaller in names.items():
+        signs.update((name, -1) for name in trial.cost if name not in signs)
+        for name in trial.metrics:
+            if name not in signs:
+                signs[name] = Objective(name).towards(None, made.optimize_mode).sign
+    fronts = []
+    for name, sign in signs.items():
         pairs = [
-            (trial, trial.value, second)
+            (trial.number, trial.value, second)
             for trial in trials
-            if (second := finite(trial.cost.get(name, trial.metrics.get(name)))) is not None and trial.value is not None
+            if trial.value is not None and (second := finite(trial.numbers.get(name))) is not None
         ]
         if all(value == second for _, value, second in pairs):
             continue
-        front = front_of([(value, second) for _, value, second in pairs], (sign, -1 if smaller else 1))
-        fronts.append(Front(name, smaller, [pairs[index][0].number for index in front]))
+        best = undominated(np.array([(own * value, sign * second) for _, value, second in pairs]))
+        numbers = [number for (number, *_), is_best in zip(pairs, best.tolist(), strict=True) if is_best]
+        fronts.append(Front(name, sign < 0, numbers))
     return fronts

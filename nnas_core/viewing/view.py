@@ -67,7 +67,7 @@ class ViewedTrial:
 
     Attributes:
         number: in the study.
-        state: as ``TrialRecord`` has it.
+        state, feasible: as ``TrialRecord`` has them.
         value: *the* metric; None unless it succeeded.
         seconds: how long it took.
         measured: its metrics and costs by name.
@@ -77,6 +77,7 @@ class ViewedTrial:
 
     number: int
     state: str
+    feasible: bool
     value: float | None
     seconds: float | None
     measured: Mapping[str, float]
@@ -88,6 +89,7 @@ class ViewedTrial:
         return {
             "number": self.number,
             "state": self.state,
+            "feasible": self.feasible,
             "value": self.value,
             "seconds": self.seconds,
             "measured": dict(self.measured),
@@ -141,7 +143,7 @@ class Trials:
     Attributes:
         mode: ``"maximize"`` or ``"minimize"``.
         count: of all trials; ``shown`` may be fewer.
-        counts: how many are in each state.
+        counts: how many are in each state, and ``infeasible``.
         shown: the best ones and the newest ones, by number.
         best: the number of the best one; None while none succeeded.
         curve: the best value so far after each trial that improved it, as (number, value).

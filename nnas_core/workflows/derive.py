@@ -7,7 +7,7 @@ an estimate with inherited weights costs a few forward passes, and is often the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from nnas_core.errors import BindingError, NnasError, NoResultError, UserCodeErr
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.plugins.loading import as_user_error
 from nnas_core.space.architecture import Architecture
+from nnas_core.space.goals import Constraint
 from nnas_core.training.evaluation import InheritedWeights, first_metric
 from nnas_core.training.settings import RECALIBRATE
 from nnas_core.training.trainer import Trainer
@@ -99,6 +100,7 @@ def derive(
     count: int | None = None,
     poll: Callable[[], None] = lambda: None,
     follow: Callable[[DerivationState], None] = lambda state: None,
+    limits: Sequence[Constraint] = (),
 ) -> Derivation:
     """Measure architectures with inherited weights, and keep the best.
 
@@ -118,6 +120,7 @@ def derive(
         count: how many to measure at most, 1 or more; None: as many as ``SHARE`` allows, and small spaces whole.
         poll: called before each batch; what it raises ends the measurement.
         follow: told of every architecture that was measured.
+        limits: constraints on metrics, that the best must meet; those on costs the mutator knows.
 
     Raises:
         BindingError: the trainer has no mutator.
@@ -128,30 +131,28 @@ def derive(
         raise BindingError("there is no mutator to draw architectures from", hint="train with one")
     mutator.progress = 1.0  # of a training that was resumed after its end, too
     with random_state.untouched(trainer.generators), trainer.autocast():
-        found = _Found(trainer, mutator, poll)
+        found = _Found(trainer, mutator, poll, limits)
         proposed = mutator.final_architecture()
         found.measure(proposed)
         if count is None:
             passes = SHARE * _PASSES_A_STEP * trainer.step
             count = max(int(passes / max(1, found.passes)), SMALL if mutator.space.size <= SMALL else 1)
-        whole = mutator.space.size <= count
-        found.follow(follow, min(count, mutator.space.size))
+        size, every = _all_of(mutator)
+        whole = size is not None and size <= count
+        found.follow(follow, count if size is None else min(count, size))
         if whole:
-            for number in range(mutator.space.size):
-                found.try_out(mutator.space.at(number))
+            for architecture in every:
+                found.try_out(architecture)
         else:
             _look_around(found, mutator, count, randomness.generator(seed, "derive"))
     best = found.best
     if best is None:
-        raise NoResultError(
-            f"none of the {len(found.metrics)} architectures has a finite {found.metric} on the validation data",
-            hint="look for bad input data, and for weights that are too large",
-        )
+        raise found.no_result()
     return Derivation(
         best,
         proposed,
         len(found.metrics),
-        whole and len(found.metrics) == mutator.space.size,
+        whole and len(found.metrics) == size,
         found.metric,
         trainer.task.metric_mode,
         found.metrics[best],
@@ -169,7 +170,10 @@ class _Found:
         passes: forward passes, in all.
     """
 
-    def __init__(self, trainer: Trainer, mutator: Mutator, poll: Callable[[], None]) -> None:
+    def __init__(
+        self, trainer: Trainer, mutator: Mutator, poll: Callable[[], None], limits: Sequence[Constraint]
+    ) -> None:
+        self._limits = limits
         self._mutator = mutator
         self._poll = poll
         self._sign = -1.0 if trainer.task.metric_mode == "min" else 1.0
@@ -212,9 +216,28 @@ class _Found:
         self.metrics[architecture] = metrics
         self.metric, value = first_metric(metrics)
         worth = self._sign * value
-        if math.isfinite(worth) and worth > self._worth:
+        if math.isfinite(worth) and worth > self._worth and self._meets(architecture, metrics):
             self._worth, self.best = worth, architecture
         self._tell()
+
+    def _meets(self, architecture: Architecture, metrics: Mapping[str, float]) -> bool:
+        """True if it may be handed out; what the algorithm says is measured in any case."""
+        limited = all(one.holds(metrics.get(one.name, math.nan)) for one in self._limits)
+        return limited and (self._mutator.region is None or self._mutator.accepts(architecture))
+
+    def no_result(self) -> NoResultError:
+        """Describes that none of them can be handed out."""
+        region = self._mutator.region
+        asked = [*self._limits, *(region.constraints if region is not None else ())]
+        if asked and any(math.isfinite(metrics[self.metric]) for metrics in self.metrics.values()):
+            return NoResultError(
+                f"none of the {len(self.metrics)} architectures that were measured has {' and '.join(map(str, asked))}",
+                hint="measure more by `derive`, or move the bounds",
+            )
+        return NoResultError(
+            f"none of the {len(self.metrics)} architectures has a finite {self.metric} on the validation data",
+            hint="look for bad input data, and for weights that are too large",
+        )
 
     def try_out(self, architecture: Architecture) -> None:
         """Measure it if it is new; one with which the user's code fails is left out: training never needed it."""
@@ -235,6 +258,15 @@ class _Found:
         self.passes += 1
 
 
+def _all_of(mutator: Mutator) -> tuple[int | None, Iterator[Architecture]]:
+    """How many architectures may be handed out, None if that is not known; and each of them."""
+    space, region = mutator.space, mutator.region
+    if region is None:
+        return space.size, (space.at(number) for number in range(space.size))
+    codes = region.codes
+    return region.size, (Architecture(space.choices, codes.decisions(code)) for code in region.all())
+
+
 def _look_around(found: _Found, mutator: Mutator, count: int, rng: np.random.Generator) -> None:
     """Measure ``count`` architectures in all: draws first, then neighbours of the best."""
     space = mutator.space
@@ -242,7 +274,11 @@ def _look_around(found: _Found, mutator: Mutator, count: int, rng: np.random.Gen
 
     def drawn() -> Architecture:
         own = mutator.final_architecture()
-        return own if found.is_new(own) else space.sample(rng)
+        if found.is_new(own):
+            return own
+        if mutator.region is None:
+            return space.sample(rng)
+        return Architecture(space.choices, mutator.region.codes.decisions(mutator.region.draw(rng)))
 
     def neighbour(of: Architecture) -> Architecture:
         choice = deciding[int(rng.integers(len(deciding)))]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nnas_core.files import finite_only
 from nnas_core.space.architecture import Architecture
 from nnas_core.training.evaluation import Evaluation, require_finite
+from nnas_core.workflows.model_costs import ModelCosts
 from nnas_core.workflows.settings import EvaluateSettings
 from nnas_core.workflows.setup import Setup
 
@@ -18,11 +20,13 @@ class EvaluateReport:
 
     Attributes:
         measured_on: the data: ``"validation"`` or ``"test"``.
+        costs: parameters; multiply-adds of one sample, where one can be taken; and what ``costs(model)`` says.
     """
 
     architecture: Architecture
     evaluation: Evaluation
     measured_on: str
+    costs: dict[str, float]
 
 
 def evaluate(settings: EvaluateSettings, document: object, where: str | None = None) -> EvaluateReport:
@@ -43,8 +47,10 @@ def evaluate(settings: EvaluateSettings, document: object, where: str | None = N
     setup.to_device(setup.model)
     batches, data = setup.valid_batches, "validation"
     architecture = setup.space.parse(document, where)
+    setup.space.validate(architecture)
+    costs = finite_only(ModelCosts(setup).of(architecture)) if architecture.is_hard else {}
     if settings.on == "test":
         batches, data = setup.held_out
     evaluation = setup.inherited_weights(settings.recalibrate, batches).evaluate(architecture)
     require_finite(evaluation.metrics, data)
-    return EvaluateReport(architecture, evaluation, data)
+    return EvaluateReport(architecture, evaluation, data, costs)

@@ -17,8 +17,7 @@ from torch import Tensor
 from nnas_core.errors import UsageError, UserCodeError
 from nnas_core.files import write_json
 from nnas_core.mutables.base import Mutable
-from nnas_core.mutables.cost import CostTable, FlopMeter, count_flops, parameter_table
-from nnas_core.mutables.cost_extremes import extreme
+from nnas_core.mutables.cost import FlopMeter, count_flops, parameter_table
 from nnas_core.mutables.extraction import extract
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.mutables.nested import tensors
@@ -27,10 +26,19 @@ from nnas_core.mutables.untouched import untouched
 from nnas_core.random_state import torch_generator
 from nnas_core.randomness import generator
 from nnas_core.space.architecture import Architecture
+from nnas_core.space.cost_extremes import extreme
+from nnas_core.space.costs import CostTable
 from nnas_core.space.latency_table import LATENCY_FORMAT
 from nnas_core.space.sizes import size_in_words
 from nnas_core.training.data import build_batches, to_device
-from nnas_core.training.profiling import Latency, measure_candidates, measure_latency, peak_activation_memory
+from nnas_core.training.profiling import (
+    Arguments,
+    Latency,
+    arguments_of,
+    measure_candidates,
+    measure_latency,
+    peak_activation_memory,
+)
 from nnas_core.workflows.settings import ProfileSettings
 from nnas_core.workflows.setup import Setup
 
@@ -41,9 +49,6 @@ _CHECKED = 50
 
 _MOST_NUMBERS = 2**28
 """Of a random input: a gibibyte."""
-
-_Inputs = tuple[tuple[object, ...], Mapping[str, object]]
-"""Arguments of the model."""
 
 
 @dataclass(frozen=True)
@@ -265,7 +270,7 @@ class _Profiler:
 
     # ---- what the model is given
 
-    def _inputs(self, size: int) -> _Inputs:
+    def _inputs(self, size: int) -> Arguments:
         """The arguments of a forward pass of so many samples."""
         shape = self._settings.input_shape
         if shape is not None:
@@ -286,7 +291,7 @@ class _Profiler:
         batch = next(iter(batches.epoch(0)), None)
         if batch is None:
             raise UserCodeError("the training data has no batches", where=setup.task.user.reference)
-        return self._arguments(to_device(batch, self._device))
+        return arguments_of(setup.task, setup.model, to_device(batch, self._device), self._mutator)
 
     def _random_numbers(self, shape: tuple[int, ...]) -> Tensor:
         """An input of random numbers.
@@ -304,32 +309,7 @@ class _Profiler:
         source = torch_generator(self._settings.setup.data.seed, "profile", "inputs")
         return torch.randn(shape, generator=source).to(self._device)
 
-    def _arguments(self, batch: object) -> _Inputs:
-        """What the task hands to the model for a batch."""
-        found: list[_Inputs] = []
-        model = self._setup.model
-
-        def keep(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-            found.append((args, kwargs))
-
-        with untouched(model, self._mutator), torch.no_grad():
-            model.eval()
-            if self._mutator is not None:
-                self._mutator.apply_architecture(self._mutator.space.at(0))
-            handle = model.register_forward_pre_hook(keep, with_kwargs=True)
-            try:
-                self._setup.task.forward_batch(model, batch)
-            finally:
-                handle.remove()
-        if len(found) != 1:
-            raise UserCodeError(
-                f"forward_batch calls the model {len(found)} times, so that a forward pass is not one call",
-                where=self._setup.task.user.reference,
-                hint="give `input_shape`, the shape of one sample",
-            )
-        return found[0]
-
-    def _forward(self, network: nn.Module, inputs: _Inputs) -> Callable[[], object]:
+    def _forward(self, network: nn.Module, inputs: Arguments) -> Callable[[], object]:
         args, kwargs = inputs
         return lambda: network(*args, **kwargs)
 

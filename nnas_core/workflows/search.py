@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn as nn
 
-from nnas_core.errors import NoResultError, UserCodeError
+from nnas_core.errors import NoResultError, UsageError, UserCodeError
 from nnas_core.files import finite
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.plugins import registry
@@ -22,12 +23,14 @@ from nnas_core.runs.digests import Digests, candidates_of
 from nnas_core.runs.folder import RunFolder
 from nnas_core.runs.recording import Recorder, StopSignal, Usage
 from nnas_core.space.architecture import Architecture
+from nnas_core.space.goals import Constraint, constraints_of
 from nnas_core.training.acceleration import Acceleration, Rehearsal
 from nnas_core.training.bilevel import BilevelTrainer
 from nnas_core.training.settings import to_options
 from nnas_core.training.trainer import Callback, Trainer
 from nnas_core.training.trying import try_candidates
 from nnas_core.workflows.derive import Derivation, DerivationState, derive
+from nnas_core.workflows.model_costs import region_of
 from nnas_core.workflows.settings import SearchSettings
 from nnas_core.workflows.setup import Setup
 
@@ -115,8 +118,9 @@ def search(
     setup.to_device(setup.model)
     candidates = candidates_of(setup.model)
     generator = torch_generator(settings.training.seed, "mutator")
-    mutator = build_mutator(settings.mutator, setup.model, settings.mutator_arg, generator)
+    mutator = build_mutator(settings.mutator, setup.model, _mutator_arguments(settings), generator)
     setup.to_device(mutator)
+    limits = _limited(settings, setup, mutator)
     acceleration = Acceleration(**dataclasses.asdict(settings.acceleration))
     acceleration.check(mutator)
     recorder = Recorder(run, _facts(settings), mutator.space, cadence, should_stop, started)
@@ -139,7 +143,7 @@ def search(
     proposed = recorder.final_architecture()
     if proposed is None:
         raise UserCodeError("the mutator has no final architecture", where=settings.mutator)
-    derivation = _derive(settings, trainer, recorder, run, warn, follow_derivation)
+    derivation = _derive(settings, trainer, recorder, run, warn, follow_derivation, limits)
     return SearchReport(
         metrics=trainer.history[-1].valid,
         architecture=proposed if derivation is None else derivation.architecture,
@@ -148,6 +152,42 @@ def search(
         usage=recorder.finish(),
         derivation=derivation,
     )
+
+
+def _mutator_arguments(settings: SearchSettings) -> Mapping[str, object]:
+    """The arguments of the mutator; the table of a constraint is one too where it takes such an argument."""
+    table = settings.latency_table
+    takes = inspect.signature(registry.find_subclass("mutators", settings.mutator, Mutator)).parameters
+    return (
+        settings.mutator_arg
+        if table is None or "latency_table" not in takes
+        else {
+            **settings.mutator_arg,
+            "latency_table": table,
+        }
+    )
+
+
+def _limited(settings: SearchSettings, setup: Setup, mutator: Mutator) -> tuple[Constraint, ...]:
+    """Let the mutator know what may be handed out; returns the constraints on what only a measurement tells.
+
+    Raises:
+        UsageError: a constraint is about a number that nobody measures; or the algorithm's own choice is asked for,
+            which need not meet them.
+        NoResultError: no architecture meets the constraints.
+    """
+    constraints = constraints_of(settings.constraint)
+    if not constraints:
+        return ()
+    before, after = region_of(setup, constraints, settings.latency_table, mutator)
+    if settings.derive == 0 and (after or not mutator.samples_within):
+        raise UsageError(
+            f"`derive` 0 hands out what mutator {settings.mutator!r} says, which may be beyond a `constraint`",
+            hint="leave it out: of architectures within the constraints, the best is handed out",
+        )
+    if before is not None:
+        mutator.keep_within(before)
+    return after
 
 
 def _facts(settings: SearchSettings) -> RunFacts:
@@ -204,15 +244,17 @@ def _derive(
     run: RunFolder,
     warn: Callable[[str], None],
     follow: Callable[[DerivationState], None],
+    limits: Sequence[Constraint],
 ) -> Derivation | None:
     """Derive an architecture and keep it; None: the mutator's own is kept."""
     count, mutator = settings.derive, trainer.mutator
     derivation = None
-    if count or (count is None and mutator is not None and mutator.derives):
+    must = mutator is not None and (bool(limits) or (mutator.region is not None and not mutator.samples_within))
+    if count or (count is None and mutator is not None and (mutator.derives or must)):
         try:
-            derivation = derive(trainer, settings.training.seed, count, recorder.poll, follow)
+            derivation = derive(trainer, settings.training.seed, count, recorder.poll, follow, limits)
         except NoResultError as error:
-            if count is not None:
+            if count is not None or must:
                 raise
             warn(f"{error.message}; the architecture is what the algorithm says")
     if derivation is None:

@@ -3,9 +3,10 @@
 SearchSettings     training: CheckpointedSettings, mutator, trainer, precision, acceleration, derive
 RetrainSettings    training: CheckpointedSettings, architecture, checkpoint
 EvaluateSettings   setup: SetupSettings, checkpoint, recalibrate, on
+CountSettings      setup: SetupSettings, goals: GoalSettings
 ProfileSettings    setup: SetupSettings, which architectures, on what, for how long
-TuneSettings       training: TrainingSettings, study, algorithms, checkpoint, recalibrate
-CommandSettings    study, algorithms, trial_command: no model
+TuneSettings       training: TrainingSettings, study, goals: GoalSettings, algorithms, checkpoint, recalibrate
+CommandSettings    study, goals, algorithms, trial_command: no model
 
 CheckpointedSettings        a TrainingSettings in a run folder
 TrainingSettings   a SetupSettings with epochs
@@ -14,10 +15,12 @@ SetupSettings      model: ModelReference, data: DataSettings, optimizer: Optimiz
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from nnas_core.errors import UsageError
 from nnas_core.training.settings import (
     RECALIBRATE,
     AccelerationSettings,
@@ -29,6 +32,7 @@ from nnas_core.training.settings import (
 )
 
 if TYPE_CHECKING:
+    from nnas_core.space.goals import Constraint, Objective
     from nnas_core.space.search_space import SearchSpace
     from nnas_core.study.storage.records import StudySettings
 
@@ -36,7 +40,9 @@ __all__ = [
     "AlgorithmSettings",
     "CheckpointedSettings",
     "CommandSettings",
+    "CountSettings",
     "EvaluateSettings",
+    "GoalSettings",
     "ProfileSettings",
     "RetrainSettings",
     "SearchSettings",
@@ -69,6 +75,8 @@ class SearchSettings:
             validation data; 0: hand out what the algorithm says; None: that too, or, where the algorithm gains by it,
             the best of as many as a fifth of the search pays for, and of all in spaces of up to 100.
         try_candidates: run each candidate once on the first batch before training, and list those that fail.
+        constraint: limits that what is handed out must meet, see ``Constraint.parse``: of costs, or of metrics.
+        latency_table: a file, by which a constraint on ``latency_ms`` is; and the mutator's argument, if it has it.
     """
 
     training: CheckpointedSettings
@@ -79,6 +87,8 @@ class SearchSettings:
     acceleration: AccelerationSettings = field(default_factory=AccelerationSettings)
     derive: int | None = None
     try_candidates: bool = True
+    constraint: Sequence[str] = ()
+    latency_table: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +148,71 @@ class ProfileSettings:
 
 
 @dataclass(frozen=True)
+class GoalSettings:
+    """What architectures are asked for.
+
+    Attributes:
+        constraint: limits that all must meet, see ``Constraint.parse``.
+        objective: what is to be large or small, see ``Objective.parse``; empty: the metric.
+        latency_table: a file, by which ``latency_ms`` is known of every architecture.
+    """
+
+    constraint: Sequence[str] = ()
+    objective: Sequence[str] = ()
+    latency_table: str | None = None
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """The limits, in one order."""
+        from nnas_core.space.goals import constraints_of  # late: a help text has no use for it
+
+        return constraints_of(self.constraint)
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The objectives, as they were written."""
+        from nnas_core.space.goals import objectives_of  # late: as above
+
+        return objectives_of(self.objective)
+
+    @property
+    def names(self) -> list[str]:
+        """What limits and objectives are about, each once."""
+        limited, aims = [one.name for one in self.constraints], [one.name for one in self.objectives]
+        return list(dict.fromkeys([*limited, *aims]))
+
+    def config(self, metric: str | None, mode: str) -> dict[str, object]:
+        """What a resumed study must have again.
+
+        Args:
+            metric: the study's own, whose direction is ``mode``.
+            mode: ``"maximize"`` or ``"minimize"``.
+        """
+        towards = [str(one.towards(metric, mode)) for one in self.objectives]
+        found: dict[str, object] = {"constraint": list(map(str, self.constraints)), "objective": towards}
+        if self.latency_table is not None:
+            from nnas_core.files import read_bytes  # late: as above
+
+            if self.latency_table == "-":
+                raise UsageError("`latency_table` needs a file, not standard input: it is read again to go on")
+            found["latency_table"] = "sha256:" + hashlib.sha256(read_bytes(self.latency_table)).hexdigest()
+        return {name: value for name, value in found.items() if value}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountSettings:
+    """A count of architectures.
+
+    Attributes:
+        setup: the model, and its data, on which costs are measured.
+        goals: of these the constraints.
+    """
+
+    setup: SetupSettings
+    goals: GoalSettings = GoalSettings()
+
+
+@dataclass(frozen=True)
 class AlgorithmSettings:
     """The algorithms of a study, each a registered name or ``file.py:Class``, and arguments for its constructor.
 
@@ -157,6 +232,9 @@ class AlgorithmSettings:
         """What a study with these algorithms is made with; a resumed one must have the same assessor again."""
         from nnas_core.study.storage.records import StudySettings  # needs numpy, which a help text has no use for
 
+        aims = config.get("objective")
+        if isinstance(aims, list) and aims:  # the first is the value of a trial
+            optimize_mode = "minimize" if str(aims[0]).endswith(":min") else "maximize"
         if self.assessor is not None:
             config = {**config, "assessor": self.assessor, "assessor_arg": dict(self.assessor_arg)}
         return StudySettings(name, space, self.tuner, self.tuner_arg, seed, optimize_mode, config)
@@ -171,10 +249,12 @@ class TuneSettings:
         study: its name.
         checkpoint: whose weights a trial inherits; None trains from scratch.
         recalibrate: as for ``EvaluateSettings``.
+        goals: what trials are asked for.
     """
 
     training: TrainingSettings
     study: str
+    goals: GoalSettings = GoalSettings()
     algorithms: AlgorithmSettings = AlgorithmSettings()
     checkpoint: str | None = None
     recalibrate: int = RECALIBRATE
@@ -210,11 +290,13 @@ class CommandSettings:
         trial_command: a command line; its words are split as a shell does, and no shell runs it.
         optimize_mode: which reported values are better: ``"maximize"`` or ``"minimize"``.
         seed: of the tuner.
+        goals: what trials are asked for.
     """
 
     study: str
     space: SearchSpace
     trial_command: str
+    goals: GoalSettings = GoalSettings()
     optimize_mode: str = "maximize"
     algorithms: AlgorithmSettings = AlgorithmSettings()
     seed: int = 0

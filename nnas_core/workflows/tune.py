@@ -26,6 +26,7 @@ from nnas_core.plugins.loading import as_user_error
 from nnas_core.runs.recording import StopSignal
 from nnas_core.runs.weights import weights_digest
 from nnas_core.space.architecture import Architecture
+from nnas_core.space.region import Region
 from nnas_core.study.cooperation import SharedResult
 from nnas_core.study.coordinator import StudyResult
 from nnas_core.study.limits import RunSettings
@@ -36,7 +37,8 @@ from nnas_core.study.storage.store import StudyStore
 from nnas_core.training.evaluation import first_metric, require_finite
 from nnas_core.training.settings import from_options, to_options
 from nnas_core.training.trainer import Callback
-from nnas_core.workflows.settings import TuneSettings
+from nnas_core.workflows.model_costs import ModelCosts, check_names
+from nnas_core.workflows.settings import GoalSettings, TuneSettings
 from nnas_core.workflows.setup import Setup
 
 __all__ = ["prepare_worker", "tune"]
@@ -76,8 +78,9 @@ def tune(
     run = run or RunSettings()
     begin = random_state.capture() if local else {}
     setup, weights = _set_up(settings, None if local is None else "cpu")
-    study_settings = _describe(settings, setup, weights)
     _try_data(setup, settings)
+    run, metric = _aimed(settings.goals, setup, run)
+    study_settings = _describe(settings, setup, weights, metric)
     with contextlib.ExitStack() as stack:
         engine: Engine  # before the tuner: what its constructor draws is not drawn in a worker
         if local is None:
@@ -123,9 +126,23 @@ def _try_data(setup: Setup, settings: TuneSettings) -> None:
         return
 
 
-def _describe(settings: TuneSettings, setup: Setup, weights: str | None) -> StudySettings:
+def _aimed(goals: GoalSettings, setup: Setup, run: RunSettings) -> tuple[RunSettings, str | None]:
+    """Says what architectures cost and which may be tried; and the name of the metric, if that had to be known.
+
+    Raises:
+        UsageError: a constraint or an objective is about a number that nobody measures.
+        NoResultError: no architecture meets the constraints.
+    """
+    costs = ModelCosts(setup, goals.names, goals.latency_table)
+    reported = check_names(setup, costs, goals.constraints, goals.objectives)
+    before = [one for one in goals.constraints if one.name in costs.names]
+    region = Region(setup.space, before, costs) if before else None
+    return replace(run, costs=costs, region=region), reported[0] if reported else None
+
+
+def _describe(settings: TuneSettings, setup: Setup, weights: str | None, metric: str | None) -> StudySettings:
     mode = "minimize" if setup.task.metric_mode == "min" else "maximize"
-    config = settings.config(weights)
+    config = {**settings.config(weights), **settings.goals.config(metric, mode)}
     described = settings.algorithms.study(settings.study, setup.space, settings.seed, mode, config)
     return replace(described, origin=Origin.of(_programs(settings), Path.cwd()))
 
@@ -241,9 +258,8 @@ class _ScratchTrial(_Trial):
             raise TrialFailed(error.message) from error
         last = trainer.history[-1]
         _require_finite(last.valid)
-        parameters = sum(p.numel() for p in child.parameters() if p.requires_grad)
         seconds = sum(record.seconds for record in trainer.history)
-        return TrialResult(first_metric(last.valid)[1], last.valid, {"seconds": seconds, "parameters": parameters})
+        return TrialResult(first_metric(last.valid)[1], last.valid, {"seconds": seconds})
 
     def _alone(self, architecture: Architecture) -> nn.Module:
         """The architecture in a model of its own: what closes over a model cannot be copied, so it is built anew."""

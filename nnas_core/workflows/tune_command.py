@@ -11,6 +11,9 @@ from nnas_core.execution.commands import LocalSettings, find_program, split_comm
 from nnas_core.execution.factory import engine_of
 from nnas_core.execution.ray.engine import RaySettings
 from nnas_core.execution.work import CommandTrials
+from nnas_core.space.costs import latency_costs
+from nnas_core.space.latency_table import read_milliseconds
+from nnas_core.space.region import Region, TableCosts
 from nnas_core.study.cooperation import SharedResult
 from nnas_core.study.coordinator import StudyResult
 from nnas_core.study.limits import RunSettings
@@ -58,6 +61,7 @@ def tune_command(
     if cluster is None or cluster.address is None:
         find_program(command, folder)
     study_settings = _describe(settings, command, Origin.of(programs, folder))
+    run = _aimed(settings, run or RunSettings())
     local = replace(local, work_in=folder)
     if cluster is not None and join:
         cluster = replace(cluster, go_on="join")
@@ -65,8 +69,22 @@ def tune_command(
         return run_described(store, study_settings, engine, run, resume=resume, join=join)
 
 
+def _aimed(settings: CommandSettings, run: RunSettings) -> RunSettings:
+    """Says what is known of an architecture before its trial: its latency, if there is a table.
+
+    Raises:
+        NoResultError: no architecture meets the constraints.
+    """
+    goals = settings.goals
+    if goals.latency_table is None:
+        return run
+    costs = TableCosts({"latency_ms": latency_costs(read_milliseconds(goals.latency_table, settings.space))})
+    before = [one for one in goals.constraints if one.name in costs.names]
+    return replace(run, costs=costs, region=Region(settings.space, before, costs) if before else None)
+
+
 def _describe(settings: CommandSettings, command: list[str], origin: Origin) -> StudySettings:
     # of the command the words, quoted one way: spaces between them do not matter
-    config = {"trial_command": shlex.join(command)}
+    config = {"trial_command": shlex.join(command), **settings.goals.config("value", settings.optimize_mode)}
     described = settings.algorithms.study(settings.study, settings.space, settings.seed, settings.optimize_mode, config)
     return replace(described, origin=origin)

@@ -35,18 +35,23 @@ class FileCheck:
         file: its path.
         kind: the name of a schema, ``checkpoint``, ``weights``, ``study-database``, ``events``, or ``unknown``.
         problems: one line each, of many the first; empty: valid.
+        cost: of the architecture in it, by name, where that was asked for.
+        document: what is in it, if it is JSON.
     """
 
     file: str
     kind: str
     problems: list[str] = field(default_factory=list)
+    cost: dict[str, float] = field(default_factory=dict)
+    document: object = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "problems", listed(self.problems))
 
     def to_json(self) -> dict[str, object]:
         """As an entry of the report."""
-        return {"file": self.file, "kind": self.kind, "valid": not self.problems, "problems": self.problems}
+        found = {"file": self.file, "kind": self.kind, "valid": not self.problems, "problems": self.problems}
+        return {**found, "cost": self.cost} if self.cost else found
 
 
 def validate_file(file: str, space: SearchSpace | None = None, kind: str | None = None) -> FileCheck:
@@ -77,7 +82,7 @@ def validate_file(file: str, space: SearchSpace | None = None, kind: str | None 
             return FileCheck(file, found, _line_problems(kind or "event", content, space))
         document = parse_json(content, file)
         found = kind or _recognise(document)
-        return FileCheck(file, found, _problems(found, document, space))
+        return FileCheck(file, found, _problems(found, document, space), document=document)
     except NnasError as error:
         return FileCheck(file, found, [_placed(error, file), *error.problems])
 

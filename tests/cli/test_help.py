@@ -159,7 +159,8 @@ def test_no_option_is_in_two_sections_and_every_one_is_some_commands() -> None:
 def test_help_shows_options_in_sections(nnas: Cli) -> None:
     lines = nnas("search", "-h").out.splitlines()
     sections = [line[:-1] for line in lines if re.fullmatch(r"[A-Z][a-z ]+:", line)]
-    assert sections == ["Algorithm", "Model and data", "Training", "Device and speed", "Run folder", "In general"]
+    asked = ["Algorithm", "What is asked for", "Model and data", "Training", "Device and speed"]
+    assert sections == [*asked, "Run folder", "In general"]
     training = lines[lines.index("Training:") : lines.index("Device and speed:")]
     assert any(line.startswith("  --learning-rate ") for line in training)
     assert "  --resume RUN" in "\n".join(lines[lines.index("Run folder:") : lines.index("In general:")])

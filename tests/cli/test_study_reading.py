@@ -237,13 +237,13 @@ def test_the_smallest_values_are_the_head_where_the_study_minimizes(nnas: Cli, s
 
 def test_trials_say_why_one_failed(nnas: Cli, store: StudyStore) -> None:
     result = nnas.ok("study", "trials")
-    assert result.err == ""
+    assert result.err == "seconds: left out (--json has all)\n"
     assert rows(result.out) == [
-        ["trial", "state", "value", "seconds", "architecture", "error"],
-        ["0", "succeeded", "0.5", "1.00", "act=relu link=a,b op=conv"],
-        ["1", "succeeded", "0.75", "2.00", "act=relu link=a,b op=pool"],
-        ["2", "failed", "-", "3.00", "act=relu link=a,c op=conv", "out of memory"],
-        ["3", "succeeded", "0.25", "4.00", "act=relu link=a,c op=pool"],
+        ["trial", "state", "value", "parameters", "architecture", "error"],
+        ["0", "succeeded", "0.5", "10", "act=relu link=a,b op=conv"],
+        ["1", "succeeded", "0.75", "10", "act=relu link=a,b op=pool"],
+        ["2", "failed", "-", "-", "act=relu link=a,c op=conv", "out of memory"],
+        ["3", "succeeded", "0.25", "10", "act=relu link=a,c op=pool"],
     ]
 
 
@@ -287,11 +287,11 @@ def test_top_is_one_snapshot_where_nobody_watches(nnas: Cli, store: StudyStore) 
     line, _, table = result.out.partition("\n\n")
     assert line == "first: finished; 4/4 finished, 1 failed, 0 running, 0 waiting, best 0.75 (trial\n1)"
     assert rows(table) == [
-        ["trial", "state", "value", "seconds", "architecture, or why it failed"],
-        ["3", "succeeded", "0.25", "4.00", "act=relu link=a,c op=pool"],
-        ["2", "failed", "-", "3.00", "out of memory"],
-        ["1", "succeeded", "0.75", "2.00", "act=relu link=a,b op=pool"],
-        ["0", "succeeded", "0.5", "1.00", "act=relu link=a,b op=conv"],
+        ["trial", "state", "value", "seconds", "parameters", "architecture, or why it failed"],
+        ["3", "succeeded", "0.25", "4.00", "10", "act=relu link=a,c op=pool"],
+        ["2", "failed", "-", "3.00", "-", "out of memory"],
+        ["1", "succeeded", "0.75", "2.00", "10", "act=relu link=a,b op=pool"],
+        ["0", "succeeded", "0.5", "1.00", "10", "act=relu link=a,b op=conv"],
     ]
     assert result.err == ""
     assert nnas.ok("study", "top", "--once") == result

@@ -60,8 +60,11 @@ def test_the_best_architecture_goes_to_standard_output_and_the_table_to_standard
     assert result.json == best.architecture.masks()
     lines = result.err.splitlines()
     assert [re.sub(r"\d\.\d+", "N", line) for line in lines[:6]] == [f"trial {i}: N (N s)" for i in range(6)]
-    assert lines[6].split() == ["trial", "validation,", "inherited", "weights", "(an", "estimate)", "architecture"]
-    shown = [line.split()[0] for line in lines[8:13]]
+    rule = next(place for place, line in enumerate(lines) if line.startswith("─"))
+    head = " ".join(lines[6:rule])
+    named = ("trial", "validation,", "inherited", "weights", "(an", "estimate)", "parameters", "MACs", "architecture")
+    assert set(head.split()) == set(named)
+    shown = [line.split()[0] for line in lines[rule + 1 : rule + 6]]
     ranked = sorted(trials(), key=lambda trial: (-(trial.value or 0), trial.number))
     assert shown == [str(trial.number) for trial in ranked[:5]]
     assert lines[-2] == "6 trials, 0 failed; the number of trials is reached"

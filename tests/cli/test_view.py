@@ -7,6 +7,7 @@ import io
 import json
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,30 @@ def test_a_study_shows_what_matters_and_its_fronts(nnas: Cli, study: StudySettin
     assert "importance: share of the variance that a choice explains alone, exact" in out
     assert "  body.0.op 100.0 %" in out
     assert "Pareto front of value and parameters (smaller is better)" in out
+
+
+def test_what_does_not_meet_the_constraints_never_wins(nnas: Cli, study: StudySettings) -> None:
+    made = replace(
+        study, name="limited", config={"constraint": ["parameters<=90"], "objective": ["accuracy", "parameters"]}
+    )
+    space = study.space
+    results = []
+    for index in range(space.size):
+        value = float(space.at(index).indices()["body.0.op"][0])
+        results.append(GivenResult(space.at(index), value, {"accuracy": value}, {"parameters": 100 - 5.0 * value}))
+    with StudyStore.open("sqlite:///nnas.db") as store:
+        store.import_results(store.create_study(made), results)
+    report = nnas.ok("view", "--study", "limited", "--json").json
+    assert schema.problems("view-report", report) == []
+    trials = report["trials"]
+    assert trials["counts"] == {"infeasible": 16, "succeeded": 8}
+    assert {one["value"] for one in trials["shown"] if one["feasible"]} == {2.0}
+    assert trials["curve"] == [[trials["best"], 2.0]]
+    front = trials["fronts"][0]
+    assert (front["of"], len(front["trials"])) == ("parameters", 8)
+    assert trials["importance"]["trials"] == 24
+    facts = {one["name"]: one["value"] for one in report["facts"]}
+    assert (facts["constraints"], facts["objectives"]) == ("parameters<=90", "accuracy, parameters")
 
 
 def test_a_study_of_many_trials_says_what_it_leaves_out(

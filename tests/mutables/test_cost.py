@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nnas_core import InputChoice, LayerChoice, RandomMutator, extract
 from nnas_core.errors import UserCodeError
-from nnas_core.mutables.cost import CostTable, FlopMeter, count_flops, parameter_table
+from nnas_core.mutables.cost import FlopMeter, count_flops, parameter_table
+from nnas_core.space.costs import CostTable
 from tests.mutables.sample_models import Everything
 
 

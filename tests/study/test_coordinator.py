@@ -15,10 +15,10 @@ from nnas_core.errors import Interrupted, NoResultError, UsageError, UserCodeErr
 from nnas_core.execution.engine import TrialFailed, TrialResult
 from nnas_core.space.architecture import Architecture
 from nnas_core.study.coordinator import StudyResult, run_study
+from nnas_core.study.limits import MOST_REPEATS, REASONS
 from nnas_core.study.opening import create_study
 from nnas_core.study.storage.records import StudyRecord, TrialRecord
 from nnas_core.study.storage.store import StudyStore
-from nnas_core.study.trial_loop import MOST_REPEATS, REASONS
 from nnas_core.tuners.base import NoMoreTrials, Tuner
 from tests.study import study_programs
 

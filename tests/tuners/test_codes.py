@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from nnas_core.errors import ArchitectureError, NnasWarning
-from nnas_core.space.encoding import Code, Codes, Unseen, below, shuffled
+from nnas_core.space.encoding import Code, Codes, below, shuffled
 from nnas_core.space.search_space import SearchSpace
+from nnas_core.space.unseen import Unseen
 from tests.tuners.sample_spaces import ALL_KINDS, inputs, layers
 
 

@@ -14,7 +14,7 @@ from nnas_core.space.choice import Choice
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.study.opening import create_tuner
 from nnas_core.study.proposals import Proposer
-from nnas_core.study.storage.records import digest_of
+from nnas_core.study.storage.records import StudySettings, digest_of
 from nnas_core.study.storage.tuner_log import Stored
 from nnas_core.tuners.base import Tuner
 from nnas_core.tuners.ppo import PpoTuner
@@ -35,7 +35,7 @@ def test_a_proposal_takes_seconds(name: str, space: SearchSpace) -> None:
     kind = registry.find_subclass("tuners", name, Tuner)
     tuner = create_tuner(kind, {}, name=name, seed=0, optimize_mode="maximize")
     tuner.update_search_space(space.to_json())
-    proposer = Proposer(tuner, name, space)
+    proposer = Proposer(tuner, StudySettings("study", space, name))
     begin = time.process_time()
     parameter_id, parameters, architecture = proposer.propose()
     proposer.untold[0] = parameter_id, parameters

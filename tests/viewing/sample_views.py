@@ -66,6 +66,7 @@ def study_view(count: int = 250) -> View:
         ViewedTrial(
             number,
             "succeeded" if number % 10 else "failed",
+            number % 50 != 7,
             float(7 * number % count) if number % 10 else None,
             number / 100,
             {"parameters": float(number)} if number % 10 else {},
@@ -92,7 +93,7 @@ def study_view(count: int = 250) -> View:
         trials=Trials(
             mode="maximize",
             count=100_000,
-            counts={"failed": failed, "succeeded": count - failed},
+            counts={"failed": failed, "infeasible": count // 50, "succeeded": count - failed - count // 50},
             shown=shown,
             best=good[0].number,
             curve=[(1, 7.0), (2, 14.0)],
@@ -111,7 +112,7 @@ def hostile_view() -> View:
     row = [1 / len(HOSTILE)] * len(HOSTILE)
     names = [name for name in HOSTILE if not name.startswith("\ud800")]
     trials = [
-        ViewedTrial(number, "failed", 0.5, 1.0, dict.fromkeys(names, 0.5), [(number,)] * len(space), name)
+        ViewedTrial(number, "failed", True, 0.5, 1.0, dict.fromkeys(names, 0.5), [(number,)] * len(space), name)
         for number, name in enumerate(HOSTILE)
     ]
     return View(

@@ -137,6 +137,8 @@ def test_trials_are_filtered_by_text_and_state(browser: Browser) -> None:
     browser("#filter").clear()
     browser("#filter").send_keys(" ", Keys.BACK_SPACE)
     assert {int(one) % 10 for one in column(browser, 1)} == {0}
+    Select(browser("#state")).select_by_visible_text("infeasible")
+    assert sorted(map(int, column(browser, 1))) == [7, 57, 107, 157, 207]
 
 
 def test_a_trial_is_drawn_and_the_best_one_again(browser: Browser) -> None:

@@ -1,9 +1,8 @@
-"""Importance and fronts: against numbers by hand, definitions, and other programs."""
+"""Importance of choices: against numbers by hand, and what it is on average."""
 
 from __future__ import annotations
 
 import itertools
-import math
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ import pytest
 from nnas_core.space.choice import Choice, Decision
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.viewing.importance import importance_of
-from nnas_core.viewing.pareto import front_of
 
 SPACE = SearchSpace(
     [
@@ -84,24 +82,3 @@ def test_values_of_any_size_have_the_same_shares(scale: float) -> None:
     values = [scale * (4.0 * a[0] + b[0]) for a, b, _ in every_architecture()]
     found, _ = importance_of(SPACE, every_architecture(), values)
     assert found[0].share == pytest.approx(4 / (4 + 2 / 3))
-
-
-@pytest.mark.parametrize("signs", list(itertools.product((1, -1), repeat=2)), ids=str)
-def test_nothing_beats_the_front_and_the_front_beats_the_rest(signs: tuple[int, int]) -> None:
-    rng = np.random.default_rng(2)
-    points = [(float(x), float(y)) for x, y in rng.integers(0, 12, (60, 2))]
-    front = front_of(points, signs)
-
-    def beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
-        better = [sign * (a - b) for sign, a, b in zip(signs, one, other, strict=True)]
-        return min(better) >= 0 and max(better) > 0
-
-    best = {point for point in points if not any(beats(other, point) for other in points)}
-    assert {points[index] for index in front} == best
-    assert len(front) == len(best)
-    assert [signs[0] * points[index][0] for index in front] == sorted((signs[0] * x for x, _ in best), reverse=True)
-
-
-def test_a_front_of_nothing_is_empty() -> None:
-    assert front_of([], (1, 1)) == []
-    assert front_of([(math.pi, 1.0)], (1, -1)) == [0]

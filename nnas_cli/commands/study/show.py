@@ -12,11 +12,13 @@ from nnas_cli import options, studies
 from nnas_cli.escapes import printable
 from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.output import Output
+from nnas_cli.trial_numbers import front_lines
 from nnas_core.space.sizes import size_in_words
 
 if TYPE_CHECKING:
     from nnas_core.space.architecture import Architecture
     from nnas_core.study.administration import StudyStatus
+    from nnas_core.study.pareto import Front
     from nnas_core.study.storage.records import StudyRecord
     from nnas_core.study.storage.store import StudyStore
 
@@ -46,15 +48,19 @@ def command(store: StudyStore, study: StudyRecord, output: str, out: Output) -> 
       nnas study show
       nnas study show model-bayes --json
     """
+    from nnas_core.study.pareto import front_of  # late: help needs none
+
     with studies.the_rest(store, out, output) as damage:
         status = store.status(study, damage)
         origin = status.study.settings.origin
-        document = {**status.to_json(), "origin": origin.to_json(), "settings": {**status.study.to_json()}}
+        front = front_of(study.settings, store.trials(study, damage=damage)) if study.settings.objectives else None
+        found = {} if front is None else front.to_json()
+        document = {**status.to_json(), "origin": origin.to_json(), "settings": {**status.study.to_json()}, **found}
         best = [trial.architecture for trial in store.top(study, _BEST, damage)]
-        studies.answer(out, output, "study-show-report", document, _text(status, best, out.width()))
+        studies.answer(out, output, "study-show-report", document, _text(status, best, out.width(), front))
 
 
-def _text(status: StudyStatus, best: Sequence[Architecture], screen: int) -> str:
+def _text(status: StudyStatus, best: Sequence[Architecture], screen: int, front: Front | None) -> str:
     from nnas_cli.tables import folded  # late: help needs none
 
     made = status.study.settings
@@ -86,6 +92,8 @@ def _text(status: StudyStatus, best: Sequence[Architecture], screen: int) -> str
     if status.best is not None:
         lines["architecture"] = _architecture(status.best.architecture, best, room)
     text = ""
+    if front is not None:
+        lines.update({"Pareto set" + " " * place: line for place, line in enumerate(front_lines(front))})
     for name, one in lines.items():
         first, *more = folded(printable(one), room)
         text += f"{name:{width}}{first}\n" + "".join(f"{' ' * width}{line}\n" for line in more)

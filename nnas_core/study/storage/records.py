@@ -8,10 +8,12 @@ import math
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypedDict
 
 from nnas_core.errors import InputError, UsageError
 from nnas_core.space.architecture import Architecture
+from nnas_core.space.goals import Constraint, Objective, constraints_of, objectives_of
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.study.storage.origin import Origin
 
@@ -28,6 +30,7 @@ __all__ = [
     "composed",
     "digest_of",
     "limits_of",
+    "numbers_of",
     "study_of",
     "trial_of",
     "worst_value",
@@ -76,7 +79,8 @@ class StudySettings:
         seed: of the tuner, and of everything else that is random in the study.
         optimize_mode: ``"maximize"`` or ``"minimize"``.
         config: every other option that matters to the results, by name; plain JSON. ``assessor`` and ``assessor_arg``
-            are among them where trials may end early.
+            are among them where trials may end early, ``constraint`` and ``objective``, lists of texts, where there are
+            limits or other aims than the trials' own value.
         origin: where it was begun, and with which programs; where a study goes on does not matter.
 
     Raises:
@@ -99,6 +103,11 @@ class StudySettings:
             raise UsageError(f"optimize_mode must be maximize or minimize, not {self.optimize_mode!r}")
         for name in ("tuner_args", "config"):  # tuples become lists now, as they will when read back
             object.__setattr__(self, name, json.loads(json.dumps(dict(getattr(self, name)), allow_nan=False)))
+        for name in ("constraint", "objective"):
+            texts = self.config.get(name, [])
+            if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+                raise UsageError(f"`{name}` must be a list of texts, not {json.dumps(texts)[:80]}")
+        _ = self.constraints, self.objectives
 
     @property
     def assessor(self) -> str | None:
@@ -111,6 +120,28 @@ class StudySettings:
         """Arguments of the assessor, without ``optimize_mode``."""
         args: Mapping[str, Any] = self.config.get("assessor_arg", {})
         return args
+
+    @cached_property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """The limits that a trial must meet to be the best."""
+        return constraints_of(self.config.get("constraint", ()))
+
+    @cached_property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What is to be large or small; the first is the value of a trial. Empty: what a trial says is its value."""
+        return objectives_of(self.config.get("objective", ()))
+
+    def unmet(self, numbers: Mapping[str, float]) -> list[Constraint]:
+        """Returns the constraints that numbers, by name, do not meet; one that is not there meets none."""
+        return [one for one in self.constraints if not one.holds(numbers.get(one.name, math.nan))]
+
+    def unreported(self, numbers: Mapping[str, float]) -> tuple[str, str] | None:
+        """Returns a name that a constraint or an objective has and a trial lacks, after the parameter that has it."""
+        for what, named in (("constraint", self.constraints), ("objective", self.objectives)):
+            for one in named:
+                if one.name not in numbers:
+                    return what, one.name
+        return None
 
     def differences(self, now: StudySettings) -> list[str]:
         """Returns one line for each thing that differs in ``now``; none for equal settings."""
@@ -206,6 +237,7 @@ class TrialRecord:
         seconds: how long the evaluation took.
         started, finished: when, UTC, ISO 8601.
         log_folder: where the engine that evaluates it keeps logs; None: nowhere.
+        feasible: False if it succeeded, and its numbers do not meet the constraints of the study.
     """
 
     number: int
@@ -220,12 +252,19 @@ class TrialRecord:
     started: str | None = None
     finished: str | None = None
     log_folder: str | None = None
+    feasible: bool = True
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """All that was measured, by name; a metric goes before a cost of its name."""
+        return numbers_of(self.value, self.metrics, self.cost)
 
     def to_json(self) -> dict[str, object]:
         """Returns the trial document (schema ``trial``), the architecture as masks."""
         return {
             "number": self.number,
             "state": self.state,
+            "feasible": self.feasible,
             "attempt": self.attempt,
             "architecture": self.architecture.masks(),
             "value": self.value,
@@ -236,6 +275,12 @@ class TrialRecord:
             "started": self.started,
             "finished": self.finished,
         }
+
+
+def numbers_of(value: float | None, metrics: Mapping[str, float], cost: Mapping[str, float]) -> dict[str, float]:
+    """Returns what constraints and objectives may be about: costs, metrics, which go before them, and ``value``."""
+    own = {} if value is None else {"value": value}
+    return {**own, **cost, **metrics}
 
 
 def check_name(name: str) -> None:
@@ -305,6 +350,8 @@ def trial_of(row: Any, study: StudyRecord, state: str | None = None) -> TrialRec
     except (ValueError, TypeError, RecursionError) as error:
         problem = f"study {study.name!r}, trial {row.number}: architecture: none of the study's search space"
         raise InputError("the study database is damaged", problems=[problem]) from error
+    succeeded = row.state == "succeeded"
+    made = study.settings
     return TrialRecord(
         number=row.number,
         state=row.state if state is None else state,
@@ -318,4 +365,5 @@ def trial_of(row: Any, study: StudyRecord, state: str | None = None) -> TrialRec
         started=row.started,
         finished=row.finished,
         log_folder=row.log_folder,
+        feasible=not (succeeded and made.constraints and made.unmet(numbers_of(row.value, row.metrics, row.cost))),
     )

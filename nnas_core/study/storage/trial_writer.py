@@ -19,7 +19,7 @@ from nnas_core.files import finite
 from nnas_core.space.architecture import Architecture
 from nnas_core.study.storage import leases
 from nnas_core.study.storage.database import Database
-from nnas_core.study.storage.records import ENDED_STATES, StudyRecord, TrialRecord, digest_of
+from nnas_core.study.storage.records import ENDED_STATES, StudyRecord, TrialRecord, digest_of, numbers_of
 from nnas_core.study.storage.rows import Damage, change, sealed, sound, sound_row
 from nnas_core.study.storage.tables import intermediates, repeats, trials
 
@@ -228,7 +228,9 @@ class TrialWriter:
         seconds: float,
     ) -> TrialRecord:
         """Stores the result of a running trial; it survives anything from here on."""
-        return self._finish(replace(trial, state="succeeded", value=value, metrics=metrics, cost=cost, seconds=seconds))
+        feasible = not self._study.settings.unmet(numbers_of(value, metrics, cost))
+        measured = replace(trial, value=value, metrics=metrics, cost=cost, seconds=seconds, feasible=feasible)
+        return self._finish(replace(measured, state="succeeded"))
 
     def fail(self, trial: TrialRecord, error: str, seconds: float) -> TrialRecord:
         """Stores that a running trial has no result, and why."""

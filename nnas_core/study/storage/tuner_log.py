@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, func, select
 
-from nnas_core.study.storage.records import StudyRecord
+from nnas_core.study.storage.records import StudyRecord, numbers_of
 from nnas_core.study.storage.rows import Damage, note_gaps, sound
 from nnas_core.study.storage.tables import repeats, retries, trials
 
@@ -24,6 +24,11 @@ class Stored:
     value: float | None
     metrics: Mapping[str, float] = field(default_factory=dict)
     cost: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """All that was measured, by name."""
+        return numbers_of(self.value, self.metrics, self.cost)
 
 
 @dataclass(frozen=True, order=True)

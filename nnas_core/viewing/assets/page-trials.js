@@ -28,11 +28,13 @@ let descending = true;
 let firstRow = 0;
 let texts = new Map();
 
+const stateOf = (one) => (one.feasible ? one.state : "infeasible");
+
 function columnsOfTrials() {
   const names = [...new Set(view.trials.shown.flatMap((one) => Object.keys(one.measured)))];
   return [
     { name: "trial", of: (one) => one.number },
-    { name: "state", of: (one) => one.state, words: true },
+    { name: "state", of: stateOf, words: true },
     { name: "value", of: (one) => one.value },
     { name: "took s", id: "took", of: (one) => one.seconds },
     ...names.map((name) => ({ name, id: "measured:" + name, of: (one) => get(one.measured, name) ?? null })),
@@ -63,8 +65,8 @@ function trialRows(columns) {
   const state = byId("state").value;
   const by = columns.find((one) => one.id === sortBy) || columns[0];
   const rows = view.trials.shown.filter((one) =>
-    (!state || one.state === state) &&
-    (!text || [one.number, one.state, number(one.value), architectureOf(one), one.error || ""].join(" ").toLowerCase().includes(text)));
+    (!state || stateOf(one) === state) &&
+    (!text || [one.number, stateOf(one), number(one.value), architectureOf(one), one.error || ""].join(" ").toLowerCase().includes(text)));
   return rows.map((one) => [by.of(one), one]).sort((a, b) => compared(a[0], b[0]) || a[1].number - b[1].number).map((one) => one[1]);
 }
 
@@ -143,7 +145,9 @@ function turned(by) {
 }
 byId("earlier").addEventListener("click", () => turned(-PAGE));
 byId("later").addEventListener("click", () => turned(PAGE));
-for (const id of ["filter", "state"]) byId(id).addEventListener("input", () => { firstRow = 0; trials(); });
+for (const id of ["filter", "state"]) {
+  for (const kind of ["input", "change"]) byId(id).addEventListener(kind, () => turned(-firstRow));
+}
 descending = !view.trials || view.trials.mode === "maximize";
 importance();
 trials();

@@ -9,8 +9,9 @@ import pytest
 import torch.nn as nn
 
 from nnas_core.mutables import InputChoice, LayerChoice
-from nnas_core.mutables.cost import CostTable, parameter_table
-from nnas_core.mutables.cost_extremes import extreme
+from nnas_core.mutables.cost import parameter_table
+from nnas_core.space.cost_extremes import extreme
+from nnas_core.space.costs import CostTable
 from nnas_core.space.search_space import SearchSpace
 
 

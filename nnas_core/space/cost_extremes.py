@@ -6,9 +6,9 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from nnas_core.mutables.cost import Candidate, CostTable
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.choice import Decision
+from nnas_core.space.costs import Candidate, CostTable
 from nnas_core.space.search_space import SearchSpace
 
 __all__ = ["extreme"]

@@ -1,0 +1,116 @@
+"""The trials of a study with several objectives that no other trial beats, and how much they beat.
+
+Source: Zitzler and Thiele, "Multiobjective Evolutionary Algorithms: A Comparative Case Study and the Strength Pareto
+Approach", IEEE Transactions on Evolutionary Computation 3 (1999) (hypervolume).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnas_core.space.goals import Objective
+from nnas_core.study.storage.records import StudySettings, TrialRecord
+
+__all__ = ["Front", "front_of", "hypervolume", "undominated"]
+
+_Points = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Front:
+    """What a study with several objectives has found.
+
+    Attributes:
+        objectives: with their directions.
+        trials: those that no other beats in one objective without losing in another, the best in the first one first.
+        reference: by objective, the worst value of all trials that meet the constraints.
+        hypervolume: of what is between the trials and ``reference``, in the product of the objectives' units.
+    """
+
+    objectives: Sequence[Objective]
+    trials: Sequence[TrialRecord]
+    reference: Mapping[str, float]
+    hypervolume: float
+
+    def to_json(self) -> dict[str, object]:
+        """Returns the front as part of a report; of trials their numbers."""
+        return {
+            "objectives": [
+                {"name": one.name, "mode": "min" if one.is_min else "max", "reference": self.reference[one.name]}
+                for one in self.objectives
+            ],
+            "pareto": [
+                {"number": trial.number, "values": [trial.numbers[one.name] for one in self.objectives]}
+                for trial in self.trials
+            ],
+            "hypervolume": self.hypervolume,
+        }
+
+
+def front_of(made: StudySettings, trials: Sequence[TrialRecord]) -> Front | None:
+    """Returns the front of some trials of a study; None without several objectives, or without any such trial.
+
+    Args:
+        made: what the study was made with.
+        trials: of it, in any state.
+    """
+    objectives = made.objectives
+    found = [trial for trial in trials if trial.state == "succeeded" and trial.feasible]
+    found = [trial for trial in found if all(one.name in trial.numbers for one in objectives)]
+    if len(objectives) < 2 or not found:
+        return None
+    points = np.array([[one.sign * trial.numbers[one.name] for one in objectives] for trial in found])
+    reference = points.min(axis=0)
+    best = undominated(points)
+    kept = sorted(np.flatnonzero(best).tolist(), key=lambda place: (*(-points[place]).tolist(), found[place].number))
+    return Front(
+        objectives,
+        [found[place] for place in kept],
+        {one.name: one.sign * float(worst) for one, worst in zip(objectives, reference, strict=True)},
+        hypervolume(points[best], reference),
+    )
+
+
+def undominated(points: _Points) -> NDArray[np.bool_]:
+    """Returns which points no other beats: no other is as large in all coordinates, and larger in one.
+
+    Args:
+        points: ``[N, M]``, large is good. Of equal ones all are kept.
+    """
+    kept = np.zeros(len(points), dtype=bool)
+    front = np.zeros((0, points.shape[1]))
+    for place in np.lexsort(-points.T[::-1]).tolist():  # whoever beats a point comes before it
+        point = points[place]
+        kept[place] = not ((front >= point).all(axis=1) & (front > point).any(axis=1)).any()
+        if kept[place]:
+            front = np.concatenate([front, point[None]])
+    return kept
+
+
+def hypervolume(points: _Points, reference: _Points) -> float:
+    """Returns the volume of all that some point beats and that beats ``reference``.
+
+    Args:
+        points: ``[N, M]``, large is good.
+        reference: ``[M]``.
+    """
+    points = np.unique(np.maximum(points, reference), axis=0)
+    if not len(points):
+        return 0.0
+    if points.shape[1] == 1:
+        return float(points.max() - reference[0])
+    if points.shape[1] == 2:
+        heights = np.maximum.accumulate(points[::-1, 1])[::-1] - reference[1]
+        return float((np.diff(points[:, 0], prepend=reference[0]) * heights).sum())
+    # slices between the values of the first coordinate
+    slices = [
+        (upper - lower) * hypervolume(points[place:, 1:], reference[1:])
+        for place, (lower, upper) in enumerate(zip([reference[0], *points[:-1, 0]], points[:, 0], strict=True))
+        if upper > lower
+    ]
+    return math.fsum(slices)

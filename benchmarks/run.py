@@ -35,6 +35,7 @@ import startup
 import studies
 import torch
 import tune_bookkeeping
+import viewing
 from harness import Line
 
 import nnas_core
@@ -65,6 +66,7 @@ ROWS: dict[int, Callable[[int], Iterator[Line]]] = {
     23: studies.row_23,
     24: studies.row_24,
     25: single_path.row_25,
+    26: viewing.row_26,
 }
 
 DOCUMENT = harness.ROOT / "docs" / "benchmarks.md"

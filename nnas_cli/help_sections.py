@@ -55,8 +55,22 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Which trials": ("sort", "head", "tail", "state", "best", "pareto", "attempt"),
     "Files of the network": ("weights", "exported", "onnx", "opset", "python"),
     "Checks": ("space", "kind", "print_schema"),
+    "What is shown": ("costs",),
     "Run folder": ("checkpoint_every",),
-    "Result": ("output", "force", "format", "as_architecture", "optuna", "top", "once", "interval", "yes"),
+    "Result": (
+        "output",
+        "force",
+        "format",
+        "as_architecture",
+        "optuna",
+        "top",
+        "once",
+        "interval",
+        "yes",
+        "html",
+        "svg",
+        "serve",
+    ),
     "In general": ("seed", "json", "config", "quiet", "verbose", "color", "no_progress", "debug", "help"),
 }
 """The sections in their order, with the options of each, named as on the command line."""

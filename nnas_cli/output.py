@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from nnas_cli.tables import Table
+    from nnas_core.viewing.view import View
 
 __all__ = ["Output"]
 
@@ -127,6 +129,22 @@ class Output:
         self._stderr.write("".join(f"{one}\n" for one in lines))
         self._stderr.flush()
 
+    def picture(self, view: View) -> None:
+        """Draw a view as the answer, in the width and with the characters and colours that standard output has."""
+        from rich.console import Console  # late: as below
+
+        from nnas_cli.pictures import picture
+
+        drawn = _Drawn()
+        drawn.encoding = self._stdout.encoding or "utf-8"
+        colors, width = self._wants_color(self._stdout), self.width()
+        console = Console(file=drawn, force_terminal=colors, no_color=not colors, width=width, highlight=False)
+        can_draw = not console.options.ascii_only
+        for part in picture(view, width, can_draw=can_draw):
+            console.print(part)
+        text = drawn.getvalue()
+        self._write_whole(text if can_draw else text.translate(_PLAIN))
+
     def announce(self, line: str) -> None:
         """Tell what begins: on a terminal, where somebody waits, and elsewhere with ``--verbose``."""
         self.note(line, level=1 if self.shows_bars else 2, fold=True)
@@ -206,6 +224,12 @@ class Output:
             stream.flush()
         if drawn.notes:
             self.note(f"{'; '.join(drawn.notes)} (--json has all)", fold=True)
+
+
+class _Drawn(io.StringIO):
+    """A text that is drawn with the characters of some encoding."""
+
+    encoding = "utf-8"
 
 
 _WIDTH = 80

@@ -122,7 +122,13 @@ def _document(report: ProfileReport, settings: ProfileSettings) -> dict[str, obj
         },
         "architectures": [_as_json(one) for one in report.profiles],
         "candidates": [
-            {"key": one.key, "candidate": one.candidate, "parameters": one.parameters, "macs": one.macs}
+            {
+                "key": one.key,
+                "candidate": one.candidate,
+                "parameters": one.parameters,
+                "macs": one.macs,
+                "output": None if one.output is None else list(one.output),
+            }
             for one in report.candidates
         ],
         "fixed": {"parameters": report.fixed[0], "macs": report.fixed[1]},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -244,6 +244,17 @@ class Mutator(BaseMutator):
     def status(self) -> dict[str, list[float]]:
         """The current decision as numbers, one a candidate."""
         return {key: mask.float().tolist() for key, mask in self._cache.items()}
+
+    def decision_weights(self) -> Mapping[str, Sequence[float]] | None:
+        """What the algorithm has learnt of each candidate so far: a search records it after each epoch.
+
+        It must leave all random states alone.
+
+        Returns:
+            key -> a number a candidate; where one is taken the probability that it is this one, else that it is
+            among those that are taken. Keys of which nothing is learnt are left out. None: nothing is learnt at all.
+        """
+        return None
 
     def export(self) -> dict[str, Tensor]:
         """The final architecture: key -> mask; the model stays as it is.

@@ -185,6 +185,12 @@ class RelaxedMutator(Mutator):
                 pieces[row.index] = weights[row.index] * row.n_chosen
         return torch.stack(pieces)
 
+    def decision_weights(self) -> Mapping[str, Sequence[float]]:
+        """``probabilities()`` of each key, 1 at most; where ``zero`` has a share, the rest is that of no candidate."""
+        with torch.no_grad():
+            rows = self.probabilities().clamp(max=1).tolist()
+        return {row.key: rows[row.index][: row.count] for row in self.rows}
+
     def sample_final(self) -> Mapping[str, Tensor]:
         """The most probable candidate of each LayerChoice; of an InputChoice, the ``n_chosen`` most probable, or those
         more probable than not.

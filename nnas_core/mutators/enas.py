@@ -216,6 +216,13 @@ class EnasMutator(Mutator):
         """Another sample."""
         return self.sample_search()
 
+    def decision_weights(self) -> Mapping[str, Sequence[float]]:
+        """The shares of 256 samples that take each candidate; always drawn by the same random numbers."""
+        draws = self.controller.draw(256, torch.Generator().manual_seed(0))
+        shares = draws.masks.mean(axis=0).tolist()
+        places = self.controller.script.places
+        return {one.choice.key: shares[one.start : one.start + len(one.choice.candidates)] for one in places}
+
     def draw(self, count: int) -> NDArray[np.bool_]:
         """Sample ``count`` architectures: masks ``[count, N]`` for ``decisions`` and ``surrogate``."""
         return self.controller.draw(count, self.generator).masks

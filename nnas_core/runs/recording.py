@@ -19,14 +19,15 @@ from nnas_core.mutables.mutator import Mutator
 from nnas_core.runs.cadence import CheckpointCadence
 from nnas_core.runs.checkpoint import (
     Checkpoint,
-    CheckpointHeader,
     RunFacts,
     read_checkpoint,
     taking_state,
     write_checkpoint,
 )
+from nnas_core.runs.decision_weights import recorded_weights
 from nnas_core.runs.digests import Digests
 from nnas_core.runs.folder import RunFolder
+from nnas_core.runs.machine import machine_changes, machine_facts
 from nnas_core.runs.weights import changes, check_run, check_space, check_weights
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.search_space import SearchSpace
@@ -124,6 +125,7 @@ class Recorder(Callback):
         count = self.trainer.weightless.count
         for record in self.trainer.history:
             if record.epoch not in self._logged:
+                is_last = record is self.trainer.history[-1]
                 self._run.log(
                     "epoch",
                     epoch=record.epoch,
@@ -131,9 +133,17 @@ class Recorder(Callback):
                     train=finite_only(record.train),
                     valid=finite_only(record.valid),
                     samples_per_second=record.samples_per_second,
-                    **({"weightless_passes": count} if count and record is self.trainer.history[-1] else {}),
+                    **({"weightless_passes": count} if count and is_last else {}),
+                    **(self._decision_weights(record.epoch) if is_last else {}),
                 )
                 self._logged.add(record.epoch)
+
+    def _decision_weights(self, epoch: int) -> dict[str, object]:
+        """Those of now, which are those after ``epoch`` unless a step came since."""
+        if self.mutator is None or self._space is None or self.trainer.batch:
+            return {}
+        weights = recorded_weights(self.mutator, self._space, epoch, self.trainer.epochs)
+        return {} if weights is None else {"decision_weights": weights}
 
     # ---- the end in good order
 
@@ -249,7 +259,7 @@ class Recorder(Callback):
         trainer = self.trainer
         header: dict[str, object] = {
             "nnas": nnas_core.__version__,
-            **_machine(),
+            **machine_facts(),
             **self._facts,
             "model_arg": {**self._facts.get("model_arg", {}), **trainer.model_arguments},
             "progress": {
@@ -347,7 +357,7 @@ class Recorder(Callback):
             self._run.fall_back()
         if "architecture" in header and self._space is not None:  # a kill may have come between the two files
             self._write_architecture(self._space.parse(header["architecture"], where))
-        lines += [f"resume differs: {one}; the result may differ in its last bits" for one in _differences(header)]
+        lines += [f"resume differs: {one}; the result may differ in its last bits" for one in machine_changes(header)]
         return lines + [f"resume differs: {one}" for one in changes(header, self._facts)]
 
     def _read(self) -> tuple[Checkpoint, Path, list[str]]:
@@ -381,16 +391,6 @@ class Recorder(Callback):
                 where=str(self._run.path),
                 hint="begin a new run with so many `epochs`",
             )
-
-
-def _machine() -> dict[str, object]:
-    """Facts of this process that may change the last bits of a result."""
-    return {"threads": torch.get_num_threads(), "torch": torch.__version__.split("+")[0]}
-
-
-def _differences(header: CheckpointHeader) -> list[str]:
-    before: Mapping[str, object] = header
-    return [f"{name} {before[name]} -> {value}" for name, value in _machine().items() if before[name] != value]
 
 
 def _is_finite(value: object) -> bool:

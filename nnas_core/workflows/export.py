@@ -28,8 +28,8 @@ from nnas_core.runs.digests import candidates_of, check_candidates
 from nnas_core.runs.trained import Trained
 from nnas_core.runs.weights import check_space, check_weights
 from nnas_core.space.architecture import Architecture
-from nnas_core.training.settings import DataSettings, ModelReference, SetupSettings
 from nnas_core.training.profiling import Arguments
+from nnas_core.training.settings import DataSettings, ModelReference, SetupSettings
 from nnas_core.workflows.example_inputs import ExampleInputs, multiply_adds
 from nnas_core.workflows.settings import ExportSettings
 from nnas_core.workflows.setup import Setup

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from nnas_core.mutables.cost import FlopMeter, count_flops, parameter_table
 from nnas_core.mutables.extraction import extract
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.mutables.nested import tensors
+from nnas_core.mutables.shapes import output_shapes
 from nnas_core.mutables.untouched import untouched
 from nnas_core.randomness import generator
 from nnas_core.space.architecture import Architecture
@@ -62,12 +63,14 @@ class CandidateCost:
 
     Attributes:
         macs: of one sample; None where they do not add up.
+        output: the shape of what it gives for one sample; None where that is no tensor.
     """
 
     key: str
     candidate: str
     parameters: int
     macs: int | None
+    output: tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,7 @@ class _Profiler:
             for number, (name, architecture) in enumerate(chosen):
                 self._follow("architectures", number, len(chosen))
                 profiles.append(self._measured(name, architecture))
-            candidates = list(_candidates(mutator, parameters, flops))
+            candidates = list(_candidates(mutator, parameters, flops, self._output_shapes(mutator)))
             fixed, shares = (parameters.fixed, None if flops is None else flops.fixed // 2), bool(parameters.shared)
             check = None if settings.latency_table is None else self._table(mutator, settings.latency_table)
         return ProfileReport(
@@ -244,6 +247,12 @@ class _Profiler:
         model = self._setup.model
         return model if architecture is None else extract(model, architecture)
 
+    def _output_shapes(self, mutator: Mutator) -> dict[str, list[tuple[int, ...] | None]]:
+        model = self._setup.model
+        with untouched(model, mutator), torch.no_grad():
+            model.eval()
+            return output_shapes(mutator, running(model, self._one))
+
     # ---- the table
 
     def _table(self, mutator: Mutator, path: str) -> TableCheck:
@@ -282,12 +291,19 @@ def _tau(one: np.ndarray, other: np.ndarray) -> float | None:
     return float((first * second).sum() / norm) if norm else None
 
 
-def _candidates(mutator: Mutator, parameters: CostTable, flops: CostTable | None) -> Iterator[CandidateCost]:
+def _candidates(
+    mutator: Mutator,
+    parameters: CostTable,
+    flops: CostTable | None,
+    shapes: Mapping[str, Sequence[tuple[int, ...] | None]],
+) -> Iterator[CandidateCost]:
     for choice in mutator.space:
         if choice.kind == "layer_choice":
+            key = choice.key
             for index, name in enumerate(choice.candidates):
-                macs = None if flops is None else flops.candidates[choice.key][index] // 2
-                yield CandidateCost(choice.key, str(name), parameters.candidates[choice.key][index], macs)
+                macs = None if flops is None else flops.candidates[key][index] // 2
+                brought = parameters.candidates[key][index]
+                yield CandidateCost(key, str(name), brought, macs, shapes[key][index])
 
 
 def _precision(model: nn.Module) -> str:

@@ -32,7 +32,7 @@ expected = {
     else str(file.relative_to(root))
     for folder in ("nnas_core", "nnas_cli", "schemas")
     for file in (root / folder).rglob("*")
-    if file.suffix in {".py", ".json", ".typed"} or file.name == "py.typed"
+    if file.suffix in {".py", ".json", ".typed"} or file.name == "py.typed" or file.parent.name == "assets"
 }
 missing = sorted(expected - set(wheel.namelist()))
 if missing:
@@ -73,6 +73,7 @@ nnas() {
 nnas --help >/dev/null
 nnas ss-gen model.py -o space.json
 nnas validate space.json
+nnas view space.json >/dev/null
 "$clean/bin/python" -W error -P - <<'PYTHON'
 import importlib.util
 import json

@@ -94,7 +94,13 @@ def _space(rng: random.Random) -> list[str]:
     bad = _changed("space.json", rng)
     study = ["--storage", "sqlite:///new.db", "--trials", "1", "--trial-command", "/no/such/program"]
     return rng.choice(
-        (["validate", bad], ["validate", "good/names.json", "--space", bad], ["tune", bad, *study, "--tuner", "random"])
+        (
+            ["validate", bad],
+            ["validate", "good/names.json", "--space", bad],
+            ["tune", bad, *study, "--tuner", "random"],
+            ["view", bad],
+            ["view", bad, "--html", "page.html", "-o", "old.json"],
+        )
     )
 
 
@@ -108,6 +114,8 @@ def _architecture(rng: random.Random) -> list[str]:
             ["export", "good/run/checkpoint.pt", "--architecture", bad, "-o", "old.json"],
             ["evaluate", "model.py", *weights, "--architecture", bad, "--recalibrate", "0"],
             ["retrain", "model.py", "--architecture", bad, "--epochs", "1", "-o", "out"],
+            ["view", bad, "-o", "old.json"],
+            ["view", bad, "--space", "space.json", "--svg", "net.svg"],
         )
     )
 
@@ -115,7 +123,8 @@ def _architecture(rng: random.Random) -> list[str]:
 def _latency(rng: random.Random) -> list[str]:
     bad = _changed("latency.json", rng)
     search = ["search", "model.py", "--mutator", "proxyless", "--epochs", "1", "-o", "out", "--latency-table", bad]
-    return rng.choice((["validate", bad], ["validate", bad, "--space", "space.json"], search))
+    view = ["view", "space.json", "--costs", bad]
+    return rng.choice((["validate", bad], ["validate", bad, "--space", "space.json"], search, view))
 
 
 def _results(rng: random.Random) -> list[str]:
@@ -131,7 +140,12 @@ def _database(rng: random.Random) -> list[str]:
     verb = rng.choice(("list", "show", "trials", "top", "export", "backup", "retry", "import"))
     more = {"import": ["good/results.json"], "backup": ["-o", "copy.db"]}.get(verb, [])
     return rng.choice(
-        (["validate", "study.db"], ["study", verb, *more, *_ON_A_STUDY], ["study", verb, *more, *_ON_A_STUDY])
+        (
+            ["validate", "study.db"],
+            ["study", verb, *more, *_ON_A_STUDY],
+            ["study", verb, *more, *_ON_A_STUDY],
+            ["view", *_ON_A_STUDY],
+        )
     )
 
 
@@ -148,7 +162,8 @@ def _run_folder(rng: random.Random) -> list[str]:
     change = rng.choice((changed_bytes, changed_lines if name.endswith("l") else changed_json))
     file.write_bytes(change(file.read_bytes(), rng))
     more = rng.choice(([], ["--epochs", "2"], ["--derive", "2"]))
-    return rng.choice((["validate", str(file)], ["search", "--resume", "out", *more]))
+    view = ["view", "out", "--html", "page.html", "-o", "old.json"]
+    return rng.choice((["validate", str(file)], ["search", "--resume", "out", *more], view, ["view", "out"]))
 
 
 def _checkpoint(rng: random.Random) -> list[str]:
@@ -183,6 +198,7 @@ WORKING: dict[str, list[str]] = {
     "retrain": ["model.py", "--architecture", "good/names.json", *_TRAINED],
     "evaluate": ["model.py", "--checkpoint", "good/run/checkpoint.pt", "--architecture", "good/names.json"],
     "validate": ["good/names.json"],
+    "view": ["good/masks.json", "--space", "space.json"],
     "list": ["tuners"],
     "info": [],
     "study import": ["good/results.json", *_ON_A_STUDY],
@@ -197,6 +213,7 @@ WORKING: dict[str, list[str]] = {
 _STARTS_PROCESSES = {"--detach", "--engine", "--ray-address", "--trial-log-dir", "--attempts", "--trial-timeout"}
 _STARTS_PROCESSES |= {"--concurrency", "--trial-threads", "--workers", "--gpus", "--trial-command", "--assessor"}
 _STARTS_PROCESSES |= {"--exported", "--onnx", "--seeds"}
+_STARTS_PROCESSES |= {"--serve"}  # or goes on for ever
 """Options of which a good value takes seconds; only bad ones are tried."""
 
 _BAD_ANYWHERE = ("\udcff", "a=\udcff", "sqlite:///\udcff.db")

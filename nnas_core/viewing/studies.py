@@ -1,0 +1,184 @@
+"""The view of a study: its trials, and what they say of the choices."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from nnas_core._listing import shortened
+from nnas_core.files import finite, finite_only
+from nnas_core.space.goals import Objective
+from nnas_core.space.search_space import SearchSpace
+from nnas_core.study.pareto import undominated
+from nnas_core.study.storage.records import ENDED_STATES, StudyRecord, StudySettings, TrialRecord
+from nnas_core.study.storage.rows import Damage
+from nnas_core.study.storage.store import StudyStore
+from nnas_core.viewing.costs import read_costs
+from nnas_core.viewing.files import size_facts
+from nnas_core.viewing.importance import importance_of
+from nnas_core.viewing.view import Front, Trials, View, ViewedTrial
+
+__all__ = ["view_study"]
+
+_MOST_TRIALS = 4000
+"""Trials that are shown one by one: half of them the best, half the newest."""
+
+_MOST_DECISIONS = 400_000
+"""In all trials that are shown: with 1,000 choices these are 400 trials."""
+
+_LEAST_TRIALS = 50
+
+_BEST_PART = 10
+"""Of ten trials one is among the best, whose candidates are counted."""
+
+
+def view_study(
+    store: StudyStore, study: StudyRecord, damage: Damage | None = None, costs: tuple[str, ...] = ()
+) -> View:
+    """What a study shows.
+
+    Args:
+        store: where it is.
+        study: which.
+        damage: gets what is wrong with rows that are damaged, which are left out; None: that is an error.
+        costs: reports of profiles and latency tables.
+
+    Raises:
+        InputError: a row is damaged.
+    """
+    settings, space = study.settings, study.settings.space
+    found, works = store.trials(study, damage=damage), store.in_use_by(study)
+    best_first = _best_first(found, settings.optimize_mode)
+    trials = _trials(found, best_first, settings)
+    notes = []
+    if len(trials.shown) < trials.count:
+        notes.append(
+            f"of {trials.count:,} trials {len(trials.shown):,} are listed, the best and the newest;"
+            " curve, fronts and importance are of all"
+        )
+    if trials.succeeded and not trials.importance:
+        notes.append(f"{trials.succeeded} trials are too few, or too equal, to say which choices matter")
+    best = best_first[: max(1, len(best_first) // _BEST_PART)]
+    ended = sum(trial.state in ENDED_STATES for trial in found)
+    facts = [
+        ("state", "interrupted" if study.state == "running" and works is None else study.state),
+        ("tuner", settings.tuner),
+        ("trials", f"{ended:,} ended of {len(found):,}"),
+        ("best value", f"{best_first[0].value:.6g} (trial {best_first[0].number})" if best_first else "-"),
+        ("mode", settings.optimize_mode),
+        *([("constraints", ", ".join(map(str, settings.constraints)))] if settings.constraints else []),
+        *([("objectives", ", ".join(map(str, settings.objectives)))] if settings.objectives else []),
+        ("created", study.created),
+        *size_facts(space),
+    ]
+    return View(
+        "study",
+        study.name,
+        space,
+        facts,
+        architecture=best_first[0].architecture if best_first else None,
+        weights=_shares(best, space) if best else None,
+        meaning=f"share of each candidate in {_the_best(len(best))}" if best else None,
+        trials=trials,
+        costs=read_costs(costs, space),
+        notes=notes,
+        running=works is not None,
+    )
+
+
+def _the_best(count: int) -> str:
+    return "the best trial" if count == 1 else f"the best {count:,} trials"
+
+
+def _best_first(trials: Sequence[TrialRecord], mode: str) -> list[TrialRecord]:
+    """Those that succeeded with a finite value, and meet the constraints."""
+    sign = -1 if mode == "maximize" else 1
+    good = [
+        (sign * value, trial.number, trial)
+        for trial in trials
+        if trial.feasible and (value := finite(trial.value)) is not None
+    ]
+    return [trial for *_, trial in sorted(good, key=lambda one: one[:2])]
+
+
+def _shares(trials: Sequence[TrialRecord], space: SearchSpace) -> dict[str, list[float]]:
+    """How many of the trials take each candidate."""
+    hard = [trial.architecture.indices() for trial in trials if trial.architecture.is_hard]
+    counts = {choice.key: [0] * len(choice.candidates) for choice in space}
+    for decisions in hard:
+        for key, decision in decisions.items():
+            for index in decision:
+                counts[key][index] += 1
+    return {key: [count / max(1, len(hard)) for count in row] for key, row in counts.items()}
+
+
+def _trials(found: Sequence[TrialRecord], best_first: Sequence[TrialRecord], made: StudySettings) -> Trials:
+    space = made.space
+    half = max(_LEAST_TRIALS, min(_MOST_TRIALS, _MOST_DECISIONS // len(space))) // 2
+    chosen = {trial.number for trial in (*best_first[:half], *found[-half:])}
+    measured = [
+        (tuple(trial.architecture.indices().values()), value)
+        for trial in found
+        if trial.architecture.is_hard and (value := finite(trial.value)) is not None
+    ]
+    importance, exact = importance_of(space, [one for one, _ in measured], [value for _, value in measured])
+    return Trials(
+        mode=made.optimize_mode,
+        count=len(found),
+        counts=Counter(trial.state if trial.feasible else "infeasible" for trial in found),
+        shown=[_viewed(trial) for trial in found if trial.number in chosen],
+        best=best_first[0].number if best_first else None,
+        curve=list(_improvements(best_first, made.optimize_mode)),
+        fronts=_fronts(best_first, made),
+        importance=importance,
+        exact=exact,
+        succeeded=len(measured),
+    )
+
+
+def _viewed(trial: TrialRecord) -> ViewedTrial:
+    return ViewedTrial(
+        number=trial.number,
+        state=trial.state,
+        feasible=trial.feasible,
+        value=finite(trial.value),
+        seconds=finite(trial.seconds),
+        measured=finite_only({**trial.metrics, **trial.cost}),
+        decisions=list(trial.architecture.indices().values()) if trial.architecture.is_hard else None,
+        error=None if trial.error is None else shortened(trial.error.strip().split("\n")[0]),
+    )
+
+
+def _improvements(best_first: Sequence[TrialRecord], mode: str) -> Iterator[tuple[int, float]]:
+    best: float | None = None
+    for trial in sorted(best_first, key=lambda one: one.number):
+        value = trial.value
+        if value is not None and (best is None or (value > best if mode == "maximize" else value < best)):
+            best = value
+            yield trial.number, value
+
+
+def _fronts(trials: Sequence[TrialRecord], made: StudySettings) -> list[Front]:
+    """A front for each objective but the first, then for each other number that is not the value itself."""
+    own = 1 if made.optimize_mode == "maximize" else -1
+    signs = {one.name: one.sign for one in made.objectives[1:]}
+    for trial in trials:
+        signs.update((name, -1) for name in trial.cost if name not in signs)
+        for name in trial.metrics:
+            if name not in signs:
+                signs[name] = Objective(name).towards(None, made.optimize_mode).sign
+    fronts = []
+    for name, sign in signs.items():
+        pairs = [
+            (trial.number, trial.value, second)
+            for trial in trials
+            if trial.value is not None and (second := finite(trial.numbers.get(name))) is not None
+        ]
+        if all(value == second for _, value, second in pairs):
+            continue
+        best = undominated(np.array([(own * value, sign * second) for _, value, second in pairs]))
+        numbers = [number for (number, *_), is_best in zip(pairs, best.tolist(), strict=True) if is_best]
+        fronts.append(Front(name, sign < 0, numbers))
+    return fronts

@@ -22,7 +22,7 @@ from nnas_core.files import atomic_writer, check_writable
 from nnas_core.mutables.base import Mutable
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.mutables.settling import settle
-from nnas_core.plugins.loading import as_user_error
+from nnas_core.plugins.loading import as_user_error, check_source, split_reference
 from nnas_core.runs.checkpoint import taking_state
 from nnas_core.runs.digests import candidates_of, check_candidates
 from nnas_core.runs.trained import Trained
@@ -133,7 +133,7 @@ def export(settings: ExportSettings, trained: Trained, document: object | None, 
     with random_state.seeded(header["seed"]):
         constructions = Constructions()
         with constructions.recorded() if settings.python is not None else nullcontext():
-            setup = Setup(SetupSettings(model=reference, data=data, device="cpu"))
+            setup = _setup(SetupSettings(model=reference, data=data, device="cpu"), settings)
         decided = frozenset(id(one) for one in setup.model.modules() if any(map(_is_choice, one.modules())))
         network, samples = _network(setup, trained, architecture, settings.input_shape)
         require_equal(network, samples, "the network that was taken out")
@@ -151,6 +151,18 @@ def export(settings: ExportSettings, trained: Trained, document: object | None, 
         }
         _write(settings, makers, report)
     return report
+
+
+def _setup(of: SetupSettings, settings: ExportSettings) -> Setup:
+    """The model and its data; where a file of the run is not where it was, it is said what to do."""
+    for name, file in (("model", split_reference(of.model.model)[0]), ("task", of.model.task)):
+        try:
+            if file is not None and getattr(settings, name) is None:
+                check_source(file)
+        except InputError as error:
+            hint = f"it is the {name} of the run: say with `{name}` where it is now"
+            raise InputError(error.message, where=error.where, hint=hint) from error
+    return Setup(of)
 
 
 def _is_choice(module: nn.Module) -> bool:

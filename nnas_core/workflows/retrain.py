@@ -6,6 +6,7 @@ import hashlib
 import json
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -160,7 +161,10 @@ def retrain(
         started,
     )
     trainer = setup.recipe_trainer(child, training, [*callbacks, recorder], settings.recipe, places)
-    setup.try_data(trainer, tests=True)
+    with warnings.catch_warnings():
+        if settings.recipe.auxiliary_weight is not None:  # who gives it knows what the second output is
+            warnings.filterwarnings("ignore", message="the model returns a pair")
+        setup.try_data(trainer, tests=True)
     digests = Digests(code=setup.code(), samples=setup.samples, architecture=_digest(architecture))
     documents = {"search_space.json": setup.space.to_json(), "architecture.json": architecture.masks()}
     configuration = {"retrain": to_options(settings)}

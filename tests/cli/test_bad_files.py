@@ -174,7 +174,7 @@ def test_two_problems_of_a_header_are_both_listed(nnas: Cli) -> None:
 
 
 def test_a_directory_gets_the_name_of_the_file_in_it(nnas: Cli) -> None:
-    result = nnas("export", "run")
+    result = nnas("evaluate", "model.py", "--checkpoint", "run", "--architecture", "run/architecture.json")
     assert (result.code, result.out) == (3, "")
     assert result.err == (
         "nnas: error: run: is a directory, a checkpoint file is needed\nhint: did you mean run/checkpoint.pt?\n"

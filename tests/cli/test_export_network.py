@@ -67,6 +67,9 @@ def test_every_file_gives_the_outputs_of_the_supernet(nnas: Cli) -> None:
 def test_the_weights_of_a_retraining(nnas: Cli) -> None:
     nnas.ok("retrain", "model.py", "--architecture", "a.json", "--epochs", 1, "-o", "final")
     Path("model.py").rename("moved.py")
+    assert nnas("export", "final", "--weights", "w.pt").err == (
+        "nnas: error: model.py: no such file\nhint: it is the model of the run: say with --model where it is now\n"
+    )
     result = nnas.ok("export", "final", "--weights", "w.pt", "--model", "moved.py")
     lines = result.out.splitlines()
     assert lines[2].split()[0] == "w.pt"

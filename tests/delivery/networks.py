@@ -60,6 +60,7 @@ def source_of(
         for name in [name for name in sys.modules if name.partition(".")[0] == "nnas_core"]:
             patch.setitem(sys.modules, name, None)  # type: ignore[arg-type]
         module = types.ModuleType("net")
+        patch.setitem(sys.modules, "net", module)
         SourceFileLoader("net", str(folder / "net.py")).exec_module(module)
         alone: nn.Module = vars(module)["build"]()
         alone.load_state_dict(network.state_dict())

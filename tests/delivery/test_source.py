@@ -207,6 +207,40 @@ class Net(nn.Module):
         {"op": 0},
         "self.op = Block(2.0)",
     ),
+    "a configuration that is plain data, and weights by constants": (
+        """
+from dataclasses import dataclass
+
+
+@dataclass
+class Config:
+    width: int = 4
+    names: tuple = ("a", "b")
+
+
+class Block(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleDict({name: nn.Linear(config.width, config.width) for name in config.names})
+
+    def forward(self, x):
+        for name in self.config.names:
+            x = self.layers[name](x)
+        return x
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.op = LayerChoice([Block(Config(names=("b", "c"))), nn.Identity()], key="op")
+
+    def forward(self, x):
+        return self.op(x)
+""",
+        {"op": 0},
+        "self.op = Block(Config(width=4, names=('b', 'c')))",
+    ),
     "names that are taken": (
         """
 class Chosen(nn.Module):

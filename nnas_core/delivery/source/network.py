@@ -6,7 +6,8 @@ import re
 import sys
 import tempfile
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +22,7 @@ from nnas_core.delivery.source.constructions import Constructions
 from nnas_core.delivery.source.definitions import Definitions, refusal
 from nnas_core.delivery.source.modules import Modules
 from nnas_core.delivery.source.values import Expression, rendered
-from nnas_core.errors import NnasError
+from nnas_core.errors import NnasError, UserCodeError
 
 __all__ = ["written"]
 
@@ -189,27 +190,44 @@ _STANDARD = sys.stdlib_module_names
 
 def _prove(text: str, network: nn.Module, samples: list[Sample]) -> None:
     """Run the source as a module of its own, give it the weights, and compare."""
-    try:
-        made = _loaded(text).build()
-        made.load_state_dict(network.state_dict())
-    except Exception as error:
-        reason = next(iter(str(error).strip().splitlines()), "")
-        raise refusal("the model", f"the source of it does not run: {type(error).__name__}: {reason}") from error
-    try:
-        require_equal(made, samples, "the network of this source")
-    except NnasError:
-        raise
-    except Exception as error:
-        reason = next(iter(str(error).strip().splitlines()), "")
-        raise refusal("the model", f"the source of it fails: {type(error).__name__}: {reason}") from error
+    with _imported(text) as imported:
+        try:
+            made = imported().build()
+            made.load_state_dict(network.state_dict())
+        except Exception as error:
+            raise _failed("does not run", error) from error
+        try:
+            require_equal(made, samples, "the network of this source")
+        except NnasError:
+            raise
+        except Exception as error:
+            raise _failed("fails", error) from error
 
 
-def _loaded(text: str) -> Any:
-    """The source as a module that was read from a file, as whoever gets it reads it."""
+def _failed(how: str, error: Exception) -> UserCodeError:
+    reason = next(iter(str(error).strip().splitlines()), "")
+    return refusal("the model", f"the source of it {how}: {type(error).__name__}: {reason}")
+
+
+@contextmanager
+def _imported(text: str) -> Iterator[Callable[[], Any]]:
+    """Yields a function that imports the source from a file, as whoever gets it does; afterwards it is gone."""
+    module = ModuleType(_NAME)
+
+    def run() -> Any:
+        loader.exec_module(module)
+        return module
+
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "net.py"
         file.write_text(text, encoding="utf-8")
-        loader = SourceFileLoader("net", str(file))
-        module = ModuleType("net")
-        loader.exec_module(module)
-    return module
+        loader = SourceFileLoader(_NAME, str(file))
+        sys.modules[_NAME] = module  # where dataclasses look for it
+        try:
+            yield run
+        finally:
+            del sys.modules[_NAME]
+
+
+_NAME = "network_that_is_tried"
+"""Of the module; it must be the name of nobody else's."""

@@ -14,15 +14,18 @@ from pathlib import Path
 import torch
 import torch.nn as nn
 
+from nnas_core import random_state
 from nnas_core.errors import UsageError, UserCodeError
 from nnas_core.files import atomic_writer, finite_only
 from nnas_core.mutables.settling import settle
+from nnas_core.mutables.untouched import untouched
 from nnas_core.plugins.loading import load, split_reference
 from nnas_core.runs.cadence import CheckpointCadence
 from nnas_core.runs.digests import Digests
 from nnas_core.runs.folder import RunFolder
 from nnas_core.runs.recording import Recorder, StopSignal, Usage
 from nnas_core.space.architecture import Architecture
+from nnas_core.training.data import batch_size_of, to_device
 from nnas_core.training.evaluation import measure, require_finite
 from nnas_core.training.metrics import EpochRecord
 from nnas_core.training.recipe import RecipeTrainer
@@ -205,10 +208,13 @@ def _tested(setup: Setup, trainer: Trainer, recorder: Recorder, weights: Path) -
 
 
 def _macs(setup: Setup, child: nn.Module) -> int | None:
-    """The multiply-adds of one sample; None where loaders or passes do not say what one is."""
+    """The multiply-adds of one sample, from the first training batch; None where its pass is not one call."""
+    with random_state.untouched({}):
+        batch = to_device(next(setup.train_batches.epoch(0)), setup.device)
     try:
-        if setup.task.has("build_dataloaders"):  # of the user's own, who may have made them for one pass
-            return None
-        return multiply_adds(child, ExampleInputs(setup, child, None).of(1))
-    except (UserCodeError, UsageError):
+        inputs = ExampleInputs(setup, child, None).of_batch(batch)
+    except UserCodeError:
         return None
+    with untouched(child), torch.no_grad():
+        _, target = setup.task.forward_batch(child.eval(), batch)
+    return multiply_adds(child, inputs) // batch_size_of(target)

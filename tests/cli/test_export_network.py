@@ -164,6 +164,18 @@ def test_bad_inputs(nnas: Cli, arguments: tuple[object, ...], code: int, message
     assert {path.name for path in Path.cwd().iterdir()} == {"model.py", "run", "a.json"}
 
 
+def test_a_model_or_an_architecture_of_another_space(nnas: Cli) -> None:
+    Path("other.py").write_text(MODEL.replace("tanh=nn.Tanh()", "gelu=nn.GELU()"))
+    result = nnas("export", "run", "--weights", "w.pt", "--model", "other.py")
+    assert (result.code, result.out) == (3, "")
+    assert result.err.startswith("nnas: error: run/checkpoint.pt: belongs to another search space\n  act: ")
+    Path("b.json").write_text('{"op": "deep", "act": "gelu", "link": "act"}')
+    result = nnas("export", "run", "--weights", "w.pt", "--architecture", "b.json")
+    assert (result.code, result.out) == (3, "")
+    assert result.err.startswith("nnas: error: b.json: the architecture does not fit the search space\n  act: ")
+    assert not Path("w.pt").exists()
+
+
 def test_a_folder_without_its_checkpoint(nnas: Cli) -> None:
     Path("run/checkpoint.pt").unlink()
     result = nnas("export", "run")

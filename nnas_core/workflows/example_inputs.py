@@ -72,7 +72,7 @@ class ExampleInputs:
         batch = next(iter(batches.epoch(0)), None)
         if batch is None:
             raise UserCodeError("the training data has no batches", where=setup.task.user.reference)
-        return self.of_batch(self._fitting(to_device(batch, setup.device)))
+        return arguments_of(setup.task, self._model, self._fitting(to_device(batch, setup.device)), self._mutator)
 
     def _fitting(self, value: _V) -> _V:
         """``value`` in the precision of the model."""
@@ -89,14 +89,6 @@ class ExampleInputs:
             )
         source = torch_generator(self._setup.data.seed, "profile", "inputs")
         return torch.randn(shape, generator=source).to(self._setup.device)
-
-    def of_batch(self, batch: object) -> Arguments:
-        """What the task hands to the model for a batch.
-
-        Raises:
-            UserCodeError: it calls the model never, or several times.
-        """
-        return arguments_of(self._setup.task, self._model, batch, self._mutator)
 
 
 def running(network: nn.Module, inputs: Arguments) -> Callable[[], object]:

@@ -28,11 +28,12 @@ from nnas_core.space.architecture import Architecture
 from nnas_core.training.data import batch_size_of, to_device
 from nnas_core.training.evaluation import measure, require_finite
 from nnas_core.training.metrics import EpochRecord
+from nnas_core.training.profiling import arguments_of
 from nnas_core.training.recipe import RecipeTrainer
 from nnas_core.training.settings import to_options
 from nnas_core.training.side_paths import places_of_choices
 from nnas_core.training.trainer import Callback, Trainer
-from nnas_core.workflows.example_inputs import ExampleInputs, multiply_adds
+from nnas_core.workflows.example_inputs import multiply_adds
 from nnas_core.workflows.settings import RetrainSettings
 from nnas_core.workflows.setup import Setup
 
@@ -212,7 +213,7 @@ def _macs(setup: Setup, child: nn.Module) -> int | None:
     with random_state.untouched({}):
         batch = to_device(next(setup.train_batches.epoch(0)), setup.device)
     try:
-        inputs = ExampleInputs(setup, child, None).of_batch(batch)
+        inputs = arguments_of(setup.task, child, batch)
     except UserCodeError:
         return None
     with untouched(child), torch.no_grad():

@@ -242,6 +242,13 @@ def test_decisions_that_are_too_many_to_look_at_are_bounded_by_the_cheapest() ->
     assert region.draw(np.random.default_rng(0)) in region
 
 
+def test_what_no_number_holds_is_infinite_and_within_no_bound() -> None:
+    table = latency_costs({"a0": [Fraction(10**311), Fraction(1)], "a1": [1.0, 2.0]})
+    region = Region(space_of(2, 2), constraints_of(["ms<=1e308"]), TableCosts({"ms": table}))
+    assert region.size == 2
+    assert region.costs.of(region.codes.space.at(0)) == {"ms": math.inf}
+
+
 def test_units_are_what_numbers_are_multiplied_by() -> None:
     table = CostTable(1, {"a0": (2, 4)}, unit=Fraction(1, 2))
     assert [table.value({"a0": (index,)}) for index in range(2)] == [1.5, 2.5]

@@ -130,6 +130,18 @@ def test_shared_parts_count_once() -> None:
         assert sorted(found(region)) == sorted(within(space, constraints, {"a": table}))
 
 
+def test_where_shared_parts_exclude_nearly_all_every_one_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nnas_core.space.region._TRIES", 1)
+    space = space_of(5, 5, 5)
+    shared = tuple((frozenset({(key, index)}), 9) for key in space.keys for index in range(1, 5))
+    table = CostTable(0, dict.fromkeys(space.keys, (0, 0, 0, 0, 0)), shared)
+    region = Region(space, constraints_of(["a<=0"]), TableCosts({"a": table}))
+    assert region.draw(np.random.default_rng(0)) == (0, 0, 0)
+    monkeypatch.setattr("nnas_core.space.region._MOST_MEASURED", 1)
+    with pytest.raises(NoResultError, match="none of the architectures that were looked at has a<=0"):
+        Region(space, constraints_of(["a<=0"]), TableCosts({"a": table}))
+
+
 def test_of_10_to_the_18_architectures_the_smallest_is_told_at_once() -> None:
     space = space_of(*[10] * 18)
     table = drawn_costs(space, 0, 300_000)

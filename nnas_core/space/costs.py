@@ -96,7 +96,7 @@ class CostTable:
 def plain(value: Fraction) -> int | float:
     """Returns a cost as people have it: a whole number where it is one; infinity where no number is as large."""
     if abs(value) > _LARGEST:
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf
     return value.numerator if value.denominator == 1 else float(value)
 
 

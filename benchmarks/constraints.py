@@ -224,7 +224,7 @@ def within_limits(tables: Mapping[str, Table], seeds: int) -> tuple[list[str], l
             if beyond and entrant != "Optuna's TPE":
                 missed.append(f"{entrant}: {beyond} trials beyond the limit on {DATA_SETS[name]}")
         p = mannwhitneyu(found["`bayes`"], found["Optuna's TPE"], alternative="greater").pvalue
-        rows[-1] += f" p of bayes: {p:.1g} |"
+        print(f"p of bayes above Optuna's TPE (Mann-Whitney, one-sided): {p:.1g}", flush=True)
         if p >= 0.01:
             missed.append(f"bayes: not above Optuna's TPE on {DATA_SETS[name]} at {words}, p = {p:.2g}")
     return rows, missed
@@ -285,7 +285,7 @@ def main() -> int:
             "",
             "| data set | within the limit | tuner | best accuracy | trials beyond it | studies without any |",
             "|---|---|---|---|---|---|",
-            *[row.split(" p of bayes")[0].rstrip() for row in limits],
+            *limits,
             "",
             "| data set | tuner | part of the hypervolume |",
             "|---|---|---|",

@@ -132,8 +132,9 @@ class StudyProgress:
         self._running.pop(trial.number, None)
         self._finished, self._here = self._finished + 1, self._here + 1
         if trial.value is not None:
-            result = self._shown(trial.value)
-            if self._best is None or self._best.value is None or self._sign * (trial.value - self._best.value) > 0:
+            result = self._shown(trial.value) + ("" if trial.feasible else ", beyond the constraints")
+            best = None if self._best is None else self._best.value
+            if trial.feasible and (best is None or self._sign * (trial.value - best) > 0):
                 self._best = trial
         elif trial.state == "stopped":
             last = trial.metrics.get("intermediate")

@@ -7,6 +7,10 @@
 Begin with ``SearchSpace``: it is read from a model or a file, draws and checks architectures, and has a fingerprint.
 ``Architecture`` is the only place that converts the forms of an architecture: masks, names, indices, parameters and the
 document. Whoever makes many of them, as a tuner does, works on ``Codes``, and remembers them in ``Unseen``.
+
+    Constraint, Objective (goals)     what is asked of architectures
+    CostTable (costs)                 what they cost, where costs add up
+    Region                            those that meet constraints: counted, drawn, listed
 """
 
 from __future__ import annotations
@@ -26,10 +30,16 @@ if TYPE_CHECKING:
     from nnas_core.space.choice import Decision as Decision
     from nnas_core.space.choice import InputsDocument as InputsDocument
     from nnas_core.space.choice import Parameter as Parameter
+    from nnas_core.space.costs import CostTable as CostTable
     from nnas_core.space.encoding import Code as Code
     from nnas_core.space.encoding import Codes as Codes
+    from nnas_core.space.goals import Constraint as Constraint
+    from nnas_core.space.goals import Objective as Objective
     from nnas_core.space.latency_table import Latencies as Latencies
     from nnas_core.space.latency_table import read_latencies as read_latencies
+    from nnas_core.space.region import KnownCosts as KnownCosts
+    from nnas_core.space.region import Region as Region
+    from nnas_core.space.region import TableCosts as TableCosts
     from nnas_core.space.search_space import SearchSpace as SearchSpace
     from nnas_core.space.search_space import SearchSpaceDocument as SearchSpaceDocument
     from nnas_core.space.sizes import size_as_json as size_as_json
@@ -44,14 +54,20 @@ else:
             "ChoiceDocument": "choice",
             "Code": "encoding",
             "Codes": "encoding",
+            "Constraint": "goals",
+            "CostTable": "costs",
             "Decision": "choice",
             "FORMS": "architecture",
             "InputsDocument": "choice",
+            "KnownCosts": "region",
             "Latencies": "latency_table",
             "Mask": "architecture",
+            "Objective": "goals",
             "Parameter": "choice",
+            "Region": "region",
             "SearchSpace": "search_space",
             "SearchSpaceDocument": "search_space",
+            "TableCosts": "region",
             "Unseen": "unseen",
             "Weights": "architecture",
             "document_of": "architecture",

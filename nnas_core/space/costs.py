@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from nnas_core.space.choice import Decision
 
 __all__ = ["Candidate", "CostTable", "latency_costs", "plain"]
+
+_LARGEST = 10**308
 
 _PICOSECONDS = 10**9
 """In a millisecond: latencies are whole numbers of them, so that sums are exact, in any order."""
@@ -91,11 +94,13 @@ class CostTable:
 
 
 def plain(value: Fraction) -> int | float:
-    """Returns a cost as people have it: a whole number where it is one."""
+    """Returns a cost as people have it: a whole number where it is one; infinity where no number is as large."""
+    if abs(value) > _LARGEST:
+        return math.inf if value > 0 else -math.inf
     return value.numerator if value.denominator == 1 else float(value)
 
 
-def latency_costs(latencies: Mapping[str, Sequence[float]]) -> CostTable:
+def latency_costs(latencies: Mapping[str, Sequence[float | Fraction]]) -> CostTable:
     """Returns the milliseconds of architectures, rounded to picoseconds.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ __all__ = ["LATENCY_FORMAT", "Latencies", "latency_problems", "read_latencies", 
 
 LATENCY_FORMAT = "nnas.latency-table/1"
 
-_MILLISECONDS = {"s": 1e3, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
+_MILLISECONDS = {"s": Fraction(1000), "ms": Fraction(1), "us": Fraction(1, 1000), "ns": Fraction(1, 10**6)}
 
 Latencies = Mapping[str, Mapping[str, float] | Sequence[float]]
 """key -> candidate's name -> latency, 0 or more; or key -> latencies in the order of the candidates.
@@ -39,14 +40,14 @@ def read_latencies(table: str | Path | Latencies, space: SearchSpace) -> dict[st
     return _read(table, space)[0]
 
 
-def read_milliseconds(table: str | Path, space: SearchSpace) -> dict[str, list[float]]:
+def read_milliseconds(table: str | Path, space: SearchSpace) -> dict[str, list[Fraction]]:
     """Returns the latencies of all candidates in milliseconds, whatever unit the table has; else as ``read_latencies``.
 
     Raises:
         InputError: see there.
     """
     rows, unit = _read(table, space)
-    return {key: [value * _MILLISECONDS[unit] for value in row] for key, row in rows.items()}
+    return {key: [Fraction(repr(value)) * _MILLISECONDS[unit] for value in row] for key, row in rows.items()}
 
 
 def _read(table: str | Path | Latencies, space: SearchSpace) -> tuple[dict[str, list[float]], str]:

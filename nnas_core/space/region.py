@@ -184,7 +184,7 @@ class Region:
                 nearest = excess, code
         if nearest is not None:
             return self._walked(*nearest, rng)
-        raise self._nobody("none of the architectures that were drawn")
+        return self._of_all(rng, None)
 
     def _walked(self, excess: float, code: Code, rng: np.random.Generator) -> Code:
         """Returns an architecture within the bounds, steps to neighbours away from one that is not."""
@@ -197,8 +197,12 @@ class Region:
                 return other
             if beyond <= excess:
                 excess, code = beyond, other
+        return self._of_all(rng, code)
+
+    def _of_all(self, rng: np.random.Generator, nearest: Code | None) -> Code:
+        """Returns an architecture within the bounds, of all, if these are few."""
         if self._bounded.size > _MOST_MEASURED:
-            raise self._nobody("none of the architectures that were looked at", code)
+            raise self._nobody("none of the architectures that were looked at", nearest)
         self._listed = list(self.all())
         if not self._listed:
             raise self._nobody("no architecture")

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from nnas_core.study.opening import open_study as open_study
     from nnas_core.study.opening import resume_study as resume_study
     from nnas_core.study.opening import run_described as run_described
+    from nnas_core.study.pareto import Front as Front
+    from nnas_core.study.pareto import front_of as front_of
     from nnas_core.study.storage.records import StudyRecord as StudyRecord
     from nnas_core.study.storage.records import StudySettings as StudySettings
     from nnas_core.study.storage.records import TrialRecord as TrialRecord
@@ -48,6 +50,7 @@ else:
     __getattr__, __dir__, __all__ = hand_on(
         __name__,
         {
+            "Front": "pareto",
             "GivenResult": "importing",
             "ImportResult": "importing",
             "Limits": "limits",
@@ -64,6 +67,7 @@ else:
             "create_assessor": "opening",
             "create_study": "opening",
             "create_tuner": "opening",
+            "front_of": "pareto",
             "join_study": "opening",
             "open_study": "opening",
             "read_results": "importing",

@@ -172,12 +172,7 @@ class BayesTuner(LearningTuner):
         known = self._fit()
         self._judge()
         if self._every is not None and known:
-            for _ in range(_MOST_MEASURED):
-                code = self._best_of_all(self._every)
-                if code is None or self._region is None or code in self._unseen:
-                    return code
-                self._leave_out(code)
-            return self._unseen.draw(self._rng)
+            return self._best_of_all(self._every)
         return self._climb(known)
 
     def _fit(self) -> list[Code]:
@@ -244,8 +239,19 @@ class BayesTuner(LearningTuner):
         """Looks at every architecture, in the order of expected improvement as long as one may be better."""
         improvement = self._improvement(*self._model.predicted_of_all())
         improvement[~self._untried] = -math.inf
+        for _ in range(1 if self._region is None else _MOST_MEASURED):
+            place = self._highest(improvement, every)
+            code = self._coordinates.code(every[place])
+            if self._region is None or code in self._unseen:
+                return code
+            self._leave_out(code)  # only a measurement told that it is beyond a bound
+            improvement[place] = -math.inf
+        return self._unseen.draw(self._rng)
+
+    def _highest(self, improvement: _Floats, every: Rows) -> int:
+        """Returns the place with the highest gain."""
         if self._feasibility is None:
-            return self._coordinates.code(every[int(improvement.argmax())])
+            return int(improvement.argmax())
         order = np.argsort(-improvement, kind="stable")
         best, highest = int(order[0]), -math.inf
         for some in np.split(order, range(_MOST_STEPS, len(order), _MOST_STEPS)):
@@ -254,7 +260,7 @@ class BayesTuner(LearningTuner):
             gains = improvement[some] + self._feasibility.log_chance(equal(self._ended_rows, every[some]))
             if gains.max() > highest:
                 best, highest = int(some[gains.argmax()]), float(gains.max())
-        return self._coordinates.code(every[best])
+        return best
 
     def _climb(self, known: Sequence[Code]) -> Code | None:
         """Goes up from the best known and from random architectures, to where no neighbour has a higher gain."""

@@ -190,7 +190,8 @@ def _metric_names(setup: Setup) -> list[str]:
             batch = next(iter(setup.valid_batches.epoch(0)))
             child = extract(setup.model, next(setup.space.covering()))
             output, target = setup.task.forward_batch(child.eval(), to_device(batch, setup.device))
-            return [*setup.task.metrics(output, target), "loss"]
+            own = [*setup.task.metrics(output, target), "loss"]
+            return [*own, *(f"{name}_before_recalibration" for name in own)]
     except Exception:  # noqa: BLE001  (whatever the model raises: its trials will say it)
         return []
 

@@ -130,6 +130,12 @@ def test_what_a_metric_says_is_known_afterwards_and_never_wins(nnas: Cli, small_
     shown = nnas.ok("study", "show", "s", "--json").json
     assert shown["best"]["number"] == result["best"]["number"]
     assert nnas.ok("study", "trials", "s").out.count("infeasible") == result["infeasible"]
+    best = nnas.ok("study", "trials", "s", "--head", 1, "--json").json["trials"]
+    assert [one["number"] for one in best] == [result["best"]["number"]]
+    by_value = nnas.ok("study", "trials", "s", "--sort", "value", "--json").json["trials"]
+    assert [one["feasible"] for one in by_value] == sorted((one["feasible"] for one in by_value), reverse=True)
+    again = nnas.ok(*TUNE, "--tuner", "random", "--study", "t", "--constraint", limit)
+    assert again.err.count(", beyond the constraints (") == result["infeasible"]
 
 
 def test_a_program_reports_what_is_limited(nnas: Cli) -> None:

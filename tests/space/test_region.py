@@ -130,6 +130,18 @@ def test_shared_parts_count_once() -> None:
         assert sorted(found(region)) == sorted(within(space, constraints, {"a": table}))
 
 
+def test_where_shared_parts_exclude_nearly_all_every_one_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nnas_core.space.region._TRIES", 1)
+    space = space_of(5, 5, 5)
+    shared = tuple((frozenset({(key, index)}), 9) for key in space.keys for index in range(1, 5))
+    table = CostTable(0, dict.fromkeys(space.keys, (0, 0, 0, 0, 0)), shared)
+    region = Region(space, constraints_of(["a<=0"]), TableCosts({"a": table}))
+    assert region.draw(np.random.default_rng(0)) == (0, 0, 0)
+    monkeypatch.setattr("nnas_core.space.region._MOST_MEASURED", 1)
+    with pytest.raises(NoResultError, match="none of the architectures that were looked at has a<=0"):
+        Region(space, constraints_of(["a<=0"]), TableCosts({"a": table}))
+
+
 def test_of_10_to_the_18_architectures_the_smallest_is_told_at_once() -> None:
     space = space_of(*[10] * 18)
     table = drawn_costs(space, 0, 300_000)
@@ -240,6 +252,13 @@ def test_decisions_that_are_too_many_to_look_at_are_bounded_by_the_cheapest() ->
     assert not exact
     assert count == pytest.approx(truth, rel=0.15)
     assert region.draw(np.random.default_rng(0)) in region
+
+
+def test_what_no_number_holds_is_infinite_and_within_no_bound() -> None:
+    table = latency_costs({"a0": [Fraction(10**311), Fraction(1)], "a1": [1.0, 2.0]})
+    region = Region(space_of(2, 2), constraints_of(["ms<=1e308"]), TableCosts({"ms": table}))
+    assert region.counted() == (2, True)
+    assert region.costs.of(region.codes.space.at(0)) == {"ms": math.inf}
 
 
 def test_units_are_what_numbers_are_multiplied_by() -> None:

@@ -50,8 +50,9 @@ def command(
 ) -> None:
     """List trials, all or the best or worst ones.
 
-    --head and --tail go by value, as those of nnictl, so trials without one are left out; with another --sort they are
-    the first and last of that order. Which values are better, the study knows. With --json the trials are complete.
+    --head and --tail go by value, as those of nnictl, so trials without one, or beyond the constraints, are left out;
+    with another --sort they are the first and last of that order. Which values are better, the study knows. With --json
+    the trials are complete.
 
     \b
     Examples:
@@ -80,7 +81,7 @@ def _chosen(
 ) -> list[TrialRecord]:
     """Trials in the order that is asked for, all or the first or last of them."""
     if sort == "value" and (head is not None or tail is not None):
-        found = [trial for trial in found if trial.value is not None]
+        found = [trial for trial in found if trial.value is not None and trial.feasible]
     best = -1 if study.settings.optimize_mode == "maximize" else 1
     found = sorted(found, key=lambda trial: _place(trial, sort, best))
     return found[:head] if head is not None else found[-tail:] if tail is not None else found
@@ -89,7 +90,9 @@ def _chosen(
 def _place(trial: TrialRecord, sort: str, best: int) -> tuple[float, ...]:
     if sort == "number":
         return (trial.number,)
-    given = trial.value if sort == "value" else trial.seconds
+    given = trial.seconds
+    if sort == "value":
+        given = trial.value if trial.feasible else None
     if given is None:
         return (True, 0.0, trial.number)
     return (False, given * (best if sort == "value" else -1), trial.number)

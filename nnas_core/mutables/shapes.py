@@ -12,10 +12,10 @@ from nnas_core.mutables.mutator import Mutator
 
 __all__ = ["output_shapes"]
 
-Shape = tuple[int, ...]
+_Shape = tuple[int, ...]
 
 
-def output_shapes(mutator: Mutator, forward: Callable[[], object]) -> dict[str, list[Shape | None]]:
+def output_shapes(mutator: Mutator, forward: Callable[[], object]) -> dict[str, list[_Shape | None]]:
     """The shape of the output of every candidate of each LayerChoice, its batch dimension left out.
 
     There are as many forward passes as the largest choice has candidates. Where a key occurs at several places it is
@@ -29,13 +29,13 @@ def output_shapes(mutator: Mutator, forward: Callable[[], object]) -> dict[str, 
         key -> a shape a candidate; None where it gives no tensor, or where the choice is not run.
     """
     layers = {one.key: one for one in mutator.choices if isinstance(one, LayerChoice)}
-    found: dict[str, list[Shape | None]] = {key: [None] * len(layer) for key, layer in layers.items()}
+    found: dict[str, list[_Shape | None]] = {key: [None] * len(layer) for key, layer in layers.items()}
     for architecture in mutator.space.covering():
         mutator.apply_architecture(architecture)
         decisions = architecture.indices()
-        seen: dict[str, Shape] = {}
+        seen: dict[str, _Shape] = {}
 
-        def leave(module: nn.Module, args: object, output: object, seen: dict[str, Shape] = seen) -> None:
+        def leave(module: nn.Module, args: object, output: object, seen: dict[str, _Shape] = seen) -> None:
             if isinstance(module, LayerChoice) and isinstance(output, Tensor):
                 seen.setdefault(module.key, tuple(output.shape[1:]))
 
@@ -54,7 +54,7 @@ def _all(mutator: Mutator) -> list[LayerChoice]:
 
 
 def _note(
-    found: dict[str, list[Shape | None]], decisions: Mapping[str, tuple[int, ...]], seen: Mapping[str, Shape]
+    found: dict[str, list[_Shape | None]], decisions: Mapping[str, tuple[int, ...]], seen: Mapping[str, _Shape]
 ) -> None:
     for key, shape in seen.items():
         for index in decisions[key]:

@@ -60,13 +60,30 @@ def test_what_was_recorded_is_what_the_demo_says_of_these_architectures(tmp_path
     done = subprocess.run(
         [sys.executable, str(program), "mnist1d", *map(str, runs)], capture_output=True, text=True, check=True
     )
-    assert DEMO.splitlines()[2:] == [line.rstrip() for line in done.stdout.splitlines()]
+    assert DEMO.splitlines()[2:-2] == [line.rstrip() for line in done.stdout.splitlines()]
 
 
 def test_the_recorded_step_is_one_of_the_demo() -> None:
     script = (ROOT / "scripts" / "demo").read_text(encoding="utf-8")
     first = DEMO.splitlines()[0].removeprefix("==> ")
     assert f'step "{first}"' in script
+
+
+def test_the_demo_takes_as_long_as_the_texts_say() -> None:
+    seconds = re.fullmatch(r"All of this took (\d+) seconds of computing, .*", DEMO.splitlines()[-1])
+    assert seconds is not None
+    words = {1: "one minute", 2: "two minutes", 3: "three minutes"}[round(int(seconds[1]) / 60)]
+    for text in (readme(), (ROOT / "scripts" / "demo").read_text(encoding="utf-8")):
+        assert f"about {words} of computing on one core" in re.sub(r"\n#? ?", " ", text).lower()
+
+
+def test_the_demo_adds_up_the_times_of_its_steps_without_the_installation(tmp_path: Path) -> None:
+    script = (ROOT / "scripts" / "demo").read_text(encoding="utf-8")
+    end = script[script.index('times >"$out/times-after"') :]
+    spin = f"{sys.executable} -Sc 'import time\nwhile time.process_time() < 1: pass'"
+    steps = f"set -eu; out={tmp_path}; {spin}; times >$out/times-before; {spin}; {spin}; {end}"
+    done = subprocess.run(["sh", "-c", steps], capture_output=True, text=True, check=True)
+    assert "took 2 seconds of computing" in done.stdout
 
 
 # ---- numbers

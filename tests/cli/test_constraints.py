@@ -250,10 +250,14 @@ def test_a_file_is_refused_for_what_its_architecture_costs(nnas: Cli, small_run:
 def test_a_gate_needs_a_model_a_known_name_and_decisions(nnas: Cli, small_model: Path) -> None:
     weights = {"op": [0.2, 0.3, 0.5], "act": [True, False], "link": [True, False, False]}
     Path("arch.json").write_text(json.dumps(weights))
+    nnas.ok("ss-gen", "model.py", "-o", "space.json")
     idle = nnas("validate", "arch.json", "--max-macs", 3)
     assert (idle.code, "--max-macs does nothing without --model" in idle.err) == (2, True)
     soft = nnas("validate", "arch.json", "--model", "model.py", "--max-macs", 3)
     assert (soft.code, "has weights instead of decisions, and so no costs" in soft.out) == (1, True)
+    nothing = nnas("validate", "space.json", "--model", "model.py", "--max-macs", 3)
+    assert (nothing.code, "no architecture in the files (search-space)" in nothing.err) == (2, True)
+    nnas.ok("validate", "space.json", "--model", "model.py")
     unknown = nnas("validate", "arch.json", "--model", "model.py", "--constraint", "accuracy>=1")
     assert (unknown.code, "--constraint: nothing reports 'accuracy'" in unknown.err) == (2, True)
 
@@ -309,5 +313,8 @@ def test_others_say_at_once_that_they_serve_one_objective(nnas: Cli, small_run: 
     own = nnas(*TUNE, "--objective", "accuracy", "--objective", "macs", "--tuner", "nsga2", "--tuner-arg",
                'objectives={"parameters": "minimize"}', "--study", "b")  # fmt: skip
     assert (own.code, "the study has objectives, and so has the tuner" in own.err) == (2, True)
+    early = ("--assessor", "medianstop", "--objective", "macs", "--study", "d", "--train-epochs", 1)
+    other = nnas("tune", "model.py", *early)
+    assert (other.code, "goes by 'accuracy', which trials report on the way" in other.err) == (2, True)
     unknown = nnas(*TUNE, "--objective", "acuracy", "--study", "c")
     assert (unknown.code, "hint: did you mean accuracy" in unknown.err) == (2, True)

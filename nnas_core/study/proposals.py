@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -152,14 +151,20 @@ class Proposer:
         self.tuner.trial_end(parameter_id, succeeded)
 
     def _is_result(self, trial: Stored) -> bool:
-        """Returns true for what a tuner shall learn from: it succeeded, and meets the constraints."""
-        return trial.state == "succeeded" and not self.settings.unmet(trial.numbers)
+        """Returns true for what a tuner shall learn from: it succeeded, meets the constraints, and has all objectives.
+
+        One that was imported may lack some.
+        """
+        numbers = trial.numbers
+        complete = len(self.settings.objectives) < 2 or self.settings.unreported(numbers) is None
+        return trial.state == "succeeded" and complete and not self.settings.unmet(numbers)
 
     def _more(self, trial: Stored) -> dict[str, Any]:
         """Returns what a tuner learns besides the value, as far as it takes it; objectives are to be large."""
         numbers = trial.numbers
         given: dict[str, Any] = {"metrics": dict(trial.metrics), "cost": dict(trial.cost)}
-        given["objectives"] = [one.sign * numbers.get(one.name, math.nan) for one in self.settings.objectives]
+        if "objectives" in self._also:
+            given["objectives"] = [one.sign * numbers[one.name] for one in self.settings.objectives]
         return {name: given[name] for name in self._also}
 
     def replay(

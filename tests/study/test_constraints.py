@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
+from nnas_core import schema
 from nnas_core.errors import NoResultError, UsageError
 from nnas_core.execution.engine import TrialResult
 from nnas_core.space.architecture import Architecture
@@ -14,8 +17,12 @@ from nnas_core.space.goals import constraints_of
 from nnas_core.space.region import Region, TableCosts
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.study.coordinator import run_study
+from nnas_core.study.csv_results import results_csv
+from nnas_core.study.exporting import results_json, write_optuna_study
+from nnas_core.study.importing import GivenResult
 from nnas_core.study.limits import Limits, RunSettings
 from nnas_core.study.opening import create_study, open_study
+from nnas_core.study.pareto import front_of
 from nnas_core.study.storage.records import StudySettings
 from nnas_core.study.storage.store import StudyStore
 from nnas_core.tuners.base import Tuner
@@ -134,3 +141,43 @@ def test_a_tuner_for_one_objective_is_refused_before_the_study_is_made(store: St
     with pytest.raises(UsageError, match="tuner 'grid' serves one objective, not 2"):
         open_study(store, made, resume=False)
     assert store.studies() == []
+
+
+def test_an_imported_trial_without_all_objectives_teaches_nothing(store: StudyStore) -> None:
+    made = described(objective=["both:max", "size:min"])
+    study = store.create_study(made)
+    store.import_results(
+        study, [GivenResult(SPACE.at(5), 9.0), GivenResult(SPACE.at(6), 8.0, {"both": 2}, {"size": 1})]
+    )
+    imported: list[Any] = []
+
+    class Learner(Stubborn):
+        def import_data(self, data: list[Any]) -> None:
+            imported.extend(data)
+
+    run_study(store, study, Learner(), measure, RunSettings(Limits(3), costs=COSTS))
+    assert [one["objectives"] for one in imported] == [[2.0, -1.0]]
+    front = front_of(made, store.trials(study))
+    assert front is not None
+    assert 0 not in [trial.number for trial in front.trials]
+
+
+def test_exports_say_what_is_beyond_the_constraints(store: StudyStore, tmp_path: Path) -> None:
+    made = described(constraint=["both<=2"], objective=["value:max", "size:min"])
+    run(store, made, Stubborn(), trials=6)
+    study = store.study("s")
+    trials = store.trials(study)
+    beyond = [trial.number for trial in trials if trial.metrics["both"] > 2]
+    assert 0 < len(beyond) < 6
+    document = results_json(trials, {})
+    assert [int(str(one["id"])) for one in document if one.get("feasible") is False] == beyond
+    assert [one["cost"] for one in document] == [trial.cost for trial in trials]
+    assert schema.problems("results", document) == []
+    assert results_csv(trials, SPACE).splitlines()[:2] == ["id,a,b,reward,both,size", "0,op0,op0,0.0,0.0,0.0"]
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    write_optuna_study(url, study, trials, {}, storage="sqlite:///other.db")
+    theirs = optuna.load_study(study_name="s", storage=url)
+    assert [trial.values for trial in theirs.trials] == [[trial.value, trial.cost["size"]] for trial in trials]
+    front = front_of(made, trials)
+    assert front is not None
+    assert {trial.number for trial in theirs.best_trials} == {trial.number for trial in front.trials}

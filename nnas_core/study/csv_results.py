@@ -87,7 +87,7 @@ def is_csv(text: str) -> bool:
 def read_csv(text: str, space: SearchSpace, where: str) -> list[dict[str, object]]:
     """Returns the document of the schema ``results`` that says what a table says.
 
-    Columns may stand in any order. Those that are neither a key nor ``id`` or ``reward`` are metrics to a reader, costs too.
+    Columns may stand in any order. Those that are neither a key nor ``id`` or ``reward`` are metrics, costs too.
 
     Args:
         text: as ``results_csv`` writes it.

@@ -25,6 +25,7 @@ from nnas_core.study.storage.records import ENDED_STATES, StudyRecord, TrialReco
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+    from optuna.study import StudyDirection
     from optuna.trial import FrozenTrial
 
 __all__ = ["results_json", "write_optuna_study"]
@@ -159,11 +160,13 @@ def _frozen(trial: TrialRecord, study: StudyRecord, reported: Sequence[float]) -
     )
 
 
-def _directions(study: StudyRecord) -> list[str]:
+def _directions(study: StudyRecord) -> list[StudyDirection]:
+    from optuna.study import StudyDirection
+
     objectives = study.settings.objectives
     if len(objectives) < 2:
-        return [study.settings.optimize_mode]
-    return ["minimize" if one.is_min else "maximize" for one in objectives]
+        return [StudyDirection[study.settings.optimize_mode.upper()]]
+    return [StudyDirection.MINIMIZE if one.is_min else StudyDirection.MAXIMIZE for one in objectives]
 
 
 def _values(trial: TrialRecord, study: StudyRecord) -> tuple[str, list[float] | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from nnas_core import schema
 from nnas_core.errors import NoResultError, UsageError
 from nnas_core.execution.engine import TrialResult
+from nnas_core.plugins import registry
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.costs import CostTable
 from nnas_core.space.goals import constraints_of
@@ -80,6 +83,39 @@ def test_what_is_beyond_a_bound_fails_without_a_trial(store: StudyStore) -> None
     assert refused
     assert all(COSTS.of(one)["size"] > 12 for one in proposed)
     assert [trial.architecture for trial in found[:2]] == [SPACE.at(0), SPACE.at(5)]
+
+
+def tried(store: StudyStore, made: StudySettings, trials: int, *, resume: bool = False) -> list[Architecture]:
+    """Run a study with its own tuner, or go on with it; what has been tried then."""
+    before = [one for one in made.constraints if one.name == "size"]
+    region = Region(SPACE, before, COSTS) if before else None
+    with contextlib.suppress(NoResultError):
+        settings = RunSettings(Limits(trials), costs=COSTS, region=region)
+        run_study(store, *open_study(store, made, resume=resume), measure, settings)
+    return [trial.architecture for trial in store.trials(store.study(made.name))]
+
+
+@pytest.mark.parametrize("tuner", sorted(registry.entries("tuners")))
+def test_no_tuner_begins_a_trial_beyond_a_limit(store: StudyStore, tuner: str) -> None:
+    arguments = {"bayes": {"num_init": 2}, "evolution": {"population": 3}, "gp": {"n_startup_trials": 4}}
+    made = StudySettings("s", SPACE, tuner, arguments.get(tuner, {}), config={"constraint": ["size<=12", "size>=2"]})
+    found = tried(store, made, 20)
+    inside = {one for one in map(SPACE.at, range(16)) if 2 <= COSTS.of(one)["size"] <= 12}
+    assert (set(found), len(found)) == (inside, 5)
+    other = replace(made, name="t")
+    assert tried(store, other, 2) == found[:2]
+    assert tried(store, other, 20, resume=True) == found
+
+
+@pytest.mark.parametrize("tuner", ["bayes", "evolution", "nsga2", "random"])
+def test_tuners_of_several_objectives_look_for_all_of_them(store: StudyStore, tuner: str) -> None:
+    arguments = {"bayes": {"num_init": 2}, "evolution": {"population": 3}, "nsga2": {"population_size": 4}}
+    made = StudySettings(
+        "s", SPACE, tuner, arguments.get(tuner, {}), config={"objective": ["both:max", "size:min", "value:max"]}
+    )
+    found = tried(store, made, 12)
+    assert len(set(found)) == 12
+    assert front_of(made, store.trials(store.study("s"))) is not None
 
 
 def test_after_some_refusals_a_draw_from_the_region_is_tried(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nnas_core.errors import InputError, NnasWarning, UserCodeError
+from nnas_core.errors import InputError, NnasWarning, NoResultError, UserCodeError
 from nnas_core.randomness import generator
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.region import Region
@@ -70,9 +70,16 @@ class Proposer:
         What is not in the region fails at once; after some in a row, a draw from the region stands for the last.
 
         Raises:
-            NoMoreTrials: there is none.
+            NoMoreTrials: there is none, or none was found within the constraints.
             UserCodeError: the tuner proposed what is no architecture of the space.
         """
+        try:
+            return self._proposed()
+        except NoResultError as error:  # what was tried before is a result
+            warnings.warn(f"{error.message}; no other trial begins", NnasWarning, stacklevel=2)
+            raise NoMoreTrials from error
+
+    def _proposed(self) -> tuple[int, _Parameters, Architecture]:
         region = self.region
         for refused in range(_MOST_REFUSED + 1):
             parameter_id = self._next_id

@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from nnas_core import schema
-from nnas_core.errors import NoResultError, UsageError
+from nnas_core.errors import NnasWarning, NoResultError, UsageError
 from nnas_core.execution.engine import TrialResult
 from nnas_core.plugins import registry
 from nnas_core.space.architecture import Architecture
@@ -127,6 +127,18 @@ def test_after_some_refusals_a_draw_from_the_region_is_tried(
     (trial,) = store.trials(store.study("s"))
     assert trial.architecture == SPACE.at(15)
     assert tuner.told == [(0, False), (1, 6.0, None), (1, True)]
+
+
+def test_a_study_that_finds_nothing_more_within_the_constraints_ends_with_what_it_has(store: StudyStore) -> None:
+    class Lost(Stubborn):
+        def generate_parameters(self, parameter_id: int, **kwargs: object) -> Any:
+            if parameter_id == 3:
+                raise NoResultError("draws within the constraints were all tried before")
+            return super().generate_parameters(parameter_id)
+
+    with pytest.warns(NnasWarning, match="draws within the constraints were all tried before; no other trial begins"):
+        run(store, described(), Lost())
+    assert len(store.trials(store.study("s"))) == 3
 
 
 def test_what_only_a_trial_tells_is_told_as_a_failure_and_never_wins(store: StudyStore) -> None:

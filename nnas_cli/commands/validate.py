@@ -125,7 +125,7 @@ def command(
         against = gates.space
     results = [validate_file(file, against, kind) for file in files]
     if gates is not None:
-        results = [gates.check(result) for result in results]
+        results = gates.check(results)
     valid = all(not result.problems for result in results)
     if out.as_json:
         out.report("validate-report", {"valid": valid, "files": [result.to_json() for result in results]}, output)

@@ -11,10 +11,12 @@ what is left).
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,11 +148,12 @@ class Bounded:
         if any(slack < 0 for slack in slacks):
             self.size = 0
             return
-        most = max(slacks, default=0)
-        for parts in (most, *_PARTS) if most < _INT64 else _PARTS:
-            grids = [max(1, slack // max(parts, 1)) for slack in slacks]
-            if self._walk(slacks, grids):
-                break
+        grids = [1] * len(slacks)
+        if max(slacks, default=0) >= _INT64 or not self._walk(slacks, grids):
+            rounded = [[max(1, slack // parts) for slack in slacks] for parts in _PARTS]
+            # the finer the grid, the more states: the finest that works is between those that do not and those that do
+            grids = rounded[bisect.bisect(rounded, False, hi=len(rounded) - 1, key=partial(self._walk, slacks))]
+            self._walk(slacks, grids)
         self.exact = self.exact and max(grids, default=1) == 1
         self._backwards()
         self.size = self._others * (self._ways[0][0] if self._ways else 1)
@@ -158,28 +161,29 @@ class Bounded:
     def _walk(self, slacks: Sequence[int], grids: Sequence[int]) -> bool:
         """Finds all states and the steps between them, with costs in whole ``grids``; false if there are too many."""
         self._steps = []
-        slack = np.array([one // grid for one, grid in zip(slacks, grids, strict=True)], dtype=np.int64)
-        spent = [
-            np.array([[one // grid for one, grid in zip(entry.excess, grids, strict=True)] for entry in classes])
+        slack = np.array([[one // grid] for one, grid in zip(slacks, grids, strict=True)], dtype=np.int64)
+        spent = [  # [limits, classes] each
+            np.array([[one // grid for one, grid in zip(entry.excess, grids, strict=True)] for entry in classes]).T
             for _, classes in self._bearing
         ]
-        rest = np.zeros((len(spent) + 1, len(slack)), dtype=np.int64)
-        for place in range(len(spent) - 1, -1, -1):
-            rest[place] = np.minimum(rest[place + 1] + spent[place].max(axis=0), slack + 1)
-        states = np.zeros((1, len(slack)), dtype=np.int64)
+        rest = [np.zeros_like(slack)]
+        for own in reversed(spent):
+            rest.append(np.minimum(rest[-1] + own.max(axis=1, keepdims=True), slack + 1))
+        rest.reverse()
+        states = np.zeros((len(slack), 1), dtype=np.int64)
         work = 0
         for place, own in enumerate(spent):
-            work += len(states) * len(own)
+            work += states.shape[1] * own.shape[1]
             if work > _MOST_STEPS:
                 return False
-            sums = (states[:, None, :] + own[None, :, :]).reshape(-1, len(slack))
-            dead = (sums > slack).any(axis=1)
-            free = ~dead & (sums + rest[place + 1] <= slack).all(axis=1)
+            sums = (states[:, :, None] + own[:, None, :]).reshape(len(slack), -1)
+            dead = (sums > slack).any(axis=0)
+            free = ~dead & (sums + rest[place + 1] <= slack).all(axis=0)
             steps = np.where(free, _FREE, _DEAD)
             live = ~dead & ~free
-            states, number = _distinct(sums[live])
+            states, number = _distinct(sums[:, live])
             steps[live] = number
-            self._steps.append(steps.reshape(-1, len(own)))
+            self._steps.append(steps.reshape(-1, own.shape[1]))
         return True
 
     def _backwards(self) -> None:
@@ -270,15 +274,16 @@ def _classes(columns: Sequence[Sequence[int]]) -> list[_Class]:
 
 
 def _distinct(sums: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Returns the different rows, and the number of its own for each row."""
-    if sums.shape[1] == 1:
-        states, number = np.unique(sums[:, 0], return_inverse=True)
-        return states[:, None], number.reshape(-1)
-    if not len(sums):
+    """Returns the different columns, and the number of its own for each column."""
+    if not sums.shape[1]:
         return sums, np.zeros(0, dtype=np.int64)
-    order = np.lexsort(sums.T[::-1])
-    ordered = sums[order]
-    new = np.concatenate([[True], (ordered[1:] != ordered[:-1]).any(axis=1)])
-    number = np.empty(len(sums), dtype=np.int64)
+    sides = [int(side) + 1 for side in sums.max(axis=1)]
+    if math.prod(sides) < _INT64:  # a column is one number
+        flat, number = np.unique(np.ravel_multi_index(tuple(sums), sides), return_inverse=True)
+        return np.stack(np.unravel_index(flat, sides)).astype(np.int64), number.reshape(-1)
+    order = np.lexsort(sums[::-1])
+    ordered = sums[:, order]
+    new = np.concatenate([[True], (ordered[:, 1:] != ordered[:, :-1]).any(axis=0)])
+    number = np.empty(sums.shape[1], dtype=np.int64)
     number[order] = np.cumsum(new) - 1
-    return ordered[new], number
+    return ordered[:, new], number

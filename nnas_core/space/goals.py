@@ -104,21 +104,22 @@ class Objective:
             )
         return cls(name, mode.strip() == "min" if colon else None)
 
-    def towards(self, metric: str | None, mode: str) -> Objective:
+    def towards(self, metric: str | None, mode: str, costs: Collection[str] = ()) -> Objective:
         """Returns the objective with its direction.
 
-        Without one, the study's own metric has that of the study; of others a loss or a cost is to be small, and a
-        metric large.
+        Without one, the study's own metric, which is also called ``value``, has that of the study; of others a loss or
+        a cost is to be small, and a metric large.
 
         Args:
             metric: the study's own.
             mode: ``"maximize"`` or ``"minimize"``: which values of it are better.
+            costs: names of those besides ``COSTS``.
         """
         if self.is_min is not None:
             return self
-        if self.name == metric:
+        if self.name in (metric, "value"):
             return Objective(self.name, mode == "minimize")
-        return Objective(self.name, self.name in (*COSTS, "loss", "seconds"))
+        return Objective(self.name, self.name in (*COSTS, *costs, "loss", "seconds"))
 
     @property
     def sign(self) -> int:

@@ -25,7 +25,7 @@ def _columns(space: SearchSpace) -> list[str]:
 
 
 def results_csv(trials: Sequence[TrialRecord], space: SearchSpace) -> str:
-    """Returns a line a trial: ``id``, the candidates chosen at each key, ``reward``, and each metric by name.
+    """Returns a line a trial: ``id``, the candidates chosen at each key, ``reward``, and each metric and cost by name.
 
     The keys are in the order of the space and the metrics in that of their names, whatever the trials. Several
     candidates have commas between them. A column whose name is taken already gets ``_2`` after it. A text that a
@@ -35,18 +35,19 @@ def results_csv(trials: Sequence[TrialRecord], space: SearchSpace) -> str:
         trials: that succeeded.
         space: of the study.
     """
-    metrics = sorted({name for trial in trials for name in trial.metrics})
+    numbers = [{**trial.lasting_cost, **trial.metrics} for trial in trials]
+    metrics = sorted({name for own in numbers for name in own})
     text = io.StringIO()
     columns = _distinct([*_columns(space), *metrics])
     # where lines end in \n, csv takes \r for a letter that needs no quotes
     returns = any("\r" in name for name in (*columns, *(name for choice in space for name in choice.candidates)))
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL)
     writer.writerow(map(_defused, columns))
-    for trial in trials:
+    for trial, own in zip(trials, numbers, strict=True):
         names = trial.architecture.names().values()
         chosen = [",".join(map(str, one)) if isinstance(one, list) else one for one in names]
         chosen = [_defused(str(one)) for one in chosen]
-        writer.writerow([trial.number, *chosen, trial.value, *(trial.metrics.get(name, "") for name in metrics)])
+        writer.writerow([trial.number, *chosen, trial.value, *(own.get(name, "") for name in metrics)])
     return text.getvalue()
 
 
@@ -86,7 +87,7 @@ def is_csv(text: str) -> bool:
 def read_csv(text: str, space: SearchSpace, where: str) -> list[dict[str, object]]:
     """Returns the document of the schema ``results`` that says what a table says.
 
-    Columns may stand in any order. Those that are neither a key nor ``id`` or ``reward`` are metrics.
+    Columns may stand in any order. Those that are neither a key nor ``id`` or ``reward`` are metrics, costs too.
 
     Args:
         text: as ``results_csv`` writes it.

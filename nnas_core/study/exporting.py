@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +25,7 @@ from nnas_core.study.storage.records import ENDED_STATES, StudyRecord, TrialReco
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+    from optuna.study import StudyDirection
     from optuna.trial import FrozenTrial
 
 __all__ = ["results_json", "write_optuna_study"]
@@ -40,7 +43,8 @@ def results_json(
 ) -> list[dict[str, object]]:
     """Returns a document of the schema ``results``: value as a JSON text, number as a text, and what was reported.
 
-    A report that was not finite is null.
+    A report that was not finite is null. Costs are there where some are known, and what is beyond the constraints of
+    its study says so.
 
     Args:
         trials: that succeeded.
@@ -52,6 +56,8 @@ def results_json(
             "value": json.dumps(trial.value),
             "id": str(trial.number),
             "intermediate": [finite(value) for value in intermediates.get(trial.number, ())],
+            **({"cost": trial.lasting_cost} if trial.lasting_cost else {}),
+            **({} if trial.feasible else {"feasible": False}),
         }
         for trial in trials
     ]
@@ -97,8 +103,7 @@ def write_optuna_study(
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        direction = optuna.study.StudyDirection[study.settings.optimize_mode.upper()]
-        made = optuna.create_study(study_name=study.name, storage=url, direction=direction)
+        made = optuna.create_study(study_name=study.name, storage=url, directions=_directions(study))
         made.set_user_attr("tuner", study.settings.tuner)
         made.set_user_attr("seed", study.settings.seed)
         for trial in chosen:
@@ -138,19 +143,51 @@ def _frozen(trial: TrialRecord, study: StudyRecord, reported: Sequence[float]) -
             parameters[name] = value
             distributions[name] = CategoricalDistribution(candidates)
     finished = _local(trial.finished)
+    state, values = _values(trial, study)
     return FrozenTrial(
         number=-1,  # Optuna numbers them itself, in the order that they come
         trial_id=-1,
-        state=TrialState[_STATES[trial.state]],
-        value=trial.value,
+        state=TrialState[state],
+        value=None,
+        values=values,
         datetime_start=_local(trial.started) or finished,
         datetime_complete=finished,
         params=parameters,
         distributions=distributions,
         user_attrs=_attributes(trial),
-        system_attrs={},
+        system_attrs=_constrained(trial, study),
         intermediate_values=dict(enumerate(reported)),
     )
+
+
+def _directions(study: StudyRecord) -> list[StudyDirection]:
+    from optuna.study import StudyDirection
+
+    objectives = study.settings.objectives
+    if len(objectives) < 2:
+        return [StudyDirection[study.settings.optimize_mode.upper()]]
+    return [StudyDirection.MINIMIZE if one.is_min else StudyDirection.MAXIMIZE for one in objectives]
+
+
+def _values(trial: TrialRecord, study: StudyRecord) -> tuple[str, list[float] | None]:
+    """Returns the state and the values; of several objectives all or none, as Optuna has it."""
+    state, objectives = _STATES[trial.state], study.settings.objectives
+    if len(objectives) < 2:
+        return state, None if trial.value is None else [trial.value]
+    if trial.state != "succeeded":
+        return state, None
+    if study.settings.unreported(trial.numbers) is not None:  # it was imported
+        return _STATES["failed"], None
+    return state, [trial.numbers[one.name] for one in objectives]
+
+
+def _constrained(trial: TrialRecord, study: StudyRecord) -> dict[str, list[float]]:
+    """Returns what Optuna calls constraints: none is above 0 of a trial that meets them all."""
+    constraints = study.settings.constraints
+    if trial.state != "succeeded" or not constraints:
+        return {}
+    beyond = [one.excess(trial.numbers.get(one.name, math.nan)) for one in constraints]
+    return {"constraints": [min(excess, sys.float_info.max) for excess in beyond]}
 
 
 def _attributes(trial: TrialRecord) -> dict[str, float | str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nnas_core.errors import InputError, NnasWarning, UserCodeError
+from nnas_core.errors import InputError, NnasWarning, NoResultError, UserCodeError
 from nnas_core.randomness import generator
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.region import Region
@@ -71,9 +70,16 @@ class Proposer:
         What is not in the region fails at once; after some in a row, a draw from the region stands for the last.
 
         Raises:
-            NoMoreTrials: there is none.
+            NoMoreTrials: there is none, or none was found within the constraints.
             UserCodeError: the tuner proposed what is no architecture of the space.
         """
+        try:
+            return self._proposed()
+        except NoResultError as error:  # what was tried before is a result
+            warnings.warn(f"{error.message}; no other trial begins", NnasWarning, stacklevel=2)
+            raise NoMoreTrials from error
+
+    def _proposed(self) -> tuple[int, _Parameters, Architecture]:
         region = self.region
         for refused in range(_MOST_REFUSED + 1):
             parameter_id = self._next_id
@@ -152,14 +158,20 @@ class Proposer:
         self.tuner.trial_end(parameter_id, succeeded)
 
     def _is_result(self, trial: Stored) -> bool:
-        """Returns true for what a tuner shall learn from: it succeeded, and meets the constraints."""
-        return trial.state == "succeeded" and not self.settings.unmet(trial.numbers)
+        """Returns true for what a tuner shall learn from: it succeeded, meets the constraints, and has all objectives.
+
+        One that was imported may lack some.
+        """
+        numbers = trial.numbers
+        complete = len(self.settings.objectives) < 2 or self.settings.unreported(numbers) is None
+        return trial.state == "succeeded" and complete and not self.settings.unmet(numbers)
 
     def _more(self, trial: Stored) -> dict[str, Any]:
         """Returns what a tuner learns besides the value, as far as it takes it; objectives are to be large."""
         numbers = trial.numbers
         given: dict[str, Any] = {"metrics": dict(trial.metrics), "cost": dict(trial.cost)}
-        given["objectives"] = [one.sign * numbers.get(one.name, math.nan) for one in self.settings.objectives]
+        if "objectives" in self._also:
+            given["objectives"] = [one.sign * numbers[one.name] for one in self.settings.objectives]
         return {name: given[name] for name in self._also}
 
     def replay(

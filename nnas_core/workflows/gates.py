@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+from nnas_core.errors import UsageError
 from nnas_core.files import finite_only
 from nnas_core.space.goals import nothing_reports
 from nnas_core.space.region import shown
@@ -41,8 +43,22 @@ class Gates:
             if one.name not in self._costs.names:
                 raise nothing_reports("constraint", one.name, self._costs.available)
 
-    def check(self, found: FileCheck) -> FileCheck:
-        """Returns what was found about a file, with what its architecture costs, and the limits that it breaks."""
+    def check(self, files: Sequence[FileCheck]) -> list[FileCheck]:
+        """Returns what was found about files, with what their architectures cost, and the limits that these break.
+
+        Raises:
+            UsageError: all files are valid, and no architectures: a gate that checks nothing must not let them pass.
+        """
+        checked = [self._check(found) for found in files]
+        if self._limits and not any(found.problems or found.kind in _KINDS for found in checked):
+            kinds = ", ".join(sorted({found.kind for found in checked}))
+            raise UsageError(
+                f"there is no architecture in the files ({kinds}), so nothing is checked against the limits",
+                hint="give files of architectures, as `nnas search -o run` writes run/architecture.json",
+            )
+        return checked
+
+    def _check(self, found: FileCheck) -> FileCheck:
         if found.problems or found.kind not in _KINDS:
             return found
         architecture = self.space.parse(found.document, found.file)

@@ -135,7 +135,10 @@ class ModelCosts(KnownCosts):
     def _taken_out(self, architecture: Architecture, names: Collection[str]) -> dict[str, float]:
         found: dict[str, float] = {}
         if self._of_task & set(names):
-            own = self._own_costs(architecture)
+            try:
+                own = self._own_costs(architecture)
+            except Exception:  # noqa: BLE001  (as below)
+                own = {}
             found.update({name: own.get(name, math.nan) for name in names if name in self._of_task})
         others = [name for name in names if name not in found]
         if others:

@@ -17,7 +17,7 @@ SetupSettings      model: ModelReference, data: DataSettings, optimizer: Optimiz
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -225,14 +225,15 @@ class GoalSettings:
         limited, aims = [one.name for one in self.constraints], [one.name for one in self.objectives]
         return list(dict.fromkeys([*limited, *aims]))
 
-    def config(self, metric: str | None, mode: str) -> dict[str, object]:
+    def config(self, metric: str | None, mode: str, costs: Collection[str] = ()) -> dict[str, object]:
         """What a resumed study must have again.
 
         Args:
             metric: the study's own, whose direction is ``mode``.
             mode: ``"maximize"`` or ``"minimize"``.
+            costs: names of those that the task has.
         """
-        towards = [str(one.towards(metric, mode)) for one in self.objectives]
+        towards = [str(one.towards(metric, mode, costs)) for one in self.objectives]
         found: dict[str, object] = {"constraint": list(map(str, self.constraints)), "objective": towards}
         if self.latency_table is not None:
             from nnas_core.files import read_bytes  # late: as above
@@ -271,14 +272,35 @@ class AlgorithmSettings:
     assessor_arg: Mapping[str, object] = field(default_factory=dict)
 
     def study(
-        self, name: str, space: SearchSpace, seed: int, optimize_mode: str, config: Mapping[str, object]
+        self,
+        name: str,
+        space: SearchSpace,
+        seed: int,
+        optimize_mode: str,
+        config: Mapping[str, object],
+        metric: str | None = "value",
     ) -> StudySettings:
-        """What a study with these algorithms is made with; a resumed one must have the same assessor again."""
+        """What a study with these algorithms is made with; a resumed one must have the same assessor again.
+
+        Args:
+            name, space, seed, optimize_mode, config: as for ``StudySettings``.
+            metric: what trials report on the way; None: that is not known.
+
+        Raises:
+            UsageError: the assessor would see another number than the one that is searched for.
+        """
         from nnas_core.study.storage.records import StudySettings  # needs numpy, which a help text has no use for
 
         aims = config.get("objective")
         if isinstance(aims, list) and aims:  # the first is the value of a trial
-            optimize_mode = "minimize" if str(aims[0]).endswith(":min") else "maximize"
+            aim, _, towards = str(aims[0]).rpartition(":")
+            optimize_mode = "minimize" if towards == "min" else "maximize"
+            if self.assessor is not None and metric is not None and aim not in (metric, "value"):
+                raise UsageError(
+                    f"`assessor` {self.assessor!r} goes by {metric!r}, which trials report on the way, and the first "
+                    f"`objective` is {aim!r}",
+                    hint=f"leave the assessor out, or name {metric} first",
+                )
         if self.assessor is not None:
             config = {**config, "assessor": self.assessor, "assessor_arg": dict(self.assessor_arg)}
         return StudySettings(name, space, self.tuner, self.tuner_arg, seed, optimize_mode, config)

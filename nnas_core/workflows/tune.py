@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -79,8 +79,8 @@ def tune(
     begin = random_state.capture() if local else {}
     setup, weights = _set_up(settings, None if local is None else "cpu")
     _try_data(setup, settings)
-    run, metric = _aimed(settings.goals, setup, run)
-    study_settings = _describe(settings, setup, weights, metric)
+    run, metric, costs = _aimed(settings.goals, setup, run)
+    study_settings = _describe(settings, setup, weights, metric, costs)
     with contextlib.ExitStack() as stack:
         engine: Engine  # before the tuner: what its constructor draws is not drawn in a worker
         if local is None:
@@ -126,8 +126,8 @@ def _try_data(setup: Setup, settings: TuneSettings) -> None:
         return
 
 
-def _aimed(goals: GoalSettings, setup: Setup, run: RunSettings) -> tuple[RunSettings, str | None]:
-    """Says what architectures cost and which may be tried; and the name of the metric, if that had to be known.
+def _aimed(goals: GoalSettings, setup: Setup, run: RunSettings) -> tuple[RunSettings, str | None, list[str]]:
+    """Says what architectures cost and which may be tried; the name of the metric, if that had to be known; the costs.
 
     Raises:
         UsageError: a constraint or an objective is about a number that nobody measures.
@@ -137,13 +137,15 @@ def _aimed(goals: GoalSettings, setup: Setup, run: RunSettings) -> tuple[RunSett
     reported = check_names(setup, costs, goals.constraints, goals.objectives)
     before = [one for one in goals.constraints if one.name in costs.names]
     region = Region(setup.space, before, costs) if before else None
-    return replace(run, costs=costs, region=region), reported[0] if reported else None
+    return replace(run, costs=costs, region=region), reported[0] if reported else None, costs.available
 
 
-def _describe(settings: TuneSettings, setup: Setup, weights: str | None, metric: str | None) -> StudySettings:
+def _describe(
+    settings: TuneSettings, setup: Setup, weights: str | None, metric: str | None, costs: Sequence[str]
+) -> StudySettings:
     mode = "minimize" if setup.task.metric_mode == "min" else "maximize"
-    config = {**settings.config(weights), **settings.goals.config(metric, mode)}
-    described = settings.algorithms.study(settings.study, setup.space, settings.seed, mode, config)
+    config = {**settings.config(weights), **settings.goals.config(metric, mode, costs)}
+    described = settings.algorithms.study(settings.study, setup.space, settings.seed, mode, config, metric)
     return replace(described, origin=Origin.of(_programs(settings), Path.cwd()))
 
 

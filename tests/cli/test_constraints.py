@@ -11,7 +11,6 @@ import pytest
 
 from nnas_core.mutables.cost import parameter_table
 from nnas_core.mutators import EnasMutator, RandomMutator, SposMutator
-from nnas_core.plugins import registry
 from nnas_core.space.goals import constraints_of
 from nnas_core.space.region import Region, TableCosts
 from nnas_core.space.search_space import SearchSpace
@@ -28,6 +27,8 @@ TUNE = ("tune", "model.py", "--checkpoint", "run/checkpoint.pt", "--trials", 12)
 OWN_COSTS = """
 
 def costs(model):
+    if any(isinstance(module, nn.Tanh) for module in model.modules()):
+        raise ValueError("no cost of this one is known")
     return {"size": sum(not list(module.children()) for module in model.modules())}
 """
 
@@ -51,28 +52,17 @@ def trials(nnas: Cli, study: str) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("tuner", sorted(set(registry.entries("tuners")) - {"gp", "ppo"}))
-def test_no_tuner_begins_a_trial_beyond_a_limit(nnas: Cli, small_run: Path, tuner: str) -> None:
-    result = nnas.ok(*TUNE, "--tuner", tuner, "--constraint", "parameters<=100", "--study", "s", "--json")
+def test_a_study_within_limits_tries_and_says_only_what_meets_them(nnas: Cli, small_run: Path) -> None:
+    limit = ("--constraint", "parameters<=100")
+    result = nnas.ok(*TUNE, *limit, "--study", "s", "--json")
     found = trials(nnas, "s")
     assert {parameters_of(trial["architecture"]) for trial in found} == {STEM}
     assert {trial["cost"]["parameters"] for trial in found} == {STEM}
     assert len(found) == 6  # two activations, three inputs
     assert result.json["constraints"] == ["parameters<=100"]
     assert (result.json["infeasible"], result.json["reason"]) == (0, "exhausted")
-
-
-def test_a_study_within_limits_goes_on_as_if_it_had_not_ended(nnas: Cli, small_run: Path) -> None:
-    limits = ("--constraint", "macs<=120", "--constraint", "parameters>=80", "--tuner", "evolution")
-    nnas.ok(*TUNE, *limits, "--study", "whole")
-    nnas.ok(*TUNE[:-1], 3, *limits, "--study", "parts")
-    nnas.ok(*TUNE, *limits, "--study", "parts", "--resume")
-    assert [one["architecture"] for one in trials(nnas, "whole")] == [
-        one["architecture"] for one in trials(nnas, "parts")
-    ]
-    other = nnas(*TUNE, "--tuner", "evolution", "--study", "parts", "--resume")
-    assert other.code == 3
-    assert 'constraint: ["macs<=120", "parameters>=80"] before, not set now' in other.err
+    other = nnas(*TUNE, "--study", "s", "--resume")
+    assert (other.code, 'constraint: ["parameters<=100"] before, not set now' in other.err) == (3, True)
 
 
 @pytest.mark.parametrize(
@@ -108,12 +98,12 @@ def test_costs_that_do_not_add_up_are_measured_before_a_trial(
 ) -> None:
     Path("model.py").write_text(MODEL + OWN_COSTS)
     monkeypatch.setattr("nnas_core.workflows.model_costs._SECONDS", 0.001)
-    nnas.ok(*TUNE, "--tuner", "random", "--constraint", limit, "--study", "s")
+    nnas.ok(*TUNE[:-1], 3, "--tuner", "random", "--constraint", limit, "--study", "s")
     name, bound = limit.split("<=")
     found = trials(nnas, "s")
-    assert found
+    assert len(found) == 3
     assert all(trial["cost"][name] <= float(bound) for trial in found)
-    assert all("size" in trial["cost"] for trial in found)
+    assert all(("size" in trial["cost"]) == trial["architecture"]["act"][0] for trial in found)
 
 
 def test_what_a_metric_says_is_known_afterwards_and_never_wins(nnas: Cli, small_run: Path) -> None:
@@ -134,33 +124,33 @@ def test_what_a_metric_says_is_known_afterwards_and_never_wins(nnas: Cli, small_
     assert [one["number"] for one in best] == [result["best"]["number"]]
     by_value = nnas.ok("study", "trials", "s", "--sort", "value", "--json").json["trials"]
     assert [one["feasible"] for one in by_value] == sorted((one["feasible"] for one in by_value), reverse=True)
-    again = nnas.ok(*TUNE, "--tuner", "random", "--study", "t", "--constraint", limit)
-    assert again.err.count(", beyond the constraints (") == result["infeasible"]
+    again = nnas(*TUNE[:-1], 3, "--tuner", "random", "--study", "t", "--constraint", limit)
+    assert again.err.count(", beyond the constraints (") == sum(not trial["feasible"] for trial in found[:3]) > 0
 
 
 def test_a_program_reports_what_is_limited(nnas: Cli) -> None:
-    space = {key: {"_type": "layer_choice", "_value": ["a", "b", "c"]} for key in "xy"}
+    space = {key: {"_type": "layer_choice", "_value": [*names]} for key, names in (("x", "abc"), ("y", "ab"))}
     Path("space.json").write_text(json.dumps(space))
     Path("trial.py").write_text(REPORTING)
-    command = ("tune", "space.json", "--trial-command", "python trial.py", "--tuner", "grid", "--trials", 9)
-    result = nnas.ok(*command, "--constraint", "size<=20", "--json", "--concurrency", 3).json
-    assert (result["best"]["value"], result["infeasible"]) == (2, 3)
-    unknown = nnas(*command, "--constraint", "sise<=20", "--study", "b")
+    command = ("tune", "space.json", "--trial-command", "python trial.py", "--tuner", "grid", "--trials")
+    result = nnas.ok(*command, 6, "--constraint", "size<=10", "--json", "--concurrency", 3).json
+    assert (result["best"]["value"], result["infeasible"]) == (1, 3)
+    unknown = nnas(*command, 1, "--constraint", "sise<=20", "--study", "b")
     assert unknown.code == 2
     assert "--constraint: nothing reports 'sise'" in unknown.err
     assert "hint: did you mean size" in unknown.err
-    nobody = nnas(*command, "--constraint", "size<=-1", "--study", "c", "--concurrency", 3)
+    nobody = nnas(*command, 2, "--constraint", "size<=-1", "--study", "c", "--concurrency", 2)
     assert nobody.code == 5
-    assert "none of the 9 trials of study 'c' that succeeded has size<=-1" in nobody.err
+    assert "none of the 2 trials of study 'c' that succeeded has size<=-1" in nobody.err
     assert "size<=-1: nearest was 0, of trial 0" in nobody.err
     table = {
         "format": "nnas.latency-table/1",
         "unit": "us",
-        "latencies": {k: {"a": 1e3, "b": 2e3, "c": 3e3} for k in "xy"},
+        "latencies": {"x": {"a": 1e3, "b": 2e3, "c": 3e3}, "y": {"a": 1e3, "b": 2e3}},
     }
     Path("table.json").write_text(json.dumps(table))
     within = ("--latency-table", "table.json", "--constraint", "latency_ms<=3", "--study", "d", "--concurrency", 3)
-    nnas.ok(*command, *within)
+    nnas.ok(*command, 6, *within)
     assert [trial["cost"]["latency_ms"] for trial in trials(nnas, "d")] == [2, 3, 3]
 
 
@@ -169,8 +159,9 @@ def test_what_a_search_hands_out_is_within_the_limits(nnas: Cli, small_model: Pa
     search = ("search", "model.py", "--mutator", mutator, "--epochs", 1, "--batch-size", 4, "-o", "run", "--json")
     found = nnas.ok(*search, "--constraint", "parameters<=100").json["architecture"]
     assert parameters_of(found) == STEM
-    derived = nnas.ok("search", "--resume", "run", "--derive", 3, "--json").json["architecture"]
-    assert parameters_of(derived) == STEM
+    if mutator == "darts":
+        derived = nnas.ok("search", "--resume", "run", "--derive", 3, "--json").json["architecture"]
+        assert parameters_of(derived) == STEM
 
 
 def test_single_paths_are_drawn_within_the_limits(small_model: Path) -> None:
@@ -198,8 +189,7 @@ def test_the_algorithm_s_own_choice_may_be_beyond_a_limit(nnas: Cli, small_model
 
 def test_a_search_within_a_metric_hands_out_the_best_that_meets_it(nnas: Cli, small_model: Path) -> None:
     search = ("search", "model.py", "--mutator", "random", "--epochs", 1, "--json", "-o")
-    best = nnas.ok(*search, "free").json["derived"]["metrics"]["loss"]
-    nobody = nnas(*search, "none", "--constraint", f"loss<={best / 100}")
+    nobody = nnas(*search, "none", "--constraint", "loss<=0")
     assert nobody.code == 5
     assert "architectures that were measured has loss<=" in json.loads(nobody.err)["error"]["message"]
     within = nnas.ok(*search, "some", "--constraint", "loss<=9").json["derived"]["metrics"]
@@ -250,10 +240,14 @@ def test_a_file_is_refused_for_what_its_architecture_costs(nnas: Cli, small_run:
 def test_a_gate_needs_a_model_a_known_name_and_decisions(nnas: Cli, small_model: Path) -> None:
     weights = {"op": [0.2, 0.3, 0.5], "act": [True, False], "link": [True, False, False]}
     Path("arch.json").write_text(json.dumps(weights))
+    nnas.ok("ss-gen", "model.py", "-o", "space.json")
     idle = nnas("validate", "arch.json", "--max-macs", 3)
     assert (idle.code, "--max-macs does nothing without --model" in idle.err) == (2, True)
     soft = nnas("validate", "arch.json", "--model", "model.py", "--max-macs", 3)
     assert (soft.code, "has weights instead of decisions, and so no costs" in soft.out) == (1, True)
+    nothing = nnas("validate", "space.json", "--model", "model.py", "--max-macs", 3)
+    assert (nothing.code, "no architecture in the files (search-space)" in nothing.err) == (2, True)
+    nnas.ok("validate", "space.json", "--model", "model.py")
     unknown = nnas("validate", "arch.json", "--model", "model.py", "--constraint", "accuracy>=1")
     assert (unknown.code, "--constraint: nothing reports 'accuracy'" in unknown.err) == (2, True)
 
@@ -268,28 +262,20 @@ def test_an_evaluation_says_what_the_architecture_costs(nnas: Cli, small_run: Pa
 
 def test_several_objectives_have_a_pareto_set(nnas: Cli, small_run: Path) -> None:
     aims = ("--objective", "accuracy", "--objective", "macs:min")
-    for tuner in ("bayes", "evolution", "nsga2", "random"):
-        report = nnas.ok(*TUNE, *aims, "--tuner", tuner, "--study", tuner, "--json").json
-        found = trials(nnas, tuner)
-        points = [(one["metrics"]["accuracy"], one["cost"]["macs"]) for one in found]
-        best = {
-            one["number"]
-            for one, (a, m) in zip(found, points, strict=True)
-            if not any((b, -n) != (a, -m) and b >= a and n <= m for b, n in points)
-        }
-        assert {one["number"] for one in report["pareto"]} == best
-        assert [(one["name"], one["mode"]) for one in report["objectives"]] == [("accuracy", "max"), ("macs", "min")]
-    shown = nnas.ok("study", "show", "nsga2")
-    assert "Pareto set" in shown.out
-    assert nnas.ok("study", "show", "nsga2", "--json").json["pareto"] == report_of(nnas, "nsga2")
-    exported = nnas.ok("study", "export", "nsga2", "--pareto").json
-    assert [int(one["id"]) for one in exported] == [one["number"] for one in report_of(nnas, "nsga2")]
-
-
-def report_of(nnas: Cli, study: str) -> list[dict[str, Any]]:
-    """The Pareto set of a study, as ``study show`` has it."""
-    found: list[dict[str, Any]] = nnas.ok("study", "show", study, "--json").json["pareto"]
-    return found
+    report = nnas.ok(*TUNE, *aims, "--tuner", "random", "--study", "s", "--json").json
+    found = trials(nnas, "s")
+    points = [(one["metrics"]["accuracy"], one["cost"]["macs"]) for one in found]
+    best = {
+        one["number"]
+        for one, (a, m) in zip(found, points, strict=True)
+        if not any((b, -n) != (a, -m) and b >= a and n <= m for b, n in points)
+    }
+    assert {one["number"] for one in report["pareto"]} == best
+    assert [(one["name"], one["mode"]) for one in report["objectives"]] == [("accuracy", "max"), ("macs", "min")]
+    assert "Pareto set" in nnas.ok("study", "show", "s").out
+    assert nnas.ok("study", "show", "s", "--json").json["pareto"] == report["pareto"]
+    exported = nnas.ok("study", "export", "s", "--pareto").json
+    assert [int(one["id"]) for one in exported] == [one["number"] for one in report["pareto"]]
 
 
 def test_one_objective_may_be_another_number_than_the_metric(nnas: Cli, small_run: Path) -> None:
@@ -309,5 +295,8 @@ def test_others_say_at_once_that_they_serve_one_objective(nnas: Cli, small_run: 
     own = nnas(*TUNE, "--objective", "accuracy", "--objective", "macs", "--tuner", "nsga2", "--tuner-arg",
                'objectives={"parameters": "minimize"}', "--study", "b")  # fmt: skip
     assert (own.code, "the study has objectives, and so has the tuner" in own.err) == (2, True)
+    early = ("--assessor", "medianstop", "--objective", "macs", "--study", "d", "--train-epochs", 1)
+    other = nnas("tune", "model.py", *early)
+    assert (other.code, "goes by 'accuracy', which trials report on the way" in other.err) == (2, True)
     unknown = nnas(*TUNE, "--objective", "acuracy", "--study", "c")
     assert (unknown.code, "hint: did you mean accuracy" in unknown.err) == (2, True)

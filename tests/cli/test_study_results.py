@@ -47,9 +47,9 @@ def test_export_is_the_json_of_nnictl(nnas: Cli, store: StudyStore) -> None:
     result = nnas.ok("study", "export", "first")
     assert result.err == ""
     assert result.json == [
-        {"parameter": FIRST, "value": "0.5", "id": "0", "intermediate": [0.0]},
-        {"parameter": POOL, "value": "0.75", "id": "1", "intermediate": [0.1]},
-        {"parameter": OTHER, "value": "0.25", "id": "3", "intermediate": [0.3]},
+        {"parameter": FIRST, "value": "0.5", "id": "0", "intermediate": [0.0], "cost": {"parameters": 10}},
+        {"parameter": POOL, "value": "0.75", "id": "1", "intermediate": [0.1], "cost": {"parameters": 10}},
+        {"parameter": OTHER, "value": "0.25", "id": "3", "intermediate": [0.3], "cost": {"parameters": 10}},
     ]
 
 
@@ -69,10 +69,10 @@ def test_export_as_csv_has_a_column_a_key_and_a_metric(nnas: Cli, store: StudySt
     result = nnas.ok("study", "export", "first", "--format", "csv")
     assert result.err == ""
     assert result.out == (
-        "id,act,link,op,reward,accuracy,loss\n"
-        '0,relu,"a,b",conv,0.5,0.5,0.5\n'
-        '1,relu,"a,b",pool,0.75,0.75,0.25\n'
-        '3,relu,"a,c",pool,0.25,0.25,0.75\n'
+        "id,act,link,op,reward,accuracy,loss,parameters\n"
+        '0,relu,"a,b",conv,0.5,0.5,0.5,10\n'
+        '1,relu,"a,b",pool,0.75,0.75,0.25,10\n'
+        '3,relu,"a,c",pool,0.25,0.25,0.75,10\n'
     )
     assert [row["id"] for row in csv.DictReader(result.out.splitlines())] == ["0", "1", "3"]
 

@@ -67,10 +67,12 @@ def test_two_that_no_number_meets_are_refused() -> None:
         ("loss", "loss:min", -1),
         ("macs:max", "macs:max", 1),
         ("a:b:min", "a:b:min", -1),
+        ("value", "value:min", -1),
+        ("size", "size:min", -1),
     ],
 )
 def test_an_objective_has_a_direction(text: str, towards: str, sign: int) -> None:
-    found = Objective.parse(text).towards("accuracy", "minimize")
+    found = Objective.parse(text).towards("accuracy", "minimize", ["size"])
     assert (str(found), found.sign) == (towards, sign)
     assert str(Objective.parse(text)) == text
 

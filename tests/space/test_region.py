@@ -88,6 +88,22 @@ def test_a_region_has_exactly_what_meets_all_constraints(texts: list[str], seed:
     assert sum(code in region for code in region.codes.all()) == len(truth)
 
 
+def test_bounds_on_numbers_too_large_to_be_one_together_are_as_exact() -> None:
+    space = space_of(3, 4, 2, 5)
+    small = {name: drawn_costs(space, seed) for seed, name in enumerate("ab")}
+    large = {
+        name: CostTable(0, {key: tuple(cost << 40 for cost in row) for key, row in table.candidates.items()})
+        for name, table in small.items()
+    }
+    bounds = {"a": 40, "b": 45}
+    sizes = []
+    for tables, shift in ((small, 0), (large, 40)):
+        limits = constraints_of([f"{name}<={tables[name].fixed + (bound << shift)}" for name, bound in bounds.items()])
+        sizes.append(Region(space, limits, TableCosts(tables)).size)
+    assert sizes[0] == sizes[1]
+    assert 0 < (sizes[0] or 0) < space.size
+
+
 def test_three_tenths_are_three_tenths() -> None:
     space = space_of(2, 2, 2)
     table = latency_costs({key: [0.1, 0.2] for key in space.keys})

@@ -69,7 +69,7 @@ def test_the_columns_of_csv_have_distinct_names(store: StudyStore) -> None:
     space = SearchSpace.from_json({key: {"_type": "layer_choice", "_value": ["a", "b"]} for key in keys})
     study = make(store, values=(0.5,), space=space)
     header = results_csv(store.trials(study), space).splitlines()[0]
-    assert header == "id,accuracy,id_2,reward,reward_2,accuracy_2,loss"
+    assert header == "id,accuracy,id_2,reward,reward_2,accuracy_2,loss,parameters"
 
 
 def test_without_optuna_the_extra_is_named(store: StudyStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,7 +99,7 @@ def test_no_cell_is_a_formula_and_all_names_come_back(tmp_path: Path) -> None:
     begun = {cell for cell in cells if cell.startswith(tuple("=+-@\t\r"))}
     assert {"-1.5", "+2e3", "-1.0"} <= begun
     assert all(isinstance(float(cell), float) for cell in begun)
-    assert rows[0] == ["id", "''=key", "'-", "'=key", "'@", "reward", "accuracy", "loss"]
+    assert rows[0] == ["id", "''=key", "'-", "'=key", "'@", "reward", "accuracy", "loss", "parameters"]
     results = read_csv(text, space, "results.csv")
     assert [one["parameter"] for one in results] == [trial.architecture.parameters() for trial in trials]
     assert [one["value"] for one in results] == values

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 import numpy as np
 import pytest
 
@@ -32,6 +35,16 @@ def test_a_hypervolume_is_the_share_of_a_grid(width: int) -> None:
     cells = np.stack(np.meshgrid(*[np.arange(side) + 0.5] * width, indexing="ij"), axis=-1).reshape(-1, width)
     covered = (cells[:, None, :] < points[None]).all(axis=2).any(axis=1).sum()
     assert hypervolume(points, np.zeros(width)) == pytest.approx(covered)
+
+
+def test_the_volume_of_many_points_in_many_coordinates_takes_no_time() -> None:
+    points = np.random.default_rng(0).random((60, 5))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)  # nobody beats another
+    samples = np.random.default_rng(1).random((4000, 5))
+    share = (samples[:, None, :] < points[None]).all(axis=2).any(axis=1).mean()
+    began = time.process_time()
+    assert hypervolume(points, np.zeros(5)) == pytest.approx(share, abs=4 * math.sqrt(share * (1 - share) / 4000))
+    assert time.process_time() - began < 5  # cut into slices alone, minutes
 
 
 def test_what_is_below_the_reference_adds_nothing() -> None:

@@ -259,6 +259,11 @@ class TrialRecord:
         """All that was measured, by name; a metric goes before a cost of its name."""
         return numbers_of(self.value, self.metrics, self.cost)
 
+    @property
+    def lasting_cost(self) -> dict[str, float]:
+        """The costs of the architecture: all but how long the trial took."""
+        return {name: value for name, value in self.cost.items() if name != "seconds"}
+
     def to_json(self) -> dict[str, object]:
         """Returns the trial document (schema ``trial``), the architecture as masks."""
         return {

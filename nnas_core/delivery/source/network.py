@@ -56,7 +56,7 @@ def written(
         modules: those of the user's, whose classes are copied.
         decided: identities of the modules in which something was decided.
         constructions: the arguments that modules were made with.
-        title: the first line of the file.
+        title: the first line of the file; any text.
 
     Raises:
         UserCodeError: it cannot be written; what stands in the way is named.
@@ -64,11 +64,16 @@ def written(
     """
     sequences = _takes_sequences(network, samples)
     mentioned = frozenset({"forward"})
-    for _ in range(_ROUNDS):
-        text, definitions = _text(network, modules, decided, sequences, constructions, mentioned, title)
-        if definitions.mentions <= mentioned:
-            break
-        mentioned |= definitions.mentions
+    try:
+        for _ in range(_ROUNDS):
+            text, definitions = _text(network, modules, decided, sequences, constructions, mentioned, title)
+            if definitions.mentions <= mentioned:
+                break
+            mentioned |= definitions.mentions
+    except NnasError:
+        raise
+    except Exception as error:  # any code may stand in a file of the user's, and any value in a module
+        raise _failed("it cannot be written as source", error) from error
     _prove(text, network, samples)
     return text.encode()
 
@@ -117,7 +122,13 @@ def _text(
     body = "\n\n".join(parts)
     body = re.sub("\x00([^\x00]*):(\\d+)\x00", lambda found: names[found[1], int(found[2])], body)
     imports = "\n".join(sorted(definitions.imports, key=_import_order))
-    return f"{_HEAD.format(title=title)}\n{imports}\n\n\n{body}", definitions
+    return f"{_HEAD.format(title=_in_docstring(title))}\n{imports}\n\n\n{body}", definitions
+
+
+def _in_docstring(text: str) -> str:
+    """A text that neither ends the docstring it stands in nor its line."""
+    plain = "".join(one if one.isprintable() else " " for one in text)
+    return plain.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _made(
@@ -195,18 +206,18 @@ def _prove(text: str, network: nn.Module, samples: list[Sample]) -> None:
             made = imported().build()
             made.load_state_dict(network.state_dict())
         except Exception as error:
-            raise _failed("does not run", error) from error
+            raise _failed("the source of it does not run", error) from error
         try:
             require_equal(made, samples, "the network of this source")
         except NnasError:
             raise
         except Exception as error:
-            raise _failed("fails", error) from error
+            raise _failed("the source of it fails", error) from error
 
 
 def _failed(how: str, error: Exception) -> UserCodeError:
     reason = next(iter(str(error).strip().splitlines()), "")
-    return refusal("the model", f"the source of it {how}: {type(error).__name__}: {reason}")
+    return refusal("the model", f"{how}: {type(error).__name__}: {reason}")
 
 
 @contextmanager

@@ -259,6 +259,25 @@ class Net(nn.Module):
         {"op": 0},
         "self.table = np.array([0.0, 1.0, 2.0, 3.0], dtype='float32')",
     ),
+    "names that Python has itself, and names of no kind": (
+        """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.add_module("class", nn.Linear(4, 4))
+        self.layers = nn.ModuleDict({"1": nn.Linear(4, 4), "a b": nn.Linear(4, 4), "in": nn.Linear(4, 4)})
+        self.layers["1"].weight = self.layers["a b"].weight = self.layers["in"].weight
+        self.add_module("lambda", self.layers["1"])
+        self.op = LayerChoice([nn.Tanh(), nn.ReLU()], key="op")
+
+    def forward(self, x):
+        for layer in self.layers.values():
+            x = layer(x)
+        return self.op(getattr(self, "class")(getattr(self, "lambda")(x)))
+""",
+        {"op": 0},
+        "network.layers['a b'].weight = network.layers['1'].weight",
+    ),
     "names that are taken": (
         """
 class Chosen(nn.Module):

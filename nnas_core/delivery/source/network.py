@@ -20,7 +20,7 @@ from torch import fx
 from nnas_core.delivery.comparison import Sample, require_equal, run
 from nnas_core.delivery.source.constructions import Constructions
 from nnas_core.delivery.source.definitions import Definitions, refusal
-from nnas_core.delivery.source.modules import Modules
+from nnas_core.delivery.source.modules import Modules, is_plain_name
 from nnas_core.delivery.source.values import Expression, rendered
 from nnas_core.errors import NnasError, UserCodeError
 
@@ -175,8 +175,8 @@ def _classes(writer: Modules, definitions: Definitions, names: dict[tuple[str, i
 
 def _build(network: nn.Module, statement: str, writer: Modules, definitions: Definitions) -> str:
     lines = ['"""Returns the network with new weights."""', statement]
-    lines += [f"{_attribute(place)} = {_attribute(first)}" for place, first in writer.tied.items()]
-    lines += [f"{_attribute(place)} = {value}" for place, value in sorted(writer.facts.items())]
+    lines += [_set(network, place, _attribute(network, first)) for place, first in writer.tied.items()]
+    lines += [_set(network, place, value) for place, value in sorted(writer.facts.items())]
     kinds = {
         one.dtype for one in network.state_dict().values() if isinstance(one, torch.Tensor) and one.is_floating_point()
     }
@@ -186,9 +186,26 @@ def _build(network: nn.Module, statement: str, writer: Modules, definitions: Def
     return f"def build() -> {definitions.nn}.Module:\n" + textwrap.indent("\n".join(lines), "    ") + "\n"
 
 
-def _attribute(path: str) -> str:
+def _attribute(network: nn.Module, path: str) -> str:
     """``network.stem[0].weight`` of a path."""
-    return "network" + "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in path.split("."))
+    text, holder = "network", network
+    for name in path.split(".") if path else ():
+        if isinstance(holder, nn.ModuleDict) and name in holder:
+            text += f"[{name!r}]"
+        elif isinstance(holder, nn.Sequential | nn.ModuleList) and name.isdigit():
+            text += f"[{name}]"
+        else:
+            text = f"{text}.{name}" if is_plain_name(name) else f"getattr({text}, {name!r})"
+        holder = holder._modules.get(name) or nn.Module()
+    return text
+
+
+def _set(network: nn.Module, path: str, value: str) -> str:
+    """The statement that puts a value in a place."""
+    holder, _, name = path.rpartition(".")
+    place = _attribute(network, path)
+    is_odd = place.endswith(f", {name!r})")  # no statement assigns to a call
+    return f"setattr({_attribute(network, holder)}, {name!r}, {value})" if is_odd else f"{place} = {value}"
 
 
 def _import_order(line: str) -> tuple[int, str]:

@@ -74,7 +74,7 @@ def command(
 
     if checkpoint == "-":
         raise UsageError("a checkpoint cannot come from standard input", hint="give the path of a file")
-    settings = _checked(wanted, format)
+    settings = _checked(wanted, format, output)
     trained = read_trained(checkpoint)
     document = None if architecture is None else read_json(architecture)
     where = None if architecture is None else source_name(architecture)
@@ -96,7 +96,7 @@ def command(
         _show(report, trained, out)
 
 
-def _checked(settings: ExportSettings, format: str) -> ExportSettings:
+def _checked(settings: ExportSettings, format: str, output: str) -> ExportSettings:
     """The settings, without what the checkpoint says better; what does nothing, or cannot work, is refused."""
     from dataclasses import replace
 
@@ -117,7 +117,7 @@ def _checked(settings: ExportSettings, format: str) -> ExportSettings:
     with without_collection():
         from nnas_core.workflows.export import check_ahead
 
-    check_ahead(settings)
+    check_ahead(settings, output)
     return settings if "model_arg" in given else replace(settings, model_arg=None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from nnas_core import random_state
 from nnas_core.errors import NoResultError
-from nnas_core.mutables.nested import copied, tensors
+from nnas_core.mutables.nested import changed, copied, tensors
 from nnas_core.mutables.untouched import untouched
 
 __all__ = ["SIZES", "TOLERANCE", "Sample", "require_equal", "require_near", "run"]
@@ -94,8 +95,24 @@ def _is_near(one: Tensor, other: Tensor) -> bool:
     return torch.allclose(one.double(), other.double(), rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
 
 
+def _compared(output: object) -> list[Tensor]:
+    """The tensors of an output; those in fields of dataclasses too."""
+
+    def plain(one: object) -> object:
+        if isinstance(one, type) or not dataclasses.is_dataclass(one):
+            return one
+        return [changed(getattr(one, field.name), plain) for field in dataclasses.fields(one)]
+
+    return list(tensors(changed(output, plain)))
+
+
 def _require(expected: object, found: object, what: str, alike: Callable[[Tensor, Tensor], bool], how: str) -> None:
-    theirs, ours = list(tensors(expected)), list(tensors(found))
+    theirs, ours = _compared(expected), _compared(found)
+    if not theirs:
+        raise NoResultError(
+            f"the network returns no tensor, but {type(expected).__name__}: there is nothing to compare",
+            hint="let forward() return tensors, in lists, tuples, dictionaries or dataclasses",
+        )
     if len(theirs) != len(ours) or any(one.shape != two.shape for one, two in zip(theirs, ours, strict=True)):
         shapes = [[list(one.shape) for one in side] for side in (ours, theirs)]
         raise NoResultError(f"{what} has outputs of the shapes {shapes[0]}, the supernet of {shapes[1]}")

@@ -56,8 +56,8 @@ def written(program: ExportedProgram, samples: list[Sample], opset: int) -> byte
         _name_the_batch(proto.graph, names, samples)
         try:
             content: bytes = proto.SerializeToString()
-        except ValueError as error:
-            raise NoResultError(f"ONNX cannot hold it in one file: {error}") from error
+        except Exception as error:  # of protobuf's own class above 2 GiB
+            raise NoResultError(f"ONNX cannot hold it in one file: {_first_line(error)}") from error
         _require_equal(content, names, samples)
     return content
 
@@ -90,8 +90,8 @@ def _require_equal(content: bytes, names: list[str], samples: list[Sample]) -> N
         raise NoResultError(f"onnxruntime does not load the model: {_first_line(error)}") from error
     for size, sample in zip(SIZES, samples, strict=True):
         given = {name: leaf for name, leaf in zip(names, _leaves(sample), strict=True) if name in wanted}
-        fed = {name: leaf.detach().numpy() for name, leaf in given.items() if isinstance(leaf, Tensor)}
         try:
+            fed = {name: leaf.detach().numpy() for name, leaf in given.items() if isinstance(leaf, Tensor)}
             found = session.run(None, fed)
         except NnasError:
             raise

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["exported", "quiet", "require_whole", "written"]
 
 
+_DECIDES = "let forward() decide nothing by the values of tensors, nor by the size of the batch"
+_OTHER_CLASS = "let forward() take and return tensors in lists, tuples and dictionaries, in no class of your own"
+
+
 def exported(network: nn.Module, samples: list[Sample]) -> ExportedProgram:
     """Trace a network, for batches of any size.
 
@@ -51,7 +55,7 @@ def exported(network: nn.Module, samples: list[Sample]) -> ExportedProgram:
             raise UserCodeError(
                 f"torch.export cannot trace it: {_reason(error)}",
                 where=failing[-1] if failing else "the model",
-                hint="let forward() decide nothing by the values of tensors, nor by the size of the batch",
+                hint=_OTHER_CLASS if "pytree" in str(error) else _DECIDES,
             ) from error
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
@@ -60,10 +64,17 @@ def exported(network: nn.Module, samples: list[Sample]) -> ExportedProgram:
 
 
 def written(program: ExportedProgram) -> bytes:
-    """The program as the content of a ``.pt2`` file, which gives it back when it is read."""
+    """The program as the content of a ``.pt2`` file, which gives it back when it is read.
+
+    Raises:
+        NoResultError: a file cannot hold it.
+    """
     stream = io.BytesIO()
-    with quiet():
-        torch.export.save(program, stream)
+    try:
+        with quiet():
+            torch.export.save(program, stream)
+    except Exception as error:
+        raise NoResultError(f"torch.export cannot save the program: {_reason(error)}") from error
     return stream.getvalue()
 
 
@@ -74,7 +85,11 @@ def require_whole(content: bytes, samples: list[Sample]) -> None:
         NoResultError: it differs.
     """
     with quiet():
-        _require_same(torch.export.load(io.BytesIO(content)), samples)
+        try:
+            program = torch.export.load(io.BytesIO(content))
+        except Exception as error:
+            raise NoResultError(f"torch.export does not load what it saved: {_reason(error)}") from error
+        _require_same(program, samples)
 
 
 def _require_same(program: ExportedProgram, samples: list[Sample]) -> None:

@@ -96,7 +96,11 @@ def _of_checkpoint(path: str, folder: Path) -> Trained:
     content = read_checkpoint(path)
     header = content["header"]
     if "space" not in header:
-        raise InputError("has no architecture: it is of a plain model", where=path, hint="take one of `nnas search`")
+        raise InputError(
+            "has no architecture: it is of a plain model",
+            where=path,
+            hint="take one of `nnas search`, or the folder of the run",
+        )
     space = SearchSpace.from_json(header["space"], path)
     return Trained(
         path=path,

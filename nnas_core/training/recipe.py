@@ -261,6 +261,11 @@ def refuse_idle(recipe: RecipeSettings, task: Task, batch: Batch, output: Output
             f"`cutout` is for images, [samples, channels, height, width], and the input is {_described(inputs)}",
             hint="leave it out",
         )
+    if recipe.cutout and isinstance(inputs, Tensor) and (recipe.cutout + 1) // 2 >= max(inputs.shape[2:]):
+        raise UsageError(
+            f"`cutout` {recipe.cutout} leaves nothing of images of {'x'.join(map(str, inputs.shape[2:]))}",
+            hint="give a smaller one",
+        )
     if recipe.mixup and not (floats and isinstance(target, Tensor) and target.dim()):
         raise UsageError(
             f"`mixup` mixes inputs of floating numbers, and the input is {_described(inputs)}", hint="leave it out"

@@ -14,10 +14,11 @@ from torch import Tensor
 from nnas_core.errors import UsageError, UserCodeError
 from nnas_core.mutables.cost import count_flops
 from nnas_core.mutables.mutator import Mutator
+from nnas_core.mutables.nested import changed
 from nnas_core.mutables.untouched import untouched
 from nnas_core.random_state import torch_generator
 from nnas_core.space.sizes import size_in_words
-from nnas_core.training.data import build_batches, to_device, to_float64
+from nnas_core.training.data import batch_size_of, build_batches, to_device, to_float64
 from nnas_core.training.profiling import Arguments, arguments_of
 from nnas_core.workflows.setup import Setup
 
@@ -67,11 +68,13 @@ class ExampleInputs:
         if batches.samples is not None and batches.samples < size:
             raise UsageError(
                 f"the training data has {batches.samples:,} samples, fewer than a batch of {size:,}",
-                hint="give a smaller `batch_size`, or `input_shape`",
+                hint="give `input_shape`, or take fewer samples at a time",
             )
         batch = next(iter(batches.epoch(0)), None)
         if batch is None:
             raise UserCodeError("the training data has no batches", where=setup.task.user.reference)
+        if setup.task.has("build_dataloaders"):  # whose batches may be of a size of their own
+            batch = _first_samples(batch, size, setup.task.user.reference)
         return arguments_of(setup.task, self._model, self._fitting(to_device(batch, setup.device)), self._mutator)
 
     def _fitting(self, value: _V) -> _V:
@@ -89,6 +92,31 @@ class ExampleInputs:
             )
         source = torch_generator(self._setup.data.seed, "profile", "inputs")
         return torch.randn(shape, generator=source).to(self._setup.device)
+
+
+def _first_samples(batch: object, size: int, where: str) -> object:
+    """The first samples of a batch: those of each tensor and list that is for as many as the target."""
+    parts = batch if isinstance(batch, list | tuple) and batch else [batch]
+    count = batch_size_of(parts[-1])
+    if count == size:
+        return batch
+    if count < size:
+        raise UserCodeError(
+            f"build_dataloaders() gives batches of {count}, fewer than {size}",
+            where=where,
+            hint="let it heed its batch_size, or give `input_shape`, the shape of one sample",
+        )
+
+    def is_listed(one: object) -> bool:
+        is_list = isinstance(one, list | tuple) and one is not batch and len(one) == count
+        return is_list and not any(isinstance(part, Tensor) and count in part.shape for part in one)
+
+    def first(one: object) -> object:
+        if isinstance(one, Tensor) and count in one.shape:
+            return one.narrow(one.shape.index(count), 0, size)
+        return one[:size] if isinstance(one, list | tuple) else one
+
+    return changed(batch, first, is_listed)
 
 
 def running(network: nn.Module, inputs: Arguments) -> Callable[[], object]:

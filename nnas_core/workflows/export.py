@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
 import torch
 import torch.nn as nn
@@ -90,8 +92,12 @@ class ExportReport:
         return error.with_traceback(first.__traceback__)
 
 
-def check_ahead(settings: ExportSettings) -> None:
+def check_ahead(settings: ExportSettings, beside: str = "-") -> None:
     """Refuse what cannot work before the model is loaded.
+
+    Args:
+        settings: what to write.
+        beside: where the architecture goes; ``-`` is no file.
 
     Raises:
         UsageError: a package is missing, or a name says no format.
@@ -102,7 +108,8 @@ def check_ahead(settings: ExportSettings) -> None:
     if settings.onnx is not None:
         weights.require_packages("onnx", onnx_file.PACKAGES)
     paths = list(settings.files.values())
-    if len(set(paths)) < len(paths):
+    places = [os.path.realpath(path) for path in (*paths, beside) if path != "-"]
+    if len(set(places)) < len(places):
         raise UsageError("several outputs are to be written to one file", hint="give each a name of its own")
     for path in paths:
         if path == "-":
@@ -122,6 +129,7 @@ def export(settings: ExportSettings, trained: Trained, document: object | None, 
     Raises:
         ArchitectureError: the architecture does not fit.
         InputError: model and weights do not belong together.
+        UsageError: an output is the model's own file, or the checkpoint.
         UserCodeError: the model fails.
     """
     header = trained.header
@@ -134,6 +142,7 @@ def export(settings: ExportSettings, trained: Trained, document: object | None, 
         constructions = Constructions()
         with constructions.recorded() if settings.python is not None else nullcontext():
             setup = _setup(SetupSettings(model=reference, data=data, device="cpu"), settings)
+        _refuse_inputs(settings, [trained.path, where, *map(_file_of, (*setup.modules, *setup.task.user.modules))])
         decided = frozenset(id(one) for one in setup.model.modules() if any(map(_is_choice, one.modules())))
         network, samples = _network(setup, trained, architecture, settings.input_shape)
         require_equal(network, samples, "the network that was taken out")
@@ -165,6 +174,18 @@ def _setup(of: SetupSettings, settings: ExportSettings) -> Setup:
     return Setup(of)
 
 
+def _file_of(module: ModuleType) -> str | None:
+    return getattr(module, "__file__", None)
+
+
+def _refuse_inputs(settings: ExportSettings, inputs: list[str | None]) -> None:
+    """Refuse to write over a file that the network is made of."""
+    taken = {os.path.realpath(file) for file in inputs if file is not None}
+    for path in settings.files.values():
+        if os.path.realpath(path) in taken:
+            raise UsageError(f"{path} is a file that the network is made of", hint="give the output another name")
+
+
 def _is_choice(module: nn.Module) -> bool:
     return isinstance(module, Mutable)
 
@@ -174,7 +195,7 @@ def _network(
 ) -> tuple[nn.Module, list[Sample]]:
     """The network with its weights, and what the supernet, decided so, makes of batches of ``SIZES``."""
     model, path = setup.model, trained.path
-    if _is_double(trained.weights):
+    if _is_double(model, trained.weights):
         model.double()
     if not trained.alone:
         check_space(trained.header, setup.space, path)
@@ -209,8 +230,10 @@ def _batches(inputs: ExampleInputs) -> list[Arguments]:
     return [inputs.of(size) for size in SIZES]
 
 
-def _is_double(state: Mapping[str, object]) -> bool:
-    return any(isinstance(value, Tensor) and value.dtype == torch.float64 for value in state.values())
+def _is_double(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    """True if a model was trained in double precision; one may have buffers of it all the same."""
+    trained = [(one.dtype, state[name].dtype) for name, one in model.named_parameters() if name in state]
+    return any(own != there == torch.float64 for own, there in trained)
 
 
 def _sample(model: nn.Module, inputs: Arguments) -> Sample:

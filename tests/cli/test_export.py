@@ -120,7 +120,7 @@ def test_a_checkpoint_of_a_plain_model_has_no_architecture(nnas: Cli, small_mode
     assert (result.code, result.out) == (3, "")
     assert result.err == (
         "nnas: error: final/checkpoint.pt: has no architecture: it is of a plain model\n"
-        "hint: take one of `nnas search`\n"
+        "hint: take one of `nnas search`, or the folder of the run\n"
     )
 
 

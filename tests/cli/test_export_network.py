@@ -14,7 +14,12 @@ import torch
 from safetensors.torch import load_file
 
 from nnas_core import apply_fixed_architecture, schema
+from nnas_core.errors import UserCodeError
+from nnas_core.mutables.mutator import Mutator
 from nnas_core.training.model import build_model
+from nnas_core.training.settings import DataSettings, ModelReference, SetupSettings
+from nnas_core.workflows.example_inputs import ExampleInputs
+from nnas_core.workflows.setup import Setup
 from tests.cli_support import MODEL, Cli
 
 ARCHITECTURE = {"op": "deep", "act": "tanh", "link": "act"}
@@ -109,6 +114,40 @@ def test_double_precision_is_kept(nnas: Cli) -> None:
     assert load_file("w.safetensors")["stem.weight"].dtype == torch.float64
 
 
+def test_a_buffer_in_double_precision_leaves_the_weights_in_single(nnas: Cli) -> None:
+    double = 'self.register_buffer("scale", torch.ones(2, dtype=torch.float64))'
+    text = MODEL.replace("        self.stem =", f"        {double}\n        self.stem =")
+    Path("model.py").write_text(text.replace("return self.head(", "return (1 * self.scale).float() * self.head("))
+    nnas.ok("search", "model.py", "--mutator", "random", "--epochs", 1, "-o", "mixed")
+    nnas.ok("export", "mixed", "--weights", "w.pt")
+    state = torch.load("w.pt", weights_only=True)
+    assert (state["stem.weight"].dtype, state["scale"].dtype) == (torch.float32, torch.float64)
+
+
+LOADERS = """
+
+def build_dataloaders(batch_size, workers):
+    from torch.utils.data import DataLoader
+
+    return {name: DataLoader(train_dataset(), 5) for name in ("train", "valid")}
+"""
+
+
+def test_loaders_with_batches_of_their_own_size(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(MODEL + LOADERS)
+    setup = Setup(SetupSettings(model=ModelReference(str(file), {}, None), data=DataSettings(), device="cpu"))
+    inputs = ExampleInputs(setup, setup.model, None, Mutator(setup.model))
+    whole = inputs.of(5)[0][0]
+    assert isinstance(whole, torch.Tensor)
+    for size in (1, 2, 3):
+        (first,) = inputs.of(size)[0]
+        assert isinstance(first, torch.Tensor)
+        assert torch.equal(first, whole[:size])
+    with pytest.raises(UserCodeError, match="build_dataloaders\\(\\) gives batches of 5, fewer than 6"):
+        inputs.of(6)
+
+
 BRANCH = """
 
 class Branch(nn.Module):
@@ -143,6 +182,11 @@ def test_what_cannot_be_made_is_named_and_the_others_are_kept(nnas: Cli) -> None
         (("--weights", "-"), 2, "'-' says no format of weights"),
         (("--exported", "-"), 2, "a network is written to files, not to standard output"),
         (("--onnx", "m.onnx", "--exported", "m.onnx"), 2, "several outputs are to be written to one file"),
+        (("--onnx", "m.onnx", "--exported", "./m.onnx"), 2, "several outputs are to be written to one file"),
+        (("--weights", "w.pt", "-o", "run/../w.pt"), 2, "several outputs are to be written to one file"),
+        (("--python", "model.py"), 2, "model.py is a file that the network is made of"),
+        (("--weights", "run/checkpoint.pt"), 2, "run/checkpoint.pt is a file that the network is made of"),
+        (("--onnx", "a.json"), 2, "a.json is a file that the network is made of"),
         (("--onnx", "m.onnx", "--opset", 17), 2, "17 is not in the range"),
         (("--onnx", "nowhere/m.onnx"), 6, "nowhere/m.onnx: cannot write: no such directory"),
         (("--opset", 19), 2, "--opset does nothing with no file for the network"),

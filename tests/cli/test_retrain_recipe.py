@@ -217,6 +217,7 @@ def test_init_scratch_takes_the_split_of_a_checkpoint_and_no_weights(nnas: Cli) 
             ),
             "--cutout is for images, [samples, channels, height, width], and the input is a tensor [8, 36] of float32",
         ),
+        (("--cutout", 12), IMAGES, "--cutout 12 leaves nothing of images of 6x6\nhint: give a smaller one"),
         (
             ("--mixup", 2),
             IMAGES.replace("x = self.stem(x)", "x = self.stem(x.float())").replace(

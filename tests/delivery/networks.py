@@ -38,7 +38,7 @@ def source_of(
     text: str,
     architecture: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
-    shape: tuple[int, ...] = (4,),
+    title: str = "A network.",
 ) -> str:
     """The source of a network of ``model.py:Net``; it was run without nnas, and gave the outputs of the supernet."""
     file = folder / "model.py"
@@ -54,7 +54,7 @@ def source_of(
     samples = [Sample((x,), {}, run(model, (x,), {})) for x in batches]
     mutator.unbind()
     network = settle(model, architecture)
-    source = written(network, samples, user.modules, decided, constructions, "A network.").decode()
+    source = written(network, samples, user.modules, decided, constructions, title).decode()
     (folder / "net.py").write_text(source)
     with monkeypatch.context() as patch:
         for name in [name for name in sys.modules if name.partition(".")[0] == "nnas_core"]:

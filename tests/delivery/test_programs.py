@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -9,7 +11,7 @@ import torch
 import torch.nn as nn
 
 from nnas_core.delivery import onnx_file, programs
-from nnas_core.delivery.comparison import Sample, run
+from nnas_core.delivery.comparison import Sample, require_equal, run
 from nnas_core.errors import NoResultError, UserCodeError
 
 
@@ -89,3 +91,39 @@ def test_a_program_with_other_outputs_is_refused() -> None:
     samples = samples_of(network, [(2, 4), (3, 4), (1, 4)])
     with pytest.raises(NoResultError, match=r"the outputs of the program of torch\.export are not those of"):
         programs.exported(network, samples)
+
+
+@dataclass
+class Output:
+    """As models of a library return them."""
+
+    logits: torch.Tensor
+
+
+class Classed(nn.Module):
+    def forward(self, x: torch.Tensor) -> Output:
+        return Output(x + 1)
+
+
+def test_outputs_in_a_class_are_compared_and_no_program_has_them() -> None:
+    samples = samples_of(Classed(), [(2, 4), (3, 4), (1, 4)])
+    require_equal(Classed(), samples, "it")
+    other = [Sample(one.args, one.kwargs, Output(one.args[0] + 2)) for one in samples]
+    with pytest.raises(NoResultError, match="the outputs of it are not those of the supernet"):
+        require_equal(Classed(), other, "it")
+    with pytest.raises(UserCodeError, match=r"torch\.export cannot trace it: ") as caught:
+        programs.exported(Classed(), samples)
+    assert caught.value.hint == (
+        "let forward() take and return tensors in lists, tuples and dictionaries, in no class of your own"
+    )
+
+
+class Silent(nn.Module):
+    def forward(self, x: torch.Tensor) -> int:
+        return 3
+
+
+def test_a_network_without_tensors_in_its_output_proves_nothing() -> None:
+    samples = samples_of(Silent(), [(2, 4), (3, 4), (1, 4)])
+    with pytest.raises(NoResultError, match="the network returns no tensor, but int: there is nothing to compare"):
+        require_equal(Silent(), samples, "it")

@@ -57,8 +57,8 @@ class Definitions:
         self.constructed: set[type[object]] = set()
         self.generated: dict[type[object], str] = {}
         self.torch, self.nn = (
-            self._imported("torch", torch, "import torch"),
-            self._imported("nn", nn, "import torch.nn as nn"),
+            self.imported("torch", torch, "import torch"),
+            self.imported("nn", nn, "import torch.nn as nn"),
         )
 
     def is_users(self, value: object) -> bool:
@@ -91,11 +91,11 @@ class Definitions:
             found = getattr(found, part, None)
         if found is not value or module.partition(".")[0] in _OURS:
             raise refusal(where, f"{qualified or name} of {module} cannot be imported where nnas is not installed")
-        holder = self._imported(top, getattr(sys.modules[module], top), f"from {module} import {top}")
+        holder = self.imported(top, getattr(sys.modules[module], top), f"from {module} import {top}")
         return holder + qualified.removeprefix(top)
 
-    def _imported(self, name: str, value: object, line: str) -> str:
-        """Import something under a name, or under another one if that is taken."""
+    def imported(self, name: str, value: object, line: str) -> str:
+        """Import something under a name, or under another one if that is taken; returns how it is called."""
         own = self._free_name(name, value)
         self._identity[own] = value
         self.imports[line if own == name else f"{line.removesuffix(f' as {name}')} as {own}"] = None
@@ -191,6 +191,7 @@ class Definitions:
     def _references(self, node: ast.AST, file: File, where: str) -> list[tuple[int, int, str]]:
         """Provide everything that a definition refers to; returns the edits where it has another name here."""
         self._look(node)
+        self._refuse_imports(node, where)
         edits: list[tuple[int, int, str]] = []
         names = free_names(node)
         if isinstance(node, ast.ClassDef):
@@ -271,7 +272,7 @@ class Definitions:
                 self.imports[f"from {source} import {alias.name}" + ("" if own == alias.name else f" as {own}")] = None
                 return own
         if isinstance(value, ModuleType):
-            return self._imported(name, value, f"import {value.__name__} as {name}")
+            return self.imported(name, value, f"import {value.__name__} as {name}")
         if isinstance(value, type) or callable(value):
             return self.name_of(value, where)
         raise refusal(where, f"{name} cannot be imported from elsewhere, and is not defined by a statement of its own")
@@ -282,6 +283,23 @@ class Definitions:
             if isinstance(one, ast.Import) and one.names[0].asname is None:
                 self.imports[f"import {one.names[0].name}"] = None
         return own
+
+    def _refuse_imports(self, node: ast.AST, where: str) -> None:
+        """Refuse imports inside of functions of what is not there without nnas, or the files beside the model's."""
+        own = {name.partition(".")[0] for name in self._files}
+        for one in ast.walk(node):
+            if isinstance(one, ast.Import):
+                names = [alias.name for alias in one.names]
+            elif isinstance(one, ast.ImportFrom):
+                names = ["." * one.level + (one.module or "")]
+            else:
+                continue
+            for name in names:
+                top = name.partition(".")[0]
+                if top in _OURS:
+                    raise refusal(where, f"it imports {name} in code that the network needs")
+                if not top or top in own:
+                    raise refusal(where, f"it imports {name}, which is no installed module, inside a function")
 
     def _look(self, node: ast.AST) -> None:
         for one in ast.walk(node):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 import types
 from collections import OrderedDict
@@ -19,7 +20,7 @@ from nnas_core.delivery.source.values import Call, Expression, Values, rendered
 from nnas_core.errors import UserCodeError
 from nnas_core.mutables.base import Mutable, MutableScope
 
-__all__ = ["Modules"]
+__all__ = ["Modules", "is_plain_name"]
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _OF_CHOICES = frozenset({"key", "_given_key", "_key", "_path", "_retired"})
@@ -268,8 +269,13 @@ def _by_position(graph: fx.Graph) -> None:
     graph.eliminate_dead_code()
 
 
+def is_plain_name(name: str) -> bool:
+    """True if a name may stand behind a point."""
+    return name.isidentifier() and not keyword.iskeyword(name)
+
+
 def _assigned(name: str, child: Expression) -> str:
-    if name.isidentifier():
+    if is_plain_name(name):
         return rendered(child, 0, f"self.{name} = ")
     return rendered(Call("self.add_module", [("", repr(name)), ("", child)]), 0)
 

@@ -20,7 +20,7 @@ from torch import fx
 from nnas_core.delivery.comparison import Sample, require_equal, run
 from nnas_core.delivery.source.constructions import Constructions
 from nnas_core.delivery.source.definitions import Definitions, refusal
-from nnas_core.delivery.source.modules import Modules
+from nnas_core.delivery.source.modules import Modules, is_plain_name
 from nnas_core.delivery.source.values import Expression, rendered
 from nnas_core.errors import NnasError, UserCodeError
 
@@ -56,7 +56,7 @@ def written(
         modules: those of the user's, whose classes are copied.
         decided: identities of the modules in which something was decided.
         constructions: the arguments that modules were made with.
-        title: the first line of the file.
+        title: the first line of the file; any text.
 
     Raises:
         UserCodeError: it cannot be written; what stands in the way is named.
@@ -64,11 +64,16 @@ def written(
     """
     sequences = _takes_sequences(network, samples)
     mentioned = frozenset({"forward"})
-    for _ in range(_ROUNDS):
-        text, definitions = _text(network, modules, decided, sequences, constructions, mentioned, title)
-        if definitions.mentions <= mentioned:
-            break
-        mentioned |= definitions.mentions
+    try:
+        for _ in range(_ROUNDS):
+            text, definitions = _text(network, modules, decided, sequences, constructions, mentioned, title)
+            if definitions.mentions <= mentioned:
+                break
+            mentioned |= definitions.mentions
+    except NnasError:
+        raise
+    except Exception as error:  # any code may stand in a file of the user's, and any value in a module
+        raise _failed("it cannot be written as source", error) from error
     _prove(text, network, samples)
     return text.encode()
 
@@ -117,7 +122,13 @@ def _text(
     body = "\n\n".join(parts)
     body = re.sub("\x00([^\x00]*):(\\d+)\x00", lambda found: names[found[1], int(found[2])], body)
     imports = "\n".join(sorted(definitions.imports, key=_import_order))
-    return f"{_HEAD.format(title=title)}\n{imports}\n\n\n{body}", definitions
+    return f"{_HEAD.format(title=_in_docstring(title))}\n{imports}\n\n\n{body}", definitions
+
+
+def _in_docstring(text: str) -> str:
+    """A text that neither ends the docstring it stands in nor its line."""
+    plain = "".join(one if one.isprintable() else " " for one in text)
+    return plain.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _made(
@@ -164,8 +175,8 @@ def _classes(writer: Modules, definitions: Definitions, names: dict[tuple[str, i
 
 def _build(network: nn.Module, statement: str, writer: Modules, definitions: Definitions) -> str:
     lines = ['"""Returns the network with new weights."""', statement]
-    lines += [f"{_attribute(place)} = {_attribute(first)}" for place, first in writer.tied.items()]
-    lines += [f"{_attribute(place)} = {value}" for place, value in sorted(writer.facts.items())]
+    lines += [_set(network, place, _attribute(network, first)) for place, first in writer.tied.items()]
+    lines += [_set(network, place, value) for place, value in sorted(writer.facts.items())]
     kinds = {
         one.dtype for one in network.state_dict().values() if isinstance(one, torch.Tensor) and one.is_floating_point()
     }
@@ -175,9 +186,26 @@ def _build(network: nn.Module, statement: str, writer: Modules, definitions: Def
     return f"def build() -> {definitions.nn}.Module:\n" + textwrap.indent("\n".join(lines), "    ") + "\n"
 
 
-def _attribute(path: str) -> str:
+def _attribute(network: nn.Module, path: str) -> str:
     """``network.stem[0].weight`` of a path."""
-    return "network" + "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in path.split("."))
+    text, holder = "network", network
+    for name in path.split(".") if path else ():
+        if isinstance(holder, nn.ModuleDict) and name in holder:
+            text += f"[{name!r}]"
+        elif isinstance(holder, nn.Sequential | nn.ModuleList) and name.isdigit():
+            text += f"[{name}]"
+        else:
+            text = f"{text}.{name}" if is_plain_name(name) else f"getattr({text}, {name!r})"
+        holder = holder._modules.get(name) or nn.Module()
+    return text
+
+
+def _set(network: nn.Module, path: str, value: str) -> str:
+    """The statement that puts a value in a place."""
+    holder, _, name = path.rpartition(".")
+    place = _attribute(network, path)
+    is_odd = place.endswith(f", {name!r})")  # no statement assigns to a call
+    return f"setattr({_attribute(network, holder)}, {name!r}, {value})" if is_odd else f"{place} = {value}"
 
 
 def _import_order(line: str) -> tuple[int, str]:
@@ -195,18 +223,18 @@ def _prove(text: str, network: nn.Module, samples: list[Sample]) -> None:
             made = imported().build()
             made.load_state_dict(network.state_dict())
         except Exception as error:
-            raise _failed("does not run", error) from error
+            raise _failed("the source of it does not run", error) from error
         try:
             require_equal(made, samples, "the network of this source")
         except NnasError:
             raise
         except Exception as error:
-            raise _failed("fails", error) from error
+            raise _failed("the source of it fails", error) from error
 
 
 def _failed(how: str, error: Exception) -> UserCodeError:
     reason = next(iter(str(error).strip().splitlines()), "")
-    return refusal("the model", f"the source of it {how}: {type(error).__name__}: {reason}")
+    return refusal("the model", f"{how}: {type(error).__name__}: {reason}")
 
 
 @contextmanager

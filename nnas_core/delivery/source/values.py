@@ -10,8 +10,8 @@ import types
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
 import torch.nn as nn
 from torch import Tensor
@@ -132,9 +132,11 @@ class Values:
             fields = [(f"{one.name}=", of(getattr(value, one.name))) for one in dataclasses.fields(value) if one.init]
             definitions.constructed.add(kind)
             return Call(definitions.name_of(kind, where), fields)
-        if hasattr(value, "item") and type(value).__module__ == "numpy":
-            number: Any = value
-            return of(number.item())
+        if isinstance(value, np.ndarray) and kind is np.ndarray and value.dtype.kind in "biuf" and value.size <= _MOST:
+            parts = [("", of(value.tolist())), ("dtype=", repr(value.dtype.name))]
+            return Call(f"{definitions.imported('np', np, 'import numpy as np')}.array", parts)
+        if isinstance(value, np.generic):
+            return of(value.item())
         raise refusal(where, f"is a {kind.__name__}, which cannot be written as source")
 
     def _tensor(self, value: Tensor, where: str) -> Expression:

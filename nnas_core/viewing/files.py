@@ -17,6 +17,9 @@ from nnas_core.viewing.view import Epoch, View
 
 __all__ = ["size_facts", "view_file", "view_run"]
 
+_MOST_EPOCHS = 10**9
+"""No number from there on is that of an epoch."""
+
 
 def view_file(path: str, space: str | None = None, costs: tuple[str, ...] = ()) -> View:
     """What a JSON file shows: a search space, or an architecture in any form.
@@ -115,6 +118,10 @@ def view_run(folder: str, costs: tuple[str, ...] = ()) -> View:
         space = SearchSpace.from_json(read_json(path / "search_space.json"), str(path / "search_space.json"))
     elif run.command == "search":
         notes.append("search_space.json is missing: choices cannot be shown")
+    if space is None and costs:
+        raise InputError(
+            "without search_space.json, there are no candidates that have costs", where=folder, hint="leave out `costs`"
+        )
     if (path / "architecture.json").is_file() and space is not None:
         file = path / "architecture.json"
         architecture = space.parse(read_json(file), str(file))
@@ -161,6 +168,8 @@ def _epochs(events: Sequence[Mapping[str, object]], space: SearchSpace | None) -
     for event in events:
         number = event.get("epoch")
         if event.get("event") != "epoch" or not isinstance(number, int) or isinstance(number, bool):
+            continue
+        if not 0 < number < _MOST_EPOCHS:
             continue
         train, valid = event.get("train"), event.get("valid")
         given = event.get("decision_weights")

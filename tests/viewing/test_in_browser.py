@@ -18,7 +18,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
-from nnas_core.viewing import serving
+from nnas_core.viewing import layout, serving
 from nnas_core.viewing.page import page_of
 from nnas_core.viewing.serving import Server
 from nnas_core.viewing.view import View
@@ -278,6 +278,7 @@ def test_every_control_has_a_name_and_every_heading_its_place(browser: Browser) 
 
 def test_a_page_that_is_served_follows(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "_FRESH_S", 0.0)
+    monkeypatch.setattr(layout, "_MOST_LAYERS_CROSSED", 0)
     view = search_view()
     now = [replace(view, epochs=view.epochs[:2], weights=weights_at(2))]
     with Server(lambda: now[0]) as server:
@@ -290,6 +291,7 @@ def test_a_page_that_is_served_follows(browser: Browser, monkeypatch: pytest.Mon
             wait = WebDriverWait(browser.driver, 10, poll_frequency=0.1)
             wait.until(lambda _: browser("#news").text == "Nobody works on it now.")
             assert browser("#epoch-text").text == "5 of 5"
+            assert browser.texts("#notes li") == ["2 connections between choices are not drawn"]
             assert sorted(browser.texts("#c0 .number")) == ["0.00", "0.50", "0.50"]
         finally:
             browser.driver.get("about:blank")

@@ -122,6 +122,15 @@ def test_an_error_of_the_moment_is_said_and_asked_again(server: Server, source: 
     assert ask(server)[0] == 200
 
 
+def test_a_browser_that_goes_away_is_no_news(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    for error, told in ((ConnectionResetError(), ""), (BrokenPipeError(), ""), (RuntimeError("broken"), "broken")):
+        try:
+            raise error
+        except (OSError, RuntimeError):
+            server._http.handle_error(None, None)
+        assert told in capsys.readouterr().err if told else capsys.readouterr().err == ""
+
+
 def test_it_does_not_read_again_at_once(source: Source) -> None:
     with Server(source) as server:
         path = "/" + server.address.split("/", 3)[3]

@@ -154,6 +154,8 @@ trials();
 
 // ---- news of what goes on
 
+const ofDrawing = Array.from(byId("notes").children).slice(view.notes.length); // what the drawing leaves out
+
 function listed(id, items) {
   byId(id).replaceChildren(...items);
 }
@@ -178,7 +180,7 @@ async function news() {
         pair.append(element("dt", one.name), element("dd", one.value));
         return pair;
       }));
-      listed("notes", view.notes.map((one) => element("li", one)));
+      listed("notes", [...view.notes.map((one) => element("li", one)), ...ofDrawing]);
       refreshNetwork();
       allPlots();
       importance();

@@ -135,9 +135,10 @@ def _refuse_streams(*names: str | None) -> None:
 
 
 def _serve(read: Callable[[], View], out: Output) -> None:
+    from nnas_core.viewing.page import page_of
     from nnas_core.viewing.serving import Server
 
-    read()  # what is wrong is said here, not in a browser
+    page_of(read())  # what is wrong is said here, not in a browser
     with Server(read) as server:
         out.answer(f"{server.address}\n")
         out.note("open this address in a browser of this machine; Ctrl-C ends it")

@@ -87,7 +87,8 @@ class Server:
         if host != self.host:
             return 421, "text/plain", b"ask by the address that nnas view printed\n"
         token, _, name = path.removeprefix("/").partition("/")
-        if not hmac.compare_digest(token.encode(), self._token.encode()) or name not in ("", "view.json"):
+        known = (f"/{token}/", f"/{token}/view.json")  # the page asks for its data from where it is
+        if not hmac.compare_digest(token.encode(), self._token.encode()) or path not in known:
             return 404, "text/plain", b"no such page; nnas view printed its address\n"
         try:
             view = self._now()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import importlib.util
 import io
 import json
 import sqlite3
@@ -339,6 +340,16 @@ def test_bad_inputs(nnas: Cli, files: Path, arguments: tuple[str, ...], code: in
     assert (result.code, result.out) == (code, "")
     assert message in result.err
     assert "Traceback" not in result.err
+
+
+def test_what_a_page_needs_is_said_before_it_is_served(nnas: Cli, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if "sugiyama" in name else find(name, *more)
+    )
+    result = nnas("view", "space.json", "--serve")
+    assert (result.code, result.out) == (2, "")
+    assert "fast-sugiyama, which places the choices, is not installed" in result.err
 
 
 def test_it_serves_until_ctrl_c(forks: ForkServer, small_run: Path) -> None:

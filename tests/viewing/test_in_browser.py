@@ -139,6 +139,10 @@ def test_trials_are_filtered_by_text_and_state(browser: Browser) -> None:
     assert {int(one) % 10 for one in column(browser, 1)} == {0}
     Select(browser("#state")).select_by_visible_text("infeasible")
     assert sorted(map(int, column(browser, 1))) == [7, 57, 107, 157, 207]
+    browser.run("view.trials.counts.stopped = 1; trials()")  # as news of a study that goes on may have it
+    states = Select(browser("#state"))
+    assert [one.text for one in states.options] == ["all", "failed", "infeasible", "succeeded", "stopped"]
+    assert states.first_selected_option.text == "infeasible"
 
 
 def test_a_trial_is_drawn_and_the_best_one_again(browser: Browser) -> None:
@@ -261,6 +265,9 @@ def test_curves_and_fronts_have_their_numbers_for_those_who_see_no_picture(brows
     Select(browser("#pareto-of")).select_by_visible_text("accuracy")
     assert browser.texts("#pareto figcaption") == ["value against accuracy"]
     assert browser.texts("#importance tbody th") == ["a.op", "b.op"]
+    browser.run("view.trials.importance.choices = Array(1234).fill(view.trials.importance.choices[0]); importance()")
+    assert len(browser.texts("#importance tbody th")) == 100
+    assert browser("#importance p").text.endswith(" The first 100 of 1,234 choices.")
 
 
 def test_every_control_has_a_name_and_every_heading_its_place(browser: Browser) -> None:

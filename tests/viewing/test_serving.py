@@ -103,6 +103,11 @@ def test_what_lacks_the_token_or_is_no_page_is_not_found(server: Server, path: s
     assert server.answer(server.host, "/\u00e9/")[0] == 404
 
 
+def test_the_address_without_its_end_is_no_page_which_could_not_follow(server: Server) -> None:
+    token = server.address.split("/")[3]
+    assert [server.answer(server.host, f"{path}{token}{end}")[0] for path, end in (("/", ""), ("", "/"))] == [404] * 2
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
 def test_it_only_reads(server: Server, method: str) -> None:
     assert ask(server, method=method)[0] == 501

@@ -48,7 +48,18 @@ def view_file(path: str, space: str | None = None, costs: tuple[str, ...] = ()) 
     given = _space_of(document, path, space)
     architecture = given.parse(document, where)
     facts = [*size_facts(given), *_document_facts(document)]
-    return View("architecture", where, given, facts, architecture=architecture, costs=read_costs(costs, given))
+    masks = architecture.masks()
+    weights = None if architecture.is_hard else {key: [float(one) for one in mask] for key, mask in masks.items()}
+    return View(
+        "architecture",
+        where,
+        given,
+        facts,
+        architecture=architecture,
+        weights=weights,
+        meaning=None if weights is None else "weights of the architecture",
+        costs=read_costs(costs, given),
+    )
 
 
 def _is_space(document: object) -> bool:
@@ -102,7 +113,9 @@ def _nameless(key: str, mask: Sequence[object]) -> Choice:
 
 
 def _is_mask(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(one, bool | int | float) for one in value)
+    """Return true for truth values or weights; whole numbers alone may be indices."""
+    kinds = set(map(type, value)) if isinstance(value, list) else set()
+    return kinds <= {bool, int, float} and bool(kinds & {bool, float})
 
 
 def view_run(folder: str, costs: tuple[str, ...] = ()) -> View:

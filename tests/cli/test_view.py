@@ -7,6 +7,7 @@ import http.client
 import importlib.util
 import io
 import json
+import re
 import sqlite3
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -94,6 +95,21 @@ def test_masks_alone_have_numbers_for_names(nnas: Cli, files: Path) -> None:
     assert schema.problems("view-report", report) == []
     assert {one["key"]: one["candidates"] for one in report["choices"]}["body.0.op"] == ["0", "1", "2"]
     assert report["architecture"] == CHOSEN
+
+
+def test_an_architecture_that_weighs_shows_its_weights(nnas: Cli, tmp_path: Path) -> None:
+    out = nnas.ok("view", "-", stdin='{"op": [0.25, 0.75, 0.0], "act": [true, false]}').out
+    assert "choices, with the weights of the architecture\n" in out
+    assert re.findall(r"([*]?) (\d) (\d\.\d\d)", out) == [
+        ("*", "0", "1.00"),
+        ("", "1", "0.00"),
+        ("*", "0", "0.25"),
+        ("*", "1", "0.75"),
+        ("", "2", "0.00"),
+    ]
+    report = nnas.ok("view", "-", "--json", stdin='{"op": [0.25, 0.75, 0.0], "act": [true, false]}').json
+    assert schema.problems("view-report", report) == []
+    assert report["weights"] == {"act": [1.0, 0.0], "op": [0.25, 0.75, 0.0]}
 
 
 def test_a_run_shows_curves_and_the_weights_of_each_epoch(nnas: Cli, small_model: Path) -> None:
@@ -318,6 +334,7 @@ def test_a_terminal_without_blocks_gets_plain_characters(
         (("empty",), 3, "empty: holds no run of `nnas search` or `nnas retrain`"),
         (("other.json", "--space", "space.json"), 3, "other.json: the architecture does not fit the search space"),
         (("names.json",), 3, "names.json: without its search space, only masks can be shown"),
+        (("indices.json",), 3, "indices.json: without its search space, only masks can be shown"),
         (("report.json",), 3, "report.json: is no search space and no architecture"),
         (("broken.json",), 3, "broken.json:1:2: "),
         (("space.json", "--costs", "best.json"), 3, "best.json: is neither a report of a profile nor a latency table"),
@@ -334,6 +351,7 @@ def test_bad_inputs(nnas: Cli, files: Path, arguments: tuple[str, ...], code: in
     Path("empty").mkdir()
     Path("other.json").write_text('{"op": [true, false]}')
     Path("names.json").write_text('{"op": "conv"}')
+    Path("indices.json").write_text('{"op": [0, 0], "link": [true, false]}')
     Path("report.json").write_text('{"format": "nnas.error-report/1"}')
     Path("broken.json").write_text("{")
     result = nnas("view", *arguments)

@@ -166,13 +166,13 @@ def _fronts(trials: Trials, width: int) -> Iterator[RenderableType]:
         better = "smaller" if front.smaller else "larger"
         yield _text("")
         yield _text(cut(printable(f"Pareto front of value and {front.of} ({better} is better)"), width), style="bold")
-        for number in front.numbers[:12]:
-            trial = by_number.get(number)
-            if trial is not None and trial.value is not None:
-                told = f"  trial {number:<6} {trial.value:<12.6g} {trial.measured.get(front.of, float('nan')):.6g}"
-                yield _text(cut(told, width))
-        if len(front.numbers) > 12:
-            yield _text(f"  ... and {len(front.numbers) - 12:,} more", style="dim")
+        shown = [by_number[number] for number in front.numbers if number in by_number][:12]
+        for trial in shown:
+            if trial.value is not None:
+                second = trial.measured.get(front.of, float("nan"))
+                yield _text(cut(f"  trial {trial.number:<6} {trial.value:<12.6g} {second:.6g}", width))
+        if len(front.numbers) > len(shown):
+            yield _text(f"  ... and {len(front.numbers) - len(shown):,} more", style="dim")
 
 
 def _curves(view: View, width: int, can_draw: bool) -> Iterator[RenderableType]:
@@ -212,6 +212,8 @@ def _stretched(curve: Sequence[tuple[int, float]], count: int) -> list[float]:
 def _sparkline(values: Sequence[float], width: int, can_draw: bool) -> str:
     if len(values) > width:
         values = [values[place * (len(values) - 1) // (width - 1)] for place in range(width)]
+    largest = max(map(abs, values)) or 1.0
+    values = [value / largest for value in values]  # their differences neither overflow nor vanish
     low, high = min(values), max(values)
     characters = _LINES if can_draw else _PLAIN_LINES
     scale = 0.0 if high == low else 7 / (high - low)

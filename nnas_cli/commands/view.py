@@ -61,11 +61,14 @@ def command(
         raise UsageError("`serve` shows the page in a browser and writes no file", hint="leave the others out")
     if [html, svg].count("-") + (out.as_json and output == "-") > 1:
         raise UsageError("standard output can have one of them", hint="give paths")
-    for path in (html, svg, output):
-        if path not in (None, "-"):
-            check_writable(str(path))
+    paths = [path for path in (html, svg, output) if path not in (None, "-")]
+    if len(set(paths)) < len(paths):
+        raise UsageError("several outputs are to be written to one file", hint="give each a name of its own")
+    for path in paths:
+        check_writable(str(path))
     read = _reader(name, study, storage, space, costs)
     if serve:
+        _refuse_streams(name, space, *costs)
         _serve(read, out)
         return
     _answer(read(), html, svg, output, out)
@@ -100,7 +103,7 @@ def _study(name: str | None, storage: str, costs: tuple[str, ...]) -> View:
     if name is None and storage == studies.STORAGE and not Path("nnas.db").exists():
         raise UsageError("nothing to look at is named", hint="give FILE, or `study`, and where it is by `storage`")
     with studies.opened(storage) as store:
-        return view_study(store, store.find(name, running=True), costs=costs)
+        return view_study(store, store.find(name, running=True), costs)
 
 
 def _answer(view: View, html: str | None, svg: str | None, output: str, out: Output) -> None:
@@ -123,10 +126,19 @@ def _answer(view: View, html: str | None, svg: str | None, output: str, out: Out
         out.picture(view)
 
 
+def _refuse_streams(*names: str | None) -> None:
+    """What is read again and again has to be there again."""
+    for name in filter(None, names):
+        path = Path(name)
+        if name == "-" or (path.exists() and not path.is_dir() and not path.is_file()):
+            raise UsageError(f"`serve` reads again and again, which {name} cannot be", hint="give a file")
+
+
 def _serve(read: Callable[[], View], out: Output) -> None:
+    from nnas_core.viewing.page import page_of
     from nnas_core.viewing.serving import Server
 
-    read()  # what is wrong is said here, not in a browser
+    page_of(read())  # what is wrong is said here, not in a browser
     with Server(read) as server:
         out.answer(f"{server.address}\n")
         out.note("open this address in a browser of this machine; Ctrl-C ends it")

@@ -16,6 +16,8 @@ _MOST_NUMBERS = 1_000_000
 
 _DECIMALS = 4
 
+_HINT = "return key -> one number a candidate, or None"
+
 
 def recorded_weights(mutator: Mutator, space: SearchSpace, epoch: int, epochs: int) -> Mapping[str, list[float]] | None:
     """The weights to record after an epoch, rounded to four decimals.
@@ -41,12 +43,13 @@ def recorded_weights(mutator: Mutator, space: SearchSpace, epoch: int, epochs: i
     weights = mutator.decision_weights()
     if weights is None:
         return None
-    recorded = {key: [round(float(number), _DECIMALS) for number in row] for key, row in weights.items()}
+    name = type(mutator).__name__
+    try:
+        recorded = {key: [round(float(number), _DECIMALS) for number in row] for key, row in weights.items()}
+    except (AttributeError, OverflowError, TypeError, ValueError) as error:
+        raise UserCodeError(f"{name}.decision_weights gives {weights!r}: {error}", hint=_HINT) from error
     for key, row in recorded.items():
         if key not in space or len(row) != len(space[key].candidates) or not all(map(math.isfinite, row)):
             expected = f"{len(space[key].candidates)} finite numbers" if key in space else "no such key"
-            raise UserCodeError(
-                f"{type(mutator).__name__}.decision_weights gives {row} at {key!r}, expected {expected}",
-                hint="return key -> one number a candidate, or None",
-            )
+            raise UserCodeError(f"{name}.decision_weights gives {row} at {key!r}, expected {expected}", hint=_HINT)
     return recorded

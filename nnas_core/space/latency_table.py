@@ -14,7 +14,7 @@ from nnas_core.files import read_json, source_name
 from nnas_core.space.choice import natural_order
 from nnas_core.space.search_space import SearchSpace
 
-__all__ = ["LATENCY_FORMAT", "Latencies", "latency_problems", "read_latencies", "read_milliseconds"]
+__all__ = ["LATENCY_FORMAT", "Latencies", "latency_problems", "milliseconds_of", "read_latencies", "read_milliseconds"]
 
 LATENCY_FORMAT = "nnas.latency-table/1"
 
@@ -37,7 +37,10 @@ def read_latencies(table: str | Path | Latencies, space: SearchSpace) -> dict[st
     Raises:
         InputError: no such file, not of its schema, or not of this space; every problem is listed.
     """
-    return _read(table, space)[0]
+    if isinstance(table, Mapping):
+        document: Any = {"format": LATENCY_FORMAT, "unit": "ms", "latencies": table}
+        return _checked(document, space, "latency_table")[0]
+    return _checked(read_json(table), space, source_name(table))[0]
 
 
 def read_milliseconds(table: str | Path, space: SearchSpace) -> dict[str, list[Fraction]]:
@@ -46,17 +49,25 @@ def read_milliseconds(table: str | Path, space: SearchSpace) -> dict[str, list[F
     Raises:
         InputError: see there.
     """
-    rows, unit = _read(table, space)
+    return milliseconds_of(read_json(table), space, source_name(table))
+
+
+def milliseconds_of(document: Any, space: SearchSpace, where: str) -> dict[str, list[Fraction]]:
+    """Returns what ``read_milliseconds`` does, of a document that is read already.
+
+    Args:
+        document: of the schema ``latency-table``.
+        space: whose keys and candidates it must have.
+        where: it comes from, for errors.
+
+    Raises:
+        InputError: it is not of its schema, or not of this space; every problem is listed.
+    """
+    rows, unit = _checked(document, space, where)
     return {key: [Fraction(repr(value)) * _MILLISECONDS[unit] for value in row] for key, row in rows.items()}
 
 
-def _read(table: str | Path | Latencies, space: SearchSpace) -> tuple[dict[str, list[float]], str]:
-    if isinstance(table, Mapping):
-        where = "latency_table"
-        document: Any = {"format": LATENCY_FORMAT, "unit": "ms", "latencies": table}
-    else:
-        where = source_name(table)
-        document = read_json(table)
+def _checked(document: Any, space: SearchSpace, where: str) -> tuple[dict[str, list[float]], str]:
     schema.check("latency-table", document, where)
     found = latency_problems(document, space)
     if found:

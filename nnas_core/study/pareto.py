@@ -84,8 +84,17 @@ def undominated(points: _Points) -> NDArray[np.bool_]:
         points: ``[N, M]``, large is good. Of equal ones all are kept.
     """
     kept = np.zeros(len(points), dtype=bool)
+    order = np.lexsort(-points.T[::-1])  # whoever beats a point comes before it
+    if points.shape[1] == 2 and len(points):
+        first, second = points[order].T
+        begins = np.concatenate([[True], first[1:] != first[:-1]])
+        group = np.cumsum(begins) - 1  # of those with the same first coordinate
+        best = second[begins]
+        before = np.concatenate([[-np.inf], np.maximum.accumulate(best)[:-1]])
+        kept[order] = (second == best[group]) & ((group == 0) | (second > before[group]))
+        return kept
     front = np.zeros((0, points.shape[1]))
-    for place in np.lexsort(-points.T[::-1]).tolist():  # whoever beats a point comes before it
+    for place in order.tolist():
         point = points[place]
         kept[place] = not ((front >= point).all(axis=1) & (front > point).any(axis=1)).any()
         if kept[place]:

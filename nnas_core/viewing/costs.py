@@ -9,7 +9,7 @@ from typing import TypedDict, cast
 from nnas_core import schema
 from nnas_core.errors import InputError
 from nnas_core.files import read_json, source_name
-from nnas_core.space.latency_table import LATENCY_FORMAT, read_latencies
+from nnas_core.space.latency_table import LATENCY_FORMAT, milliseconds_of
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.viewing.view import ViewedCost
 
@@ -41,8 +41,11 @@ def read_costs(paths: tuple[str, ...], space: SearchSpace) -> dict[str, list[Vie
         document = read_json(path)
         tag = document.get("format") if isinstance(document, dict) else None
         if tag == LATENCY_FORMAT:
-            for key, row in read_latencies(path, space).items():
-                found[key] = [replace(old, latency_ms=new) for old, new in zip(found[key], row, strict=True)]
+            rows = milliseconds_of(document, space, source_name(path))
+            for key in document["latencies"]:  # of others nothing is measured
+                found[key] = [
+                    replace(old, latency_ms=float(new)) for old, new in zip(found[key], rows[key], strict=True)
+                ]
         elif isinstance(document, dict) and schema.kind_of(document) == "profile-report":
             schema.check("profile-report", document, source_name(path))
             _add(found, document, space, source_name(path))

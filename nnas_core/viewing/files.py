@@ -17,6 +17,9 @@ from nnas_core.viewing.view import Epoch, View
 
 __all__ = ["size_facts", "view_file", "view_run"]
 
+_MOST_EPOCHS = 10**9
+"""No number from there on is that of an epoch."""
+
 
 def view_file(path: str, space: str | None = None, costs: tuple[str, ...] = ()) -> View:
     """What a JSON file shows: a search space, or an architecture in any form.
@@ -45,7 +48,18 @@ def view_file(path: str, space: str | None = None, costs: tuple[str, ...] = ()) 
     given = _space_of(document, path, space)
     architecture = given.parse(document, where)
     facts = [*size_facts(given), *_document_facts(document)]
-    return View("architecture", where, given, facts, architecture=architecture, costs=read_costs(costs, given))
+    masks = architecture.masks()
+    weights = None if architecture.is_hard else {key: [float(one) for one in mask] for key, mask in masks.items()}
+    return View(
+        "architecture",
+        where,
+        given,
+        facts,
+        architecture=architecture,
+        weights=weights,
+        meaning=None if weights is None else "weights of the architecture",
+        costs=read_costs(costs, given),
+    )
 
 
 def _is_space(document: object) -> bool:
@@ -99,7 +113,9 @@ def _nameless(key: str, mask: Sequence[object]) -> Choice:
 
 
 def _is_mask(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(one, bool | int | float) for one in value)
+    """Return true for truth values or weights; whole numbers alone may be indices."""
+    kinds = set(map(type, value)) if isinstance(value, list) else set()
+    return kinds <= {bool, int, float} and bool(kinds & {bool, float})
 
 
 def view_run(folder: str, costs: tuple[str, ...] = ()) -> View:
@@ -115,6 +131,10 @@ def view_run(folder: str, costs: tuple[str, ...] = ()) -> View:
         space = SearchSpace.from_json(read_json(path / "search_space.json"), str(path / "search_space.json"))
     elif run.command == "search":
         notes.append("search_space.json is missing: choices cannot be shown")
+    if space is None and costs:
+        raise InputError(
+            "without search_space.json, there are no candidates that have costs", where=folder, hint="leave out `costs`"
+        )
     if (path / "architecture.json").is_file() and space is not None:
         file = path / "architecture.json"
         architecture = space.parse(read_json(file), str(file))
@@ -161,6 +181,8 @@ def _epochs(events: Sequence[Mapping[str, object]], space: SearchSpace | None) -
     for event in events:
         number = event.get("epoch")
         if event.get("event") != "epoch" or not isinstance(number, int) or isinstance(number, bool):
+            continue
+        if not 0 < number < _MOST_EPOCHS:
             continue
         train, valid = event.get("train"), event.get("valid")
         given = event.get("decision_weights")

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import json
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -58,8 +59,7 @@ class Server:
         class Handler(_Handler):
             server_of = outer
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
+        self._http = _Http(("127.0.0.1", 0), Handler)
         self.host = f"127.0.0.1:{self._http.server_address[1]}"
         self.address = f"http://{self.host}/{self._token}/"
 
@@ -87,7 +87,8 @@ class Server:
         if host != self.host:
             return 421, "text/plain", b"ask by the address that nnas view printed\n"
         token, _, name = path.removeprefix("/").partition("/")
-        if not hmac.compare_digest(token.encode(), self._token.encode()) or name not in ("", "view.json"):
+        known = (f"/{token}/", f"/{token}/view.json")  # the page asks for its data from where it is
+        if not hmac.compare_digest(token.encode(), self._token.encode()) or path not in known:
             return 404, "text/plain", b"no such page; nnas view printed its address\n"
         try:
             view = self._now()
@@ -107,6 +108,15 @@ class Server:
                 took = time.monotonic() - began
                 self._stale_at = began + max(_FRESH_S, _PAUSE * took)
             return self._view
+
+
+class _Http(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing where a browser went away before it had all: that is no error, and the library never prints."""
+        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class _Handler(BaseHTTPRequestHandler):

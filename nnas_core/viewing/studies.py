@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from nnas_core._listing import shortened
+from nnas_core.errors import InputError
 from nnas_core.files import finite, finite_only
 from nnas_core.space.goals import Objective
 from nnas_core.space.search_space import SearchSpace
@@ -34,28 +35,26 @@ _BEST_PART = 10
 """Of ten trials one is among the best, whose candidates are counted."""
 
 
-def view_study(
-    store: StudyStore, study: StudyRecord, damage: Damage | None = None, costs: tuple[str, ...] = ()
-) -> View:
-    """What a study shows.
+def view_study(store: StudyStore, study: StudyRecord, costs: tuple[str, ...] = ()) -> View:
+    """What a study shows; rows that are damaged are named and left out.
 
     Args:
         store: where it is.
         study: which.
-        damage: gets what is wrong with rows that are damaged, which are left out; None: that is an error.
         costs: reports of profiles and latency tables.
 
     Raises:
-        InputError: a row is damaged.
+        InputError: a file of costs is not what it should be.
     """
     settings, space = study.settings, study.settings.space
+    damage = Damage(store.where)
     found, works = store.trials(study, damage=damage), store.in_use_by(study)
     best_first = _best_first(found, settings.optimize_mode)
     trials = _trials(found, best_first, settings)
-    notes = []
+    notes = _damages(damage)
     if len(trials.shown) < trials.count:
         notes.append(
-            f"of {trials.count:,} trials {len(trials.shown):,} are listed, the best and the newest;"
+            f"of {trials.count:,} trials {len(trials.shown):,} are listed, the best, the newest and fronts;"
             " curve, fronts and importance are of all"
         )
     if trials.succeeded and not trials.importance:
@@ -88,6 +87,14 @@ def view_study(
     )
 
 
+def _damages(damage: Damage) -> list[str]:
+    try:
+        damage.refuse()
+    except InputError as error:
+        return [f"{problem}: left out" for problem in error.problems]
+    return []
+
+
 def _the_best(count: int) -> str:
     return "the best trial" if count == 1 else f"the best {count:,} trials"
 
@@ -116,8 +123,11 @@ def _shares(trials: Sequence[TrialRecord], space: SearchSpace) -> dict[str, list
 
 def _trials(found: Sequence[TrialRecord], best_first: Sequence[TrialRecord], made: StudySettings) -> Trials:
     space = made.space
-    half = max(_LEAST_TRIALS, min(_MOST_TRIALS, _MOST_DECISIONS // len(space))) // 2
-    chosen = {trial.number for trial in (*best_first[:half], *found[-half:])}
+    most = max(_LEAST_TRIALS, min(_MOST_TRIALS, _MOST_DECISIONS // max(1, len(space))))
+    fronts = _fronts(best_first, made)
+    chosen = {number for front in fronts for number in _spread(front.numbers, most // (4 * len(fronts)))}
+    half = max(1, (most - len(chosen)) // 2)
+    chosen.update(trial.number for trial in (*best_first[:half], *found[-half:]))
     measured = [
         (tuple(trial.architecture.indices().values()), value)
         for trial in found
@@ -131,11 +141,19 @@ def _trials(found: Sequence[TrialRecord], best_first: Sequence[TrialRecord], mad
         shown=[_viewed(trial) for trial in found if trial.number in chosen],
         best=best_first[0].number if best_first else None,
         curve=list(_improvements(best_first, made.optimize_mode)),
-        fronts=_fronts(best_first, made),
+        fronts=fronts,
         importance=importance,
         exact=exact,
         succeeded=len(measured),
     )
+
+
+def _spread(numbers: Sequence[int], most: int) -> Sequence[int]:
+    """All, or about ``most`` from one end to the other."""
+    if len(numbers) <= most:
+        return numbers
+    places = np.linspace(0, len(numbers) - 1, max(2, most)).round().astype(int)
+    return [numbers[place] for place in places.tolist()]
 
 
 def _viewed(trial: TrialRecord) -> ViewedTrial:

@@ -144,7 +144,7 @@ class Trials:
         mode: ``"maximize"`` or ``"minimize"``.
         count: of all trials; ``shown`` may be fewer.
         counts: how many are in each state, and ``infeasible``.
-        shown: the best ones and the newest ones, by number.
+        shown: the best ones, the newest ones and those on fronts, by number; of a long front some.
         best: the number of the best one; None while none succeeded.
         curve: the best value so far after each trial that improved it, as (number, value).
         fronts: by each number that the trials have beside the value.

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import importlib.util
 import io
 import json
+import re
+import sqlite3
 import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
@@ -93,6 +97,21 @@ def test_masks_alone_have_numbers_for_names(nnas: Cli, files: Path) -> None:
     assert report["architecture"] == CHOSEN
 
 
+def test_an_architecture_that_weighs_shows_its_weights(nnas: Cli, tmp_path: Path) -> None:
+    out = nnas.ok("view", "-", stdin='{"op": [0.25, 0.75, 0.0], "act": [true, false]}').out
+    assert "choices, with the weights of the architecture\n" in out
+    assert re.findall(r"([*]?) (\d) (\d\.\d\d)", out) == [
+        ("*", "0", "1.00"),
+        ("", "1", "0.00"),
+        ("*", "0", "0.25"),
+        ("*", "1", "0.75"),
+        ("", "2", "0.00"),
+    ]
+    report = nnas.ok("view", "-", "--json", stdin='{"op": [0.25, 0.75, 0.0], "act": [true, false]}').json
+    assert schema.problems("view-report", report) == []
+    assert report["weights"] == {"act": [1.0, 0.0], "op": [0.25, 0.75, 0.0]}
+
+
 def test_a_run_shows_curves_and_the_weights_of_each_epoch(nnas: Cli, small_model: Path) -> None:
     common = ("--epochs", 2, "--derive", 0, "--batch-size", 6, "-q", "-o", "run")
     nnas.ok("search", "model.py", "--mutator", "gdas", *common)
@@ -123,8 +142,24 @@ def test_parts_that_a_run_lacks_are_named_and_the_rest_is_shown(nnas: Cli, small
         report = nnas.ok("view", "run", "--json").json
         assert any(note.startswith(name) for note in report["notes"]), name
         nnas.ok("view", "run", "--html", "page.html")
+    result = nnas("view", "run", "--costs", "profile.json")
+    message = "nnas: error: run: without search_space.json, there are no candidates that have costs\n"
+    assert (result.code, result.err) == (3, f"{message}hint: leave out --costs\n")
     result = nnas("view", "run", "--svg", "net.svg")
     assert (result.code, result.err) == (3, "nnas: error: run: has no choices that could be drawn\n")
+
+
+def test_values_of_any_size_are_a_curve(nnas: Cli, small_run: Path) -> None:
+    rows = [{"far": -1.7e308, "near": 0.0, "none": 0.0}, {"far": 1.7e308, "near": 5e-324, "none": 0.0}]
+    events = [{"event": "epoch", "epoch": number, "train": row} for number, row in enumerate(rows, 1)]
+    odd = [{"event": "epoch", "epoch": number, "train": rows[0]} for number in (0, -1, True, 10**30)]
+    Path("run/events.jsonl").write_text("".join(json.dumps(one) + "\n" for one in (*odd, *events)))
+    out = nnas.ok("view", "run").out
+    lines = [line.split()[:3] for line in out.split("curves")[1].splitlines()[1:]]
+    assert lines == [["train", "far", "▁█"], ["train", "near", "▁█"], ["train", "none", "▁▁"]]
+    report = nnas.ok("view", "run", "--json").json
+    assert schema.problems("view-report", report) == []
+    assert [one["epoch"] for one in report["epochs"]] == [1, 2]
 
 
 def test_weights_that_fit_no_choice_are_left_out(nnas: Cli, small_run: Path) -> None:
@@ -188,22 +223,49 @@ def test_a_study_of_many_trials_says_what_it_leaves_out(
     monkeypatch.setattr("nnas_core.viewing.studies._LEAST_TRIALS", 6)
     report = nnas.ok("view", "--study", "net", "--json").json
     shown = [one["number"] for one in report["trials"]["shown"]]
-    assert set(shown) >= {21, 22, 23}
+    assert set(shown) >= {22, 23}
     assert len(shown) <= 6
     assert report["trials"]["count"] == 24
-    assert report["notes"][0].startswith(f"of 24 trials {len(shown)} are listed, the best and the newest")
+    assert report["notes"][0].startswith(f"of 24 trials {len(shown)} are listed, the best, the newest and fronts")
+
+
+def test_what_is_on_a_front_is_listed_though_others_are_better_and_newer(
+    nnas: Cli, study: StudySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = study.space
+    results = [  # only the one with index 8 is small
+        GivenResult(space.at(index), -float(abs(index - 12)), {}, {"parameters": 1.0 if index == 8 else 5.0})
+        for index in range(space.size)
+    ]
+    with StudyStore.open("sqlite:///nnas.db") as store:
+        store.import_results(store.create_study(replace(study, name="fronts")), results)
+    monkeypatch.setattr("nnas_core.viewing.studies._MOST_TRIALS", 8)
+    monkeypatch.setattr("nnas_core.viewing.studies._LEAST_TRIALS", 8)
+    trials = nnas.ok("view", "--study", "fronts", "--json").json["trials"]
+    assert trials["fronts"] == [{"of": "parameters", "smaller_is_better": True, "trials": [12, 8]}]
+    assert {one["number"] for one in trials["shown"]} == {8, 12, 11, 13, 21, 22, 23}
+    monkeypatch.setattr("nnas_core.viewing.studies._spread", lambda numbers, most: numbers[:1])
+    assert "trial 12     0            5\n  ... and 1 more\n" in nnas.ok("view", "--study", "fronts").out
+
+
+def test_rows_of_a_study_that_are_damaged_are_named_and_left_out(nnas: Cli, study: StudySettings) -> None:
+    with contextlib.closing(sqlite3.connect("nnas.db")) as database, database:
+        database.execute("UPDATE trials SET value = 7 WHERE number = 3")
+    report = nnas.ok("view", "--study", "net", "--json").json
+    assert report["trials"]["count"] == 23
+    assert [note for note in report["notes"] if "trial 3" in note and note.endswith(": left out")]
 
 
 def test_costs_of_candidates(nnas: Cli, small_run: Path) -> None:
     nnas.ok("profile", "model.py", "--seconds", 0.001, "-o", "profile.json", "--json", "-q")
-    table = {"op": [0.5, 0.25, 1.0], "act": [0.1, 0.2]}
-    document = {"format": "nnas.latency-table/1", "unit": "ms", "latencies": table}
-    Path("latency.json").write_text(json.dumps(document))
-    report = nnas.ok("view", "run", "--costs", "profile.json", "--costs", "latency.json", "--json").json
+    table = {"op": [500, 250, 1000], "act": [100, 200]}
+    document = json.dumps({"format": "nnas.latency-table/1", "unit": "us", "latencies": table})
+    report = nnas.ok("view", "run", "--costs", "profile.json", "--costs", "-", "--json", stdin=document).json
     assert schema.problems("view-report", report) == []
     costs = {one["key"]: one["costs"] for one in report["choices"]}
     assert costs["op"][0] == {"parameters": 72, "macs": 64, "latency_ms": 0.5, "output": [8]}
     assert costs["act"][1] == {"parameters": 0, "macs": 0, "latency_ms": 0.2, "output": [8]}
+    assert {one["latency_ms"] for one in costs["link"]} == {None}  # nobody measured it
     assert "72 p, 64 MACs, gives 8" in nnas.ok("view", "run", "--costs", "profile.json").out
 
 
@@ -272,11 +334,15 @@ def test_a_terminal_without_blocks_gets_plain_characters(
         (("empty",), 3, "empty: holds no run of `nnas search` or `nnas retrain`"),
         (("other.json", "--space", "space.json"), 3, "other.json: the architecture does not fit the search space"),
         (("names.json",), 3, "names.json: without its search space, only masks can be shown"),
+        (("indices.json",), 3, "indices.json: without its search space, only masks can be shown"),
         (("report.json",), 3, "report.json: is no search space and no architecture"),
         (("broken.json",), 3, "broken.json:1:2: "),
         (("space.json", "--costs", "best.json"), 3, "best.json: is neither a report of a profile nor a latency table"),
         (("space.json", "--html", "-", "--json"), 2, "standard output can have one of them"),
         (("space.json", "--serve", "--svg", "x.svg"), 2, "--serve shows the page in a browser and writes no file"),
+        (("-", "--serve"), 2, "--serve reads again and again, which - cannot be\nhint: give a file"),
+        (("space.json", "--serve", "--costs", "-"), 2, "--serve reads again and again, which - cannot be"),
+        (("space.json", "--html", "x", "-o", "x"), 2, "several outputs are to be written to one file"),
         (("space.json", "--html", "no/folder/x.html"), 6, "no/folder/x.html: cannot write"),
         (("--study", "net", "--storage", "sqlite:///none.db"), 3, "none.db"),
     ],
@@ -285,12 +351,23 @@ def test_bad_inputs(nnas: Cli, files: Path, arguments: tuple[str, ...], code: in
     Path("empty").mkdir()
     Path("other.json").write_text('{"op": [true, false]}')
     Path("names.json").write_text('{"op": "conv"}')
+    Path("indices.json").write_text('{"op": [0, 0], "link": [true, false]}')
     Path("report.json").write_text('{"format": "nnas.error-report/1"}')
     Path("broken.json").write_text("{")
     result = nnas("view", *arguments)
     assert (result.code, result.out) == (code, "")
     assert message in result.err
     assert "Traceback" not in result.err
+
+
+def test_what_a_page_needs_is_said_before_it_is_served(nnas: Cli, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if "sugiyama" in name else find(name, *more)
+    )
+    result = nnas("view", "space.json", "--serve")
+    assert (result.code, result.out) == (2, "")
+    assert "fast-sugiyama, which places the choices, is not installed" in result.err
 
 
 def test_it_serves_until_ctrl_c(forks: ForkServer, small_run: Path) -> None:

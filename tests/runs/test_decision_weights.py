@@ -155,6 +155,10 @@ def test_a_run_records_about_a_million_numbers_at_most(keys: int, epochs: int, r
     [
         ({"op": [1.0]}, r"Weighs.decision_weights gives \[1.0\] at 'op', expected 3 finite numbers"),
         ({"op": [1.0, math.nan, 0.0]}, "expected 3 finite numbers"),
+        ([1.0], r"Weighs.decision_weights gives \[1.0\]: 'list' object has no attribute 'items'"),
+        ({"op": 1.0}, "Weighs.decision_weights gives {'op': 1.0}: 'float' object is not iterable"),
+        ({"op": ["a", "b", "c"]}, "could not convert string to float: 'a'"),
+        ({"op": [10**400, 0, 0]}, "int too large to convert to float"),
         ({"other": [1.0]}, r"gives \[1.0\] at 'other', expected no such key"),
     ],
 )

@@ -18,7 +18,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
-from nnas_core.viewing import serving
+from nnas_core.viewing import layout, serving
 from nnas_core.viewing.page import page_of
 from nnas_core.viewing.serving import Server
 from nnas_core.viewing.view import View
@@ -139,6 +139,10 @@ def test_trials_are_filtered_by_text_and_state(browser: Browser) -> None:
     assert {int(one) % 10 for one in column(browser, 1)} == {0}
     Select(browser("#state")).select_by_visible_text("infeasible")
     assert sorted(map(int, column(browser, 1))) == [7, 57, 107, 157, 207]
+    browser.run("view.trials.counts.stopped = 1; trials()")  # as news of a study that goes on may have it
+    states = Select(browser("#state"))
+    assert [one.text for one in states.options] == ["all", "failed", "infeasible", "succeeded", "stopped"]
+    assert states.first_selected_option.text == "infeasible"
 
 
 def test_a_trial_is_drawn_and_the_best_one_again(browser: Browser) -> None:
@@ -261,6 +265,9 @@ def test_curves_and_fronts_have_their_numbers_for_those_who_see_no_picture(brows
     Select(browser("#pareto-of")).select_by_visible_text("accuracy")
     assert browser.texts("#pareto figcaption") == ["value against accuracy"]
     assert browser.texts("#importance tbody th") == ["a.op", "b.op"]
+    browser.run("view.trials.importance.choices = Array(1234).fill(view.trials.importance.choices[0]); importance()")
+    assert len(browser.texts("#importance tbody th")) == 100
+    assert browser("#importance p").text.endswith(" The first 100 of 1,234 choices.")
 
 
 def test_every_control_has_a_name_and_every_heading_its_place(browser: Browser) -> None:
@@ -278,6 +285,7 @@ def test_every_control_has_a_name_and_every_heading_its_place(browser: Browser) 
 
 def test_a_page_that_is_served_follows(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "_FRESH_S", 0.0)
+    monkeypatch.setattr(layout, "_MOST_LAYERS_CROSSED", 0)
     view = search_view()
     now = [replace(view, epochs=view.epochs[:2], weights=weights_at(2))]
     with Server(lambda: now[0]) as server:
@@ -290,6 +298,7 @@ def test_a_page_that_is_served_follows(browser: Browser, monkeypatch: pytest.Mon
             wait = WebDriverWait(browser.driver, 10, poll_frequency=0.1)
             wait.until(lambda _: browser("#news").text == "Nobody works on it now.")
             assert browser("#epoch-text").text == "5 of 5"
+            assert browser.texts("#notes li") == ["2 connections between choices are not drawn"]
             assert sorted(browser.texts("#c0 .number")) == ["0.00", "0.50", "0.50"]
         finally:
             browser.driver.get("about:blank")

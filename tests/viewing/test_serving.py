@@ -103,6 +103,11 @@ def test_what_lacks_the_token_or_is_no_page_is_not_found(server: Server, path: s
     assert server.answer(server.host, "/\u00e9/")[0] == 404
 
 
+def test_the_address_without_its_end_is_no_page_which_could_not_follow(server: Server) -> None:
+    token = server.address.split("/")[3]
+    assert [server.answer(server.host, f"{path}{token}{end}")[0] for path, end in (("/", ""), ("", "/"))] == [404] * 2
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
 def test_it_only_reads(server: Server, method: str) -> None:
     assert ask(server, method=method)[0] == 501
@@ -120,6 +125,15 @@ def test_an_error_of_the_moment_is_said_and_asked_again(server: Server, source: 
     assert json.loads(ask(server, "view.json")[2]) == {"error": "events.jsonl: is damaged"}
     source.error = None
     assert ask(server)[0] == 200
+
+
+def test_a_browser_that_goes_away_is_no_news(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    for error, told in ((ConnectionResetError(), ""), (BrokenPipeError(), ""), (RuntimeError("broken"), "broken")):
+        try:
+            raise error
+        except (OSError, RuntimeError):
+            server._http.handle_error(None, None)
+        assert told in capsys.readouterr().err if told else capsys.readouterr().err == ""
 
 
 def test_it_does_not_read_again_at_once(source: Source) -> None:

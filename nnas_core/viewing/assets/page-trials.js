@@ -1,13 +1,16 @@
 "use strict";
 // The importance of choices, the table of trials, and news of what goes on.
 
+const PAGE = 100;
+
 function importance() {
   const found = view.trials ? view.trials.importance : { choices: [] };
   const section = byId("importance");
   section.hidden = found.choices.length === 0;
   section.querySelector("p").textContent =
-    "The share of the variance of " + found.trials + " values that a choice alone explains" + (found.exact ? "; exact, all architectures were measured." : ", estimated (main effects of an analysis of variance).");
-  section.querySelector("tbody").replaceChildren(...found.choices.slice(0, 100).map((one) => {
+    "The share of the variance of " + found.trials + " values that a choice alone explains" + (found.exact ? "; exact, all architectures were measured." : ", estimated (main effects of an analysis of variance).") +
+    (found.choices.length > PAGE ? " The first " + PAGE + " of " + whole(found.choices.length) + " choices." : "");
+  section.querySelector("tbody").replaceChildren(...found.choices.slice(0, PAGE).map((one) => {
     const row = element("tr");
     const head = element("th", one.key);
     head.scope = "row";
@@ -22,7 +25,6 @@ function importance() {
   }));
 }
 
-const PAGE = 100;
 let sortBy = "value";
 let descending = true;
 let firstRow = 0;
@@ -97,6 +99,13 @@ function trialLine(trial, columns) {
   return line;
 }
 
+// While a study goes on there are more of them; what is picked stays.
+function states(select, names) {
+  for (const one of names.map((name) => element("option", name))) {
+    if (!Array.from(select.options).some((old) => old.value === one.value)) select.append(one);
+  }
+}
+
 function trials() {
   byId("trials").hidden = !view.trials;
   if (!view.trials) return;
@@ -120,8 +129,8 @@ function trials() {
       cell.dataset.id = column.id;
       return cell;
     }));
-    byId("state").replaceChildren(byId("state").options[0], ...Object.keys(view.trials.counts).sort().map((one) => element("option", one)));
   }
+  states(byId("state"), Object.keys(view.trials.counts).sort());
   for (const cell of head.cells) {
     const sorted = cell.dataset.id === sortBy;
     cell.setAttribute("aria-sort", sorted ? (descending ? "descending" : "ascending") : "none");
@@ -154,6 +163,8 @@ trials();
 
 // ---- news of what goes on
 
+const ofDrawing = Array.from(byId("notes").children).slice(view.notes.length); // what the drawing leaves out
+
 function listed(id, items) {
   byId(id).replaceChildren(...items);
 }
@@ -178,7 +189,7 @@ async function news() {
         pair.append(element("dt", one.name), element("dd", one.value));
         return pair;
       }));
-      listed("notes", view.notes.map((one) => element("li", one)));
+      listed("notes", [...view.notes.map((one) => element("li", one)), ...ofDrawing]);
       refreshNetwork();
       allPlots();
       importance();

@@ -108,8 +108,9 @@ def _first_samples(batch: object, size: int, where: str) -> object:
         )
 
     def is_listed(one: object) -> bool:
-        is_list = isinstance(one, list | tuple) and one is not batch and len(one) == count
-        return is_list and not any(isinstance(part, Tensor) and count in part.shape for part in one)
+        if not isinstance(one, list | tuple) or one is batch or len(one) != count:
+            return False
+        return not any(isinstance(part, Tensor) and count in part.shape for part in one)
 
     def first(one: object) -> object:
         if isinstance(one, Tensor) and count in one.shape:

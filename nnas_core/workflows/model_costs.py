@@ -35,7 +35,7 @@ from nnas_core.training.data import to_device
 from nnas_core.training.profiling import Arguments, arguments_of, measure_latency, peak_activation_memory
 from nnas_core.workflows.setup import Setup
 
-__all__ = ["ModelCosts", "check_names", "region_of"]
+__all__ = ["ModelCosts", "MultiplyAdds", "check_names", "region_of"]
 
 _SECONDS = 0.2
 """To measure one latency."""
@@ -54,6 +54,8 @@ class ModelCosts(KnownCosts):
         wanted: names that are asked for; parameters and multiply-adds are known in any case, if the model can be run.
         latency_table: a file; None measures latencies.
         mutator: bound to the model; None: nothing is.
+        runs: false if the model may only be run where a wanted cost needs that: candidates may end or hang the process
+            that runs them.
 
     Attributes:
         available: all names that could be asked for.
@@ -69,6 +71,8 @@ class ModelCosts(KnownCosts):
         wanted: Collection[str] = (),
         latency_table: str | None = None,
         mutator: Mutator | None = None,
+        *,
+        runs: bool = True,
     ) -> None:
         self._setup = setup
         self._space = setup.space
@@ -80,13 +84,16 @@ class ModelCosts(KnownCosts):
         own = self._own_costs(self._space.at(0)) if setup.task.has("costs") else {}
         self._of_task = set(own)
         self.available = [*dict.fromkeys([*COSTS, *own])]
-        self._can_run = True
-        try:
-            flops = self._prepare(mutator)
-        except Exception:  # whatever the model raises
-            if set(wanted) & ({"macs", "memory_mib", "latency_ms"} - tables.keys() - self._of_task):
-                raise
-            flops, self._can_run = None, False
+        needs = set(wanted) & ({"macs", "memory_mib", "latency_ms"} - tables.keys() - self._of_task)
+        self._can_run = runs or bool(needs)
+        flops = None
+        if self._can_run:
+            try:
+                flops = self._prepare(mutator)
+            except Exception:  # whatever the model raises
+                if needs:
+                    raise
+                self._can_run = False
         if flops is not None:
             tables["macs"] = flops
         self.tables: Mapping[str, CostTable] = {
@@ -98,17 +105,9 @@ class ModelCosts(KnownCosts):
     def _prepare(self, mutator: Mutator | None) -> CostTable | None:
         """Takes a sample, and counts multiply-adds; None where they do not add up."""
         setup = self._setup
-        with random_state.untouched({}):
-            batch = next(iter(setup.train_batches.epoch(0)), None)
-        one = first_row(batch)
-        if one is None:
-            raise UserCodeError(
-                f"no sample can be taken out of a batch that is a {type(batch).__name__}, to measure costs on",
-                where=setup.task.user.reference,
-                hint="let batches be tensors in lists, tuples or dictionaries",
-            )
+        one = _one_sample(setup)
         with _bound(setup.model, mutator) as bound:
-            self._one = arguments_of(setup.task, setup.model, to_device(one, setup.device), bound)
+            self._one = arguments_of(setup.task, setup.model, one, bound)
             flops = FlopMeter(bound, self._forward(setup.model)).table()
         return None if flops is None else dataclasses.replace(flops, unit=Fraction(1, 2))
 
@@ -165,6 +164,51 @@ class ModelCosts(KnownCosts):
         with random_state.untouched({}):
             network = extract(self._setup.model, architecture)
             return self._setup.task.costs(network)
+
+
+def _one_sample(setup: Setup) -> object:
+    """A batch of the first sample of the training data, on the device.
+
+    Raises:
+        UserCodeError: it is of no form out of which a sample can be taken.
+    """
+    with random_state.untouched({}):
+        batch = next(iter(setup.train_batches.epoch(0)), None)
+    one = first_row(batch)
+    if one is None:
+        raise UserCodeError(
+            f"no sample can be taken out of a batch that is a {type(batch).__name__}, to measure costs on",
+            where=setup.task.user.reference,
+            hint="let batches be tensors in lists, tuples or dictionaries",
+        )
+    return to_device(one, setup.device)
+
+
+class MultiplyAdds:
+    """Counts the multiply-adds of one sample, of one architecture at a time: no other candidate is run.
+
+    Args:
+        setup: the model, on its device, and its data.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._one: object = None
+
+    def of(self, architecture: Architecture) -> dict[str, float]:
+        """``macs``; nothing where they cannot be counted, for which no trial should fail."""
+        setup = self._setup
+        try:
+            if self._one is None:
+                self._one = _one_sample(setup)
+            with random_state.untouched({}):
+                network = extract(setup.model, architecture)
+            args, kwargs = arguments_of(setup.task, network, self._one)
+            with untouched(network), torch.no_grad():
+                network.eval()
+                return {"macs": count_flops(lambda: network(*args, **kwargs)) / 2}
+        except Exception:  # noqa: BLE001  (whatever the model raises)
+            return {}
 
 
 def check_names(

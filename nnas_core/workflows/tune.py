@@ -37,7 +37,7 @@ from nnas_core.study.storage.store import StudyStore
 from nnas_core.training.evaluation import first_metric, require_finite
 from nnas_core.training.settings import from_options, to_options
 from nnas_core.training.trainer import Callback
-from nnas_core.workflows.model_costs import ModelCosts, check_names
+from nnas_core.workflows.model_costs import ModelCosts, MultiplyAdds, check_names
 from nnas_core.workflows.settings import GoalSettings, TuneSettings
 from nnas_core.workflows.setup import Setup
 
@@ -79,7 +79,7 @@ def tune(
     begin = random_state.capture() if local else {}
     setup, weights = _set_up(settings, None if local is None else "cpu")
     _try_data(setup, settings)
-    run, metric, costs = _aimed(settings.goals, setup, run)
+    run, metric, costs = _aimed(settings.goals, setup, run, runs=local is None)
     study_settings = _describe(settings, setup, weights, metric, costs)
     with contextlib.ExitStack() as stack:
         engine: Engine  # before the tuner: what its constructor draws is not drawn in a worker
@@ -126,14 +126,22 @@ def _try_data(setup: Setup, settings: TuneSettings) -> None:
         return
 
 
-def _aimed(goals: GoalSettings, setup: Setup, run: RunSettings) -> tuple[RunSettings, str | None, list[str]]:
+def _aimed(
+    goals: GoalSettings, setup: Setup, run: RunSettings, *, runs: bool
+) -> tuple[RunSettings, str | None, list[str]]:
     """Says what architectures cost and which may be tried; the name of the metric, if that had to be known; the costs.
+
+    Args:
+        goals: of the study.
+        setup: its model.
+        run: what is completed.
+        runs: trials run the model in this process; else it is run here only to measure what the goals are about.
 
     Raises:
         UsageError: a constraint or an objective is about a number that nobody measures.
         NoResultError: no architecture meets the constraints.
     """
-    costs = ModelCosts(setup, goals.names, goals.latency_table)
+    costs = ModelCosts(setup, goals.names, goals.latency_table, runs=runs)
     reported = check_names(setup, costs, goals.constraints, goals.objectives)
     before = [one for one in goals.constraints if one.name in costs.names]
     region = Region(setup.space, before, costs) if before else None
@@ -175,9 +183,12 @@ def prepare_worker(document: Mapping[str, Any]) -> EvaluateInSteps:
             "the checkpoint has changed since the study began", where=settings.checkpoint, hint="tune with a copy of it"
         )
     trial = _trial_of(setup, settings)
+    multiply_adds = MultiplyAdds(setup)
 
     def evaluate(canonical: str, poll: Callable[[], None], report: Callable[[float], None]) -> TrialResult:
-        return trial(Architecture.from_canonical(canonical, setup.space.choices), poll, report)
+        architecture = Architecture.from_canonical(canonical, setup.space.choices)
+        result = trial(architecture, poll, report)
+        return replace(result, cost={**multiply_adds.of(architecture), **result.cost})
 
     return evaluate
 

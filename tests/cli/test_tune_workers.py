@@ -34,9 +34,14 @@ def stored(study: str = "model-grid") -> list[TrialRecord]:
         return store.trials(store.study(study))
 
 
-def results(study: str) -> dict[str, tuple[float | None, dict[str, float]]]:
-    """Value and metrics by architecture, whatever the order of the trials."""
-    return {trial.architecture.canonical: (trial.value, dict(trial.metrics)) for trial in stored(study)}
+def results(study: str) -> dict[str, tuple[float | None, dict[str, float], dict[str, float]]]:
+    """Value, metrics and costs but time by architecture, whatever the order of the trials."""
+    found = {}
+    for trial in stored(study):
+        cost = {name: value for name, value in trial.cost.items() if name != "seconds"}
+        assert set(cost) == {"parameters", "macs"}
+        found[trial.architecture.canonical] = (trial.value, dict(trial.metrics), cost)
+    return found
 
 
 @pytest.mark.slow

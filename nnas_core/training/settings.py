@@ -240,8 +240,15 @@ def to_options(settings: DataclassInstance) -> dict[str, object]:
         if part is not None:
             options.update(to_options(value))
         else:
-            options[one.name] = dict(value) if isinstance(value, Mapping) else value
+            options[one.name] = _as_json(value)
     return options
+
+
+def _as_json(value: object) -> object:
+    """An option as JSON has it: read-only collections as what it knows."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def from_options(kind: type[_T], options: Mapping[str, object], where: str | None = None) -> _T:
@@ -260,7 +267,8 @@ def from_options(kind: type[_T], options: Mapping[str, object], where: str | Non
         if part is not None:
             found[one.name] = from_options(part, options, where)
         elif one.name in options:
-            found[one.name] = options[one.name]
+            value = options[one.name]
+            found[one.name] = tuple(value) if isinstance(value, list) and isinstance(one.default, tuple) else value
         elif one.default is MISSING and one.default_factory is MISSING:
             raise InputError(f"the option {one.name!r} is missing", where=where)
     make: Callable[..., _T] = kind

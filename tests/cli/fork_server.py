@@ -29,6 +29,7 @@ LOADED_LATE = (
     "torch.profiler._cupti_monitor",
     "torch.utils.serialization",
 )
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def serve(descriptor: int) -> None:
@@ -60,8 +61,11 @@ def serve(descriptor: int) -> None:
 
 
 def _fork(request: dict[str, Any], connection: socket.socket) -> int:
+    # What Python does after a fork cannot be interrupted: an exception of a handler would be printed and forgotten.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         return pid
     code = 99
     try:
@@ -69,7 +73,7 @@ def _fork(request: dict[str, Any], connection: socket.socket) -> int:
         os.setsid()
         os.chdir(request["cwd"])
         os.environ.update(request["env"])
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # nohup lets one be ignored
+        for number in STOPPING:  # nohup lets one be ignored
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         if "file_limit" in request:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -80,8 +84,12 @@ def _fork(request: dict[str, Any], connection: socket.socket) -> int:
         for target, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(request[name], flags), target)
         os.dup2(os.open(request.get("stdin", os.devnull), os.O_RDONLY), 0)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         code = entry(request["argv"])
         code = _flushed(code)
+    except KeyboardInterrupt:  # before or after the command: the interpreter ends so
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     finally:
         os._exit(code)
 

@@ -19,4 +19,6 @@ def seed_globals(seed: int) -> None:
     if "torch" in sys.modules:
         import torch
 
-        torch.manual_seed(derive_seed(seed, "torch"))
+        # where there is no accelerator, torch.manual_seed notes for each kind of it who asked: that takes milliseconds
+        seed_torch = torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
+        seed_torch(derive_seed(seed, "torch"))

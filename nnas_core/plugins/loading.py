@@ -82,11 +82,14 @@ class UserModule:
             yield
             return
         folders = (self.folder, *self.roots)
-        before = dict(sys.modules)
+        shadowed = {folder: _shadowed(folder) for folder in folders}
+        # of what this can change, not of all modules: there are thousands
+        before = {name: sys.modules[name] for name in self._siblings if name in sys.modules}
+        before.update({name: module for found in shadowed.values() for name, module in found.items()})
         hidden = {
             name: module
-            for folder in folders
-            for name, module in _shadowed(folder).items()
+            for folder, found in shadowed.items()
+            for name, module in found.items()
             if name not in self._siblings
             and not any(_inside(one, module) for one in folders)
             and (folder == self.folder or name.partition(".")[0] not in sys.stdlib_module_names)

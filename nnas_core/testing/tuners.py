@@ -49,6 +49,11 @@ SPACES: dict[str, SearchSpaceDocument] = {
         "many": _inputs(None, *(f"in{index}" for index in range(70))),
         "half": _inputs(5, *(f"in{index}" for index in range(10))),
     },
+    "medium": {
+        **{f"key{number}": _layer(*(f"op{index}" for index in range(2 + number))) for number in range(4)},
+        "some": _inputs(None, *(f"in{index}" for index in range(6))),
+        "half": _inputs(3, *(f"in{index}" for index in range(6))),
+    },
     "one architecture": {"only": _layer("x"), "all": _inputs(1, "in")},
     "two architectures": {"maybe": _inputs(None, "in")},
 }
@@ -56,6 +61,9 @@ SPACES: dict[str, SearchSpaceDocument] = {
 
 _SMALL = "mixed"
 """The space whose 36 architectures are proposed to the last."""
+
+_MEDIUM = "medium"
+"""The space in which proposals are compared with each other: none takes long, and no tuner knows all of it."""
 
 
 _Parameters: TypeAlias = dict[str, Parameter]
@@ -158,7 +166,7 @@ class TunerConformance:
         takes_any = any(one.kind is one.VAR_KEYWORD for one in named.values())
         return {name: one for name, one in measured.items() if takes_any or name in named}
 
-    def proposals(self, name: str = "large", seed: int = 0) -> list[_Parameters]:
+    def proposals(self, name: str = _MEDIUM, seed: int = 0) -> list[_Parameters]:
         """Returns what a new tuner proposes in one of ``spaces``, one trial after the other."""
         return self.run(self.make(self.spaces[name], seed), SearchSpace.from_json(self.spaces[name]))[0]
 
@@ -232,7 +240,7 @@ class TunerConformance:
 
     def test_equal_seeds_give_equal_proposals(self) -> None:
         """Whatever other tuners do meanwhile."""
-        for name in ("large", _SMALL):
+        for name in (_MEDIUM, _SMALL):
             first = self.proposals(name, seed=1)
             self.proposals(name, seed=2)
             assert self.proposals(name, seed=1) == first, "equal seeds gave other proposals"
@@ -251,7 +259,7 @@ class TunerConformance:
 
     def test_the_same_calls_give_the_same_proposals(self) -> None:
         """In a fresh tuner, with failures, one and four trials at a time: a resumed study repeats its calls."""
-        for name in ("large", _SMALL):
+        for name in (_MEDIUM, _SMALL):
             space = SearchSpace.from_json(self.spaces[name])
             for at_a_time, failing in ((1, 4), (4, 0), (4, 3)):  # one at a time without failures: equal seeds
                 proposed, calls = self.run(self.make(self.spaces[name]), space, at_a_time=at_a_time, failing=failing)
@@ -269,7 +277,7 @@ class TunerConformance:
         """Both give the same proposals."""
         if "optimize_mode" not in inspect.signature(self.tuner).parameters:
             return
-        for name in ("large", _SMALL):
+        for name in (_MEDIUM, _SMALL):
             space = SearchSpace.from_json(self.spaces[name])
             maximized, _ = self.run(self.make(self.spaces[name]), space)
             minimized, _ = self.run(self.make(self.spaces[name], optimize_mode="minimize"), space, sign=-1.0)
@@ -277,9 +285,9 @@ class TunerConformance:
 
     def test_failures_are_survived(self) -> None:
         """Where every trial fails there is a next proposal."""
-        space = SearchSpace.from_json(self.spaces["large"])
+        space = SearchSpace.from_json(self.spaces[_MEDIUM])
         for at_a_time in (1, 4):
-            proposed, _ = self.run(self.make(self.spaces["large"]), space, at_a_time=at_a_time, failing=1)
+            proposed, _ = self.run(self.make(self.spaces[_MEDIUM]), space, at_a_time=at_a_time, failing=1)
             assert len(proposed) == self.trials
 
     def test_trials_of_elsewhere_are_taken(self) -> None:

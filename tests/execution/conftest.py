@@ -53,7 +53,7 @@ def _answer(answers: Receiver[dict[str, Any]]) -> dict[str, Any]:
         assert answers.wait(START_S), "the Ray cluster does not answer"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its processes are never idle: not longer than it is needed
 def _ray_cluster() -> Iterator[RayCluster]:
     asks, our_asks = os.pipe()
     our_answers, answers = os.pipe()

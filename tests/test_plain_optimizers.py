@@ -18,13 +18,18 @@ PAIRS = [
 
 PROGRAM = """
 import sys, torch
+from nnas_core.mutables.cost import count_flops
 from nnas_core.plain_optimizers import SGD, Adam
+from nnas_core.training.profiling import peak_activation_memory
 parameter = torch.nn.Parameter(torch.ones(2))
 for optimizer in (SGD([parameter], lr=0.1), Adam([parameter])):
     optimizer.zero_grad()
     parameter.sum().backward()
     optimizer.step()
     optimizer.load_state_dict(optimizer.state_dict())
+image, kernel = torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3)
+assert count_flops(lambda: torch.conv2d(image, kernel)) == 18
+assert peak_activation_memory(lambda: torch.conv2d(image, kernel), [kernel], image) == 40
 assert "torch._dynamo" not in sys.modules
 torch.optim.SGD([parameter], lr=0.1)
 assert "torch._dynamo" in sys.modules  # torch's own import it; when they no longer do, ours have no use

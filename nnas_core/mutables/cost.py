@@ -17,10 +17,11 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
 
 from nnas_core.errors import UserCodeError
 from nnas_core.mutables.choices import InputChoice, LayerChoice
+from nnas_core.mutables.dispatch_modes import uncompiled
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.mutables.tree import parse
 from nnas_core.mutables.untouched import untouched
@@ -105,7 +106,11 @@ def _counting() -> Iterator[FlopCounterMode]:
         backends.mha.set_fastpath_enabled(False)
         backends.mkldnn.enabled = False  # type: ignore[assignment]  # a property of the module
         backends.cudnn.enabled = False
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        with (
+            sdpa_kernel(SDPBackend.MATH),
+            uncompiled(_FlopCounterMode),
+            FlopCounterMode(display=False) as counter,
+        ):
             yield counter
     finally:
         backends.mha.set_fastpath_enabled(fast)

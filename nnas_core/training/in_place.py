@@ -28,6 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nnas_core import random_state
 from nnas_core.errors import NnasWarning
 from nnas_core.mutables.choices import LayerChoice
+from nnas_core.mutables.dispatch_modes import uncompiled
 from nnas_core.mutables.nested import copied, tensors
 from nnas_core.training.optimizers import State
 
@@ -98,7 +99,7 @@ class InPlaceChanges:
     @contextmanager
     def _handled(self) -> Iterator[None]:
         """Do what is known to be needed in forward and backward passes."""
-        with self._copies(), _Keeping() if self.kept else nullcontext():
+        with self._copies(), uncompiled(_Keeping), _Keeping() if self.kept else nullcontext():
             yield
 
     @contextmanager
@@ -112,7 +113,7 @@ class InPlaceChanges:
         """Make a step while torch keeps what is changed, and find out what that is."""
         self._is_watching = True
         try:
-            with _Watch() as watch, watch.outputs_of(model), self._copies():
+            with uncompiled(_Keeping), _Watch() as watch, watch.outputs_of(model), self._copies():
                 step()
         finally:
             self._is_watching = False

@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 
 from nnas_core.errors import UserCodeError
 from nnas_core.mutables.choices import LayerChoice
+from nnas_core.mutables.dispatch_modes import uncompiled
 from nnas_core.mutables.mutator import Mutator
 from nnas_core.mutables.nested import tensors
 from nnas_core.mutables.untouched import untouched
@@ -193,7 +194,7 @@ def peak_activation_memory(run: Callable[[], object], weights: Iterable[Tensor],
     recorder = _Recorder(weights)
     for tensor in tensors(inputs):
         recorder.use(tensor, -1)
-    with torch.no_grad(), recorder:
+    with torch.no_grad(), uncompiled(_Recorder), recorder:
         output = run()
     for tensor in tensors(output):
         recorder.use(tensor, recorder.operations)

@@ -39,15 +39,9 @@ if missing:
     sys.exit(f"check_wheel.sh: error: not in the wheel: {', '.join(missing)}")
 PYTHON
 
-if is_current "$clean"; then
-    pip_in "$clean" install -qq --no-deps --force-reinstall "$wheel"
-else
-    rm -rf "$clean"
-    make_venv "$clean"
-    install_torch "$clean"
-    pip_in "$clean" install -qq --constraint "$root/requirements/base.txt" "$wheel"
-    mark_current "$clean"
-fi
+make_clean_venv "$clean"
+pip_in "$clean" install -qq --constraint "$root/requirements/base.txt" "$wheel"
+pip_in "$clean" install -qq --no-deps --force-reinstall "$wheel"  # an older one of this version may have been there
 
 # From here on as a user would: their own folder, their own model, no checkout on the path.
 cd "$temporary"

@@ -71,3 +71,12 @@ use_development_venv() {
     PATH=$venv/bin:$PATH
     export PATH
 }
+
+# make_clean_venv DIR: make it, unless it is there, with torch and nothing else.
+make_clean_venv() {
+    is_current "$1" && return
+    rm -rf "$1"
+    make_venv "$1"
+    install_torch "$1"
+    mark_current "$1"
+}

@@ -45,11 +45,10 @@ def results(study: str) -> dict[str, tuple[float | None, dict[str, float], dict[
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [INHERITED, SCRATCH], ids=["inherited", "scratch"])
-def test_two_workers_give_the_values_of_one_process(nnas: Cli, small_run: Path, command: tuple[object, ...]) -> None:
-    nnas.ok(*command, "--trials", 5, "--study", "one")
+def test_two_workers_give_the_values_of_one_process(nnas: Cli, small_run: Path) -> None:
+    nnas.ok(*INHERITED, "--trials", 5, "--study", "one")
     assert not Path("runs").exists()
-    nnas.ok(*command, "--trials", 5, "--study", "two", "--concurrency", 2)
+    nnas.ok(*INHERITED, "--trials", 5, "--study", "two", "--concurrency", 2)
     assert results("two") == results("one")
     assert sorted(path.name for path in Path("runs/studies/two/trials").iterdir()) == ["worker-0.log", "worker-1.log"]
 

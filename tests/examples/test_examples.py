@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import runpy
 import struct
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.data import default_collate
 
 from tests.cli_support import Cli
 
@@ -30,20 +33,23 @@ def test_the_search_space_is_as_large_as_the_example_says(nnas: Cli, example: st
 
 
 def write_part(folder: Path, example: str, count: int) -> None:
-    """``few.py``, a task with the first samples of an example."""
+    """``few.py``, a task with the first samples of an example, which are made once, and not by each command."""
+    made = runpy.run_path(str(EXAMPLES / example / "model.py"))
+    parts = {"train": made["train_dataset"](), "test": made["test_dataset"]()}
+    few = {name: default_collate([data[index] for index in range(count)]) for name, data in parts.items()}
+    torch.save(few, folder / "few.pt")
     (folder / "few.py").write_text(
-        "import runpy\nfrom torch.utils.data import Subset\n"
-        f"example = runpy.run_path({str(EXAMPLES / example / 'model.py')!r})\n"
-        f"train_dataset = lambda: Subset(example['train_dataset'](), range({count}))\n"
-        f"valid_dataset = lambda: Subset(example['test_dataset'](), range({count} // 4))\n"
-        "test_dataset = valid_dataset\n"
+        "import torch\nfrom torch.utils.data import TensorDataset\n"
+        f"few = torch.load({str(folder / 'few.pt')!r})\n"
+        "train_dataset = lambda: TensorDataset(*few['train'])\n"
+        "valid_dataset = test_dataset = lambda: TensorDataset(*few['test'])\n"
     )
 
 
 @pytest.mark.slow
 def test_mnist1d_is_searched_and_retrained(nnas: Cli, tmp_path: Path) -> None:
     model = EXAMPLES / "mnist1d" / "model.py"
-    write_part(tmp_path, "mnist1d", 640)
+    write_part(tmp_path, "mnist1d", 160)
     data = ("--task", "few.py")
     nnas.ok("search", model, *data, "--mutator", "random", "--epochs", "1", "-o", "run")
     found = nnas.ok("tune", model, *data, "--checkpoint", "run/checkpoint.pt", "--trials", "2", "-o", "best.json")

@@ -26,6 +26,14 @@ _NO_SPACE = """
     [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace
 """
 
+_ZSH_COMPADD = "        compadd -U -V unsorted -a completions\n"
+_ZSH_NO_SPACE = """\
+        # after KEY= comes its value
+        local -a names=(${(M)completions:#*=})
+        completions=(${completions:#*=})
+        (( $#names )) && compadd -U -S '' -V unsorted -a names
+"""
+
 
 def script(shell: str, group: click.Command) -> str:
     """The text that a shell sources to complete ``nnas``, the group of all commands."""
@@ -34,6 +42,8 @@ def script(shell: str, group: click.Command) -> str:
     if shell == "bash":
         end = text.rindex("    return 0")
         text = text[:end].rstrip("\n") + "\n" + _NO_SPACE + "\n" + text[end:]
+    if shell == "zsh":
+        text = text.replace(_ZSH_COMPADD, _ZSH_NO_SPACE + _ZSH_COMPADD)
     return text.strip("\n") + "\n"
 
 

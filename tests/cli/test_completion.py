@@ -129,6 +129,16 @@ def test_the_script_is_that_of_the_shell(nnas: Cli) -> None:
     assert Path("nnas.bash").read_text() == nnas.ok("completion", "bash").out
 
 
+def test_the_script_for_zsh_puts_no_space_between_a_key_and_its_value(nnas: Cli) -> None:
+    lines = nnas.ok("completion", "zsh").out.splitlines()
+    place = lines.index("        local -a names=(${(M)completions:#*=})")  # zsh is not here to run it
+    assert lines[place + 1 : place + 4] == [
+        "        completions=(${completions:#*=})",
+        "        (( $#names )) && compadd -U -S '' -V unsorted -a names",
+        "        compadd -U -V unsorted -a completions",
+    ]
+
+
 def test_the_shells_are_listed_where_none_is_named(nnas: Cli) -> None:
     result = nnas("completion")
     assert (result.code, result.out) == (2, "")

@@ -6,6 +6,7 @@ checkpoint.pt           the newest; complete at every moment, and there as soon 
 checkpoint.previous.pt  the one before, for the case that the newest is damaged or lost
 search_space.json       of the model, if it has one
 architecture.json       the final architecture so far
+seed-N/                 the run folder of a further seed, of a training of one architecture
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import struct
 import time
 from collections.abc import Iterator, Mapping
@@ -168,11 +170,24 @@ class RunFolder:
             if first.exists():
                 for name in _FILES:
                     (self.path / name).unlink(missing_ok=True)
+                self._remove_seeds()
                 os.replace(first, self.checkpoint)
             os.replace(self.path / _CONFIGURED, self.path / "config.json")
             sync_folder(self.path)
         except OSError as error:
             raise environment_failure(error, error.filename or self.path, "begin the run") from error
+
+    def _remove_seeds(self) -> None:
+        """Take away what an older run has trained with further seeds; files of others stay."""
+        for folder in self.path.glob("seed-*"):
+            if folder.is_symlink() or not _SEED.fullmatch(folder.name) or is_locked(folder):
+                continue
+            if not any((folder / name).is_file() for name in _FILES):
+                continue
+            for name in (*_FILES, _LOCK):
+                (folder / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # somebody put a file into it
+                folder.rmdir()
 
     def configuration(self, command: str) -> dict[str, object]:
         """The options that the run was started with."""
@@ -266,6 +281,7 @@ class RunFolder:
 
 
 _LOCK = ".lock"
+_SEED = re.compile("seed-[0-9]+")
 _FIRST, _CONFIGURED = "checkpoint.pt.first", "config.json.first"
 _FILES = (
     "config.json",

@@ -16,6 +16,8 @@ from nnas_core.errors import InputError, UsageError
 from nnas_core.files import check_writable
 
 if TYPE_CHECKING:
+    from nnas_core.study.storage.rows import Damage
+    from nnas_core.study.storage.store import StudyStore
     from nnas_core.viewing.view import View
 
 __all__ = ["command"]
@@ -67,38 +69,38 @@ def command(
         raise UsageError("several outputs are to be written to one file", hint="give each a name of its own")
     for path in paths:
         check_writable(str(path))
-    read = _reader(name, study, storage, space, costs)
-    if serve:
-        _refuse_streams(name, space, *costs)
-        _serve(read, out)
-        return
-    _answer(read(), html, svg, output, out)
+    named = study if name is None else name
+    if not _is_of_a_study(name, study, storage, space):
+        if serve:
+            _refuse_streams(name, space, *costs)
+            _serve(lambda: _file(str(name), space, costs), out)
+        else:
+            _answer(_file(str(name), space, costs), html, svg, output, out)
+    elif serve:
+        _refuse_streams(*costs)
+        _serve(lambda: _sound(named, storage, costs), out)
+    else:
+        with studies.opened(storage) as store, studies.the_rest(store, out, output) as damage:
+            _answer(_view_study(store, named, costs, damage), html, svg, output, out)
 
 
-def _reader(
-    name: str | None, study: str | None, storage: str, space: str | None, costs: tuple[str, ...]
-) -> Callable[[], View]:
-    """What reads the view, and reads it again while it is followed."""
+def _is_of_a_study(name: str | None, study: str | None, storage: str, space: str | None) -> bool:
+    """Return true if a study is to be looked at; refuse what does nothing then."""
     if name is not None and study is not None:
         raise UsageError("FILE and `study` are two things to look at", hint="give one of them")
     if name is None:
         if space is not None:
             raise UsageError("`space` does nothing with a study", hint="leave it out")
-        return lambda: _study(study, storage, costs)
+        if study is None and storage == studies.STORAGE and not Path("nnas.db").exists():
+            raise UsageError("nothing to look at is named", hint="give FILE, or `study`, and where it is by `storage`")
+        return True
     if name != "-" and not Path(name).exists():
         if not _is_study(name, storage):
             raise InputError("no such file, folder or study", where=name, hint="check it, or give `storage`")
         options.refuse_idle(["space"], "a study")
-        return lambda: _study(name, storage, costs)
+        return True
     options.refuse_idle(["storage"], "FILE")
-    if name != "-" and Path(name).is_dir():
-        options.refuse_idle(["space"], "a run folder")
-        from nnas_core.viewing.files import view_run
-
-        return lambda: view_run(name, costs)
-    from nnas_core.viewing.files import view_file
-
-    return lambda: view_file(name, space, costs)
+    return False
 
 
 def _is_study(name: str, storage: str) -> bool:
@@ -110,13 +112,30 @@ def _is_study(name: str, storage: str) -> bool:
         return any(one.name == name for one in store.studies(Damage(store.where)))
 
 
-def _study(name: str | None, storage: str, costs: tuple[str, ...]) -> View:
+def _file(name: str, space: str | None, costs: tuple[str, ...]) -> View:
+    """What a file or a run folder shows."""
+    if name != "-" and Path(name).is_dir():
+        options.refuse_idle(["space"], "a run folder")
+        from nnas_core.viewing.files import view_run
+
+        return view_run(name, costs)
+    from nnas_core.viewing.files import view_file
+
+    return view_file(name, space, costs)
+
+
+def _sound(name: str | None, storage: str, costs: tuple[str, ...]) -> View:
+    """What is sound of a study; the page says what is not."""
+    from nnas_core.study.storage.rows import Damage
+
+    with studies.opened(storage) as store:
+        return _view_study(store, name, costs, Damage(store.where))
+
+
+def _view_study(store: StudyStore, name: str | None, costs: tuple[str, ...], damage: Damage | None) -> View:
     from nnas_core.viewing.studies import view_study
 
-    if name is None and storage == studies.STORAGE and not Path("nnas.db").exists():
-        raise UsageError("nothing to look at is named", hint="give FILE, or `study`, and where it is by `storage`")
-    with studies.opened(storage) as store:
-        return view_study(store, store.find(name, running=True), costs)
+    return view_study(store, store.find(name, running=True), costs, damage)
 
 
 def _answer(view: View, html: str | None, svg: str | None, output: str, out: Output) -> None:

@@ -61,6 +61,7 @@ class StudyStatus:
         in_use_by: who works on it (``process P on HOST since T``, and how many others), or None.
         silent: when one of them was last heard of, if that is so long ago that they are probably dead.
         counts: how many trials are in each of ``TRIAL_STATES``.
+        infeasible: how many of those that succeeded do not meet the constraints.
         limits: those of the run that works on it, or of the last one: ``trials``, ``duration_s`` and ``concurrency``.
         stop_requested: it was asked to stop, and has not done so yet.
         best: the best trial; None while none succeeded.
@@ -71,6 +72,7 @@ class StudyStatus:
     in_use_by: str | None
     silent: str | None
     counts: Mapping[str, int]
+    infeasible: int
     limits: LimitsDocument
     stop_requested: bool
     best: TrialRecord | None
@@ -99,7 +101,7 @@ class StudyStatus:
             "tuner": self.study.settings.tuner,
             "optimize_mode": self.study.settings.optimize_mode,
             "created": self.study.created,
-            "counts": {**self.counts, "finished": self.finished},
+            "counts": {**self.counts, "infeasible": self.infeasible, "finished": self.finished},
             "limits": dict(self.limits),
             "stop_requested": self.stop_requested,
             "best": None if self.best is None else self.best.to_json(),
@@ -127,13 +129,14 @@ def read_status(database: Database, study: StudyRecord, damage: Damage) -> Study
         counts[true_state(one, by)] += 1
     told = [one for one in found if one.state in ENDED_STATES and one.seconds is not None]
     seconds = [one.seconds for one in sorted(told, key=lambda one: one.told_order)[-_LATEST:]]
-    best = best_first(found, study)[:1]
+    best = best_first(found, study)
     state = str(row.state)
     return StudyStatus(
         study=study.with_state("interrupted" if state == "running" and by.who is None else state),
         in_use_by=by.who,
         silent=by.heard if by.silent else None,
         counts=counts,
+        infeasible=sum(one.state == "succeeded" for one in found) - len(best),
         limits=limits_of(row.limits),
         stop_requested=by.who is not None and bool(row.stop_requested),
         best=trial_of(best[0], study) if best else None,

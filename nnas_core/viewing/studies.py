@@ -35,23 +35,26 @@ _BEST_PART = 10
 """Of ten trials one is among the best, whose candidates are counted."""
 
 
-def view_study(store: StudyStore, study: StudyRecord, costs: tuple[str, ...] = ()) -> View:
-    """What a study shows; rows that are damaged are named and left out.
+def view_study(
+    store: StudyStore, study: StudyRecord, costs: tuple[str, ...] = (), damage: Damage | None = None
+) -> View:
+    """What a study shows.
 
     Args:
         store: where it is.
         study: which.
         costs: reports of profiles and latency tables.
+        damage: gets the rows of trials that are not as they were written, which are left out, with a note that names
+            them; None: that is an error.
 
     Raises:
-        InputError: a file of costs is not what it should be.
+        InputError: a file of costs is not what it should be, or a row is damaged, and ``damage`` is not given.
     """
     settings, space = study.settings, study.settings.space
-    damage = Damage(store.where)
     found, works = store.trials(study, damage=damage), store.in_use_by(study)
     best_first = _best_first(found, settings.optimize_mode)
     trials = _trials(found, best_first, settings)
-    notes = _damages(damage)
+    notes = [] if damage is None else _damages(damage)
     if len(trials.shown) < trials.count:
         notes.append(
             f"of {trials.count:,} trials {len(trials.shown):,} are listed, the best, the newest and fronts;"

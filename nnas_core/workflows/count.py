@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nnas_core.errors import UsageError
 from nnas_core.space.goals import nothing_reports
 from nnas_core.space.region import Region
 from nnas_core.workflows.model_costs import ModelCosts
@@ -34,11 +35,16 @@ def count(settings: CountSettings) -> Count:
     """Counts the architectures within constraints: exactly where costs add up.
 
     Raises:
-        UsageError: a constraint is about a number that is not known before an architecture is trained.
+        UsageError: a constraint is about a number that is not known before an architecture is trained, or none is about
+            the latencies of the table.
         NoResultError: no architecture meets the constraints.
     """
-    setup = Setup(settings.setup)
     goals = settings.goals
+    if goals.latency_table is not None and "latency_ms" not in goals.names:
+        raise UsageError(
+            "`latency_table` does nothing without a `constraint` on latency_ms", hint="give both, or leave it out"
+        )
+    setup = Setup(settings.setup)
     if not goals.constraints:
         return Count([], setup.space.size, setup.space.size, True)
     setup.to_device(setup.model)

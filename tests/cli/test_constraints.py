@@ -120,6 +120,9 @@ def test_what_a_metric_says_is_known_afterwards_and_never_wins(nnas: Cli, small_
     assert free["infeasible"] == 0
     shown = nnas.ok("study", "show", "s", "--json").json
     assert shown["best"]["number"] == result["best"]["number"]
+    assert (shown["counts"]["succeeded"], shown["counts"]["infeasible"]) == (12, result["infeasible"])
+    assert f", {result['infeasible']} beyond the constraints)\n" in nnas.ok("study", "show", "s").out
+    assert "beyond" not in nnas.ok("study", "show", "free").out
     assert nnas.ok("study", "trials", "s").out.count("infeasible") == result["infeasible"]
     best = nnas.ok("study", "trials", "s", "--head", 1, "--json").json["trials"]
     assert [one["number"] for one in best] == [result["best"]["number"]]
@@ -232,6 +235,11 @@ def test_a_count_is_a_report(nnas: Cli, small_model: Path) -> None:
     report = nnas.ok("ss-gen", "model.py", "--count", "--constraint", "parameters<=150", "--json").json
     del report["format"]
     assert report == {"space_size": 18, "architectures": 12, "exact": True, "constraints": ["parameters<=150"]}
+    idle = nnas("ss-gen", "model.py", "--count", "--latency-table", "none.json")
+    assert (idle.code, idle.out) == (2, "")
+    assert "error: --latency-table does nothing without a --constraint on latency_ms\n" in idle.err
+    missing = nnas("ss-gen", "model.py", "--count", "--latency-table", "none.json", "--constraint", "latency_ms<=1")
+    assert (missing.code, "none.json: no such file" in missing.err) == (3, True)
     idle = nnas("ss-gen", "model.py", "--constraint", "parameters<=150")
     assert (idle.code, "--constraint does nothing without --count" in idle.err) == (2, True)
 

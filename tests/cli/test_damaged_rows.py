@@ -77,6 +77,21 @@ def test_a_document_that_is_refused_leaves_the_old_file(damaged: Cli, verb: tupl
     assert Path("old.json").read_text() == "old"
 
 
+def test_a_view_shows_what_is_sound_and_is_refused_as_a_document(damaged: Cli) -> None:
+    view = ("view", "--study", "first", "--storage", "sqlite:///nnas.db")
+    shown = damaged(*view)
+    assert (shown.code, shown.err) == (3, ERROR)
+    assert f"{NAMED}: left out" in shown.out
+    page = damaged(*view, "--html", "page.html")
+    assert (page.code, page.out, page.err) == (3, "", f"wrote page.html\n{ERROR}")
+    assert "left out" in Path("page.html").read_text()
+    document = damaged(*view, "--html", "other.html", "--json")
+    assert (document.code, document.out) == (3, "")
+    assert json.loads(document.err)["error"]["problems"] == [NAMED]
+    assert not Path("other.html").exists()
+    assert damaged("view", "--study", "second", "--json").code == 0
+
+
 def test_what_is_sound_is_exported_to_a_file(damaged: Cli) -> None:
     assert damaged("study", "export", "first", "-o", "rest.json") == Result(3, "", f"wrote rest.json\n{ERROR}")
     assert [one["id"] for one in json.loads(Path("rest.json").read_text())] == ["0", "3"]

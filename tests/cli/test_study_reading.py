@@ -184,6 +184,7 @@ def test_show_as_json_has_the_study_document_and_the_best_trial(nnas: Cli, store
         "waiting": 0,
         "running": 0,
         "succeeded": 3,
+        "infeasible": 0,
         "failed": 1,
         "stopped": 0,
         "finished": 4,

@@ -22,7 +22,9 @@ from nnas_core import schema
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.study.importing import GivenResult
 from nnas_core.study.storage.records import StudySettings
+from nnas_core.study.storage.rows import Damage
 from nnas_core.study.storage.store import StudyStore
+from nnas_core.viewing.studies import view_study
 from tests.cli_support import Cli, ForkServer, _fork_server, _searched, forks, nnas, small_model, small_run, wait_until
 
 __all__ = ["_fork_server", "_searched", "forks", "nnas", "small_model", "small_run"]
@@ -251,9 +253,14 @@ def test_what_is_on_a_front_is_listed_though_others_are_better_and_newer(
 def test_rows_of_a_study_that_are_damaged_are_named_and_left_out(nnas: Cli, study: StudySettings) -> None:
     with contextlib.closing(sqlite3.connect("nnas.db")) as database, database:
         database.execute("UPDATE trials SET value = 7 WHERE number = 3")
-    report = nnas.ok("view", "--study", "net", "--json").json
-    assert report["trials"]["count"] == 23
-    assert [note for note in report["notes"] if "trial 3" in note and note.endswith(": left out")]
+    shown = nnas("view", "--study", "net")
+    assert shown.code == 3
+    assert "left out" in shown.out
+    with StudyStore.open("sqlite:///nnas.db", create=False) as store:
+        view = view_study(store, store.study("net"), (), Damage(store.where))
+    assert [note for note in view.notes if "trial 3" in note and note.endswith(": left out")]
+    assert view.trials is not None
+    assert view.trials.count == 23
 
 
 def test_costs_of_candidates(nnas: Cli, small_run: Path) -> None:

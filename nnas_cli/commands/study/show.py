@@ -65,6 +65,7 @@ def _text(status: StudyStatus, best: Sequence[Architecture], screen: int, front:
 
     made = status.study.settings
     counts = status.counts
+    beyond = f", {status.infeasible} beyond the constraints" if made.constraints else ""
     lines = {
         "study": status.study.name,
         "state": status.study.state + (f" ({status.in_use_by})" if status.in_use_by else ""),
@@ -77,7 +78,7 @@ def _text(status: StudyStatus, best: Sequence[Architecture], screen: int, front:
         "space": f"{len(made.space)} keys, {size_in_words(made.space.size)} architectures",
         **{name.replace("_", " "): _value(one) for name, one in sorted(made.config.items())},
         "limits": studies.limits_in_words(status),
-        "finished": f"{status.finished} ({counts['failed']} failed, {counts['stopped']} stopped early)",
+        "finished": f"{status.finished} ({counts['failed']} failed, {counts['stopped']} stopped early{beyond})",
         "running": f"{counts['running']}, {counts['waiting']} waiting",
     }
     if status.left_s is not None:

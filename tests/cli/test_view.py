@@ -257,7 +257,7 @@ def test_rows_of_a_study_that_are_damaged_are_named_and_left_out(nnas: Cli, stud
     assert shown.code == 3
     assert "left out" in shown.out
     with StudyStore.open("sqlite:///nnas.db", create=False) as store:
-        view = view_study(store, store.study("net"), (), Damage(store.where))
+        view = view_study(store, store.study("net-bayes"), (), Damage(store.where))
     assert [note for note in view.notes if "trial 3" in note and note.endswith(": left out")]
     assert view.trials is not None
     assert view.trials.count == 23

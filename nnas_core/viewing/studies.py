@@ -10,7 +10,6 @@ import numpy as np
 from nnas_core._listing import shortened
 from nnas_core.errors import InputError
 from nnas_core.files import finite, finite_only
-from nnas_core.space.goals import Objective
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.study.pareto import undominated
 from nnas_core.study.storage.records import ENDED_STATES, StudyRecord, StudySettings, TrialRecord
@@ -30,6 +29,9 @@ _MOST_DECISIONS = 400_000
 """In all trials that are shown: with 1,000 choices these are 400 trials."""
 
 _LEAST_TRIALS = 50
+
+_BEFORE = "_before_recalibration"
+"""After the name of a metric: what it was with the statistics of the supernet."""
 
 _BEST_PART = 10
 """Of ten trials one is among the best, whose candidates are counted."""
@@ -53,13 +55,16 @@ def view_study(
     settings, space = study.settings, study.settings.space
     found, works = store.trials(study, damage=damage), store.in_use_by(study)
     best_first = _best_first(found, settings.optimize_mode)
-    trials = _trials(found, best_first, settings)
+    fronts, unknown = _fronts(best_first, settings)
+    trials = _trials(found, best_first, settings, fronts)
     notes = [] if damage is None else _damages(damage)
     if len(trials.shown) < trials.count:
         notes.append(
             f"of {trials.count:,} trials {len(trials.shown):,} are listed, the best, the newest and fronts;"
             " curve, fronts and importance are of all"
         )
+    if unknown:
+        notes.append(f"no front of {', '.join(unknown)}: no objective says whether small or large is better")
     if trials.succeeded and not trials.importance:
         notes.append(f"{trials.succeeded} trials are too few, or too equal, to say which choices matter")
     best = best_first[: max(1, len(best_first) // _BEST_PART)]
@@ -124,10 +129,11 @@ def _shares(trials: Sequence[TrialRecord], space: SearchSpace) -> dict[str, list
     return {key: [count / max(1, len(hard)) for count in row] for key, row in counts.items()}
 
 
-def _trials(found: Sequence[TrialRecord], best_first: Sequence[TrialRecord], made: StudySettings) -> Trials:
+def _trials(
+    found: Sequence[TrialRecord], best_first: Sequence[TrialRecord], made: StudySettings, fronts: Sequence[Front]
+) -> Trials:
     space = made.space
     most = max(_LEAST_TRIALS, min(_MOST_TRIALS, _MOST_DECISIONS // max(1, len(space))))
-    fronts = _fronts(best_first, made)
     chosen = {number for front in fronts for number in _spread(front.numbers, most // (4 * len(fronts)))}
     half = max(1, (most - len(chosen)) // 2)
     chosen.update(trial.number for trial in (*best_first[:half], *found[-half:]))
@@ -181,16 +187,34 @@ def _improvements(best_first: Sequence[TrialRecord], mode: str) -> Iterator[tupl
             yield trial.number, value
 
 
-def _fronts(trials: Sequence[TrialRecord], made: StudySettings) -> list[Front]:
-    """A front for each objective but the first, then for each other number that is not the value itself."""
+def _signs(trials: Sequence[TrialRecord], made: StudySettings) -> dict[str, int | None]:
+    """Name of a number beside the value -> 1 where larger is better, -1 where smaller is, None where nobody says.
+
+    Objectives say it, and limits; a cost and a loss are to be small. The study's own metric, which equals the value,
+    has its direction, and so has what that metric was before a recalibration.
+    """
     own = 1 if made.optimize_mode == "maximize" else -1
-    signs = {one.name: one.sign for one in made.objectives[1:]}
+    signs: dict[str, int | None] = {one.name: -1 if one.is_most else 1 for one in made.constraints}
+    signs.update({one.name: one.sign for one in made.objectives[1:]})
     for trial in trials:
         signs.update((name, -1) for name in trial.cost if name not in signs)
-        for name in trial.metrics:
-            if name not in signs:
-                signs[name] = Objective(name).towards(None, made.optimize_mode).sign
-    fronts = []
+    for name in dict.fromkeys(name for trial in trials for name in trial.metrics):
+        metric = name.removesuffix(_BEFORE)
+        if all(trial.metrics.get(metric) == trial.value for trial in trials):
+            signs.setdefault(name, own)
+        else:
+            signs.setdefault(name, -1 if metric == "loss" else signs.get(metric))
+    return signs
+
+
+def _fronts(trials: Sequence[TrialRecord], made: StudySettings) -> tuple[list[Front], list[str]]:
+    """A front for each number that is not the value itself, those of objectives first, and what has no direction."""
+    own = 1 if made.optimize_mode == "maximize" else -1
+    names = [one.name for one in made.objectives[1:]]
+    signs = _signs(trials, made)
+    signs = {name: signs[name] for name in dict.fromkeys([*names, *(name for name in signs if name not in names)])}
+    fronts: list[Front] = []
+    unknown: list[str] = []
     for name, sign in signs.items():
         pairs = [
             (trial.number, trial.value, second)
@@ -199,7 +223,10 @@ def _fronts(trials: Sequence[TrialRecord], made: StudySettings) -> list[Front]:
         ]
         if all(value == second for _, value, second in pairs):
             continue
+        if sign is None:
+            unknown.append(name)
+            continue
         best = undominated(np.array([(own * value, sign * second) for _, value, second in pairs]))
         numbers = [number for (number, *_), is_best in zip(pairs, best.tolist(), strict=True) if is_best]
         fronts.append(Front(name, sign < 0, numbers))
-    return fronts
+    return fronts, unknown

@@ -100,11 +100,12 @@ def plain(value: Fraction) -> int | float:
     return value.numerator if value.denominator == 1 else float(value)
 
 
-def latency_costs(latencies: Mapping[str, Sequence[float | Fraction]]) -> CostTable:
+def latency_costs(latencies: Mapping[str, Sequence[float | Fraction]], fixed: Fraction = Fraction(0)) -> CostTable:
     """Returns the milliseconds of architectures, rounded to picoseconds.
 
     Args:
         latencies: of all candidates, key by key, from ``read_milliseconds``.
+        fixed: what every architecture takes besides.
     """
     rows = {key: tuple(round(Fraction(value) * _PICOSECONDS) for value in row) for key, row in latencies.items()}
-    return CostTable(0, rows, unit=Fraction(1, _PICOSECONDS))
+    return CostTable(round(fixed * _PICOSECONDS), rows, unit=Fraction(1, _PICOSECONDS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,15 @@ from nnas_core.files import read_json, source_name
 from nnas_core.space.choice import natural_order
 from nnas_core.space.search_space import SearchSpace
 
-__all__ = ["LATENCY_FORMAT", "Latencies", "latency_problems", "milliseconds_of", "read_latencies", "read_milliseconds"]
+__all__ = [
+    "LATENCY_FORMAT",
+    "Latencies",
+    "Milliseconds",
+    "latency_problems",
+    "milliseconds_of",
+    "read_latencies",
+    "read_milliseconds",
+]
 
 LATENCY_FORMAT = "nnas.latency-table/1"
 
@@ -43,8 +52,21 @@ def read_latencies(table: str | Path | Latencies, space: SearchSpace) -> dict[st
     return _checked(read_json(table), space, source_name(table))[0]
 
 
-def read_milliseconds(table: str | Path, space: SearchSpace) -> dict[str, list[Fraction]]:
-    """Returns the latencies of all candidates in milliseconds, whatever unit the table has; else as ``read_latencies``.
+@dataclass(frozen=True)
+class Milliseconds:
+    """A table in milliseconds, whatever unit it has.
+
+    Attributes:
+        candidates: latencies of all candidates, key by key, in their order.
+        fixed: what every architecture takes besides.
+    """
+
+    candidates: Mapping[str, Sequence[Fraction]]
+    fixed: Fraction = Fraction(0)
+
+
+def read_milliseconds(table: str | Path, space: SearchSpace) -> Milliseconds:
+    """Returns what a table says in milliseconds; else as ``read_latencies``.
 
     Raises:
         InputError: see there.
@@ -52,7 +74,7 @@ def read_milliseconds(table: str | Path, space: SearchSpace) -> dict[str, list[F
     return milliseconds_of(read_json(table), space, source_name(table))
 
 
-def milliseconds_of(document: Any, space: SearchSpace, where: str) -> dict[str, list[Fraction]]:
+def milliseconds_of(document: Any, space: SearchSpace, where: str) -> Milliseconds:
     """Returns what ``read_milliseconds`` does, of a document that is read already.
 
     Args:
@@ -64,7 +86,11 @@ def milliseconds_of(document: Any, space: SearchSpace, where: str) -> dict[str, 
         InputError: it is not of its schema, or not of this space; every problem is listed.
     """
     rows, unit = _checked(document, space, where)
-    return {key: [Fraction(repr(value)) * _MILLISECONDS[unit] for value in row] for key, row in rows.items()}
+    scale = _MILLISECONDS[unit]
+    return Milliseconds(
+        {key: [Fraction(repr(value)) * scale for value in row] for key, row in rows.items()},
+        Fraction(repr(float(document.get("fixed", 0)))) * scale,
+    )
 
 
 def _checked(document: Any, space: SearchSpace, where: str) -> tuple[dict[str, list[float]], str]:
@@ -91,7 +117,8 @@ def latency_problems(document: Mapping[str, Any], space: SearchSpace) -> list[st
     """Lists what does not fit ``space`` in a document that its schema has passed, one line a key or candidate."""
     latencies: Latencies = document["latencies"]
     choices = {choice.key: choice for choice in space}
-    problems = [f"{key}: no key of the model" for key in sorted(set(latencies) - set(choices), key=natural_order)]
+    problems = [] if _is_finite(document.get("fixed", 0)) else ["fixed: is too large a number"]
+    problems += [f"{key}: no key of the model" for key in sorted(set(latencies) - set(choices), key=natural_order)]
     for key, choice in choices.items():
         row = latencies.get(key)
         if row is None:

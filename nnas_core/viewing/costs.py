@@ -41,7 +41,7 @@ def read_costs(paths: tuple[str, ...], space: SearchSpace) -> dict[str, list[Vie
         document = read_json(path)
         tag = document.get("format") if isinstance(document, dict) else None
         if tag == LATENCY_FORMAT:
-            rows = milliseconds_of(document, space, source_name(path))
+            rows = milliseconds_of(document, space, source_name(path)).candidates
             for key in document["latencies"]:  # of others nothing is measured
                 found[key] = [
                     replace(old, latency_ms=float(new)) for old, new in zip(found[key], rows[key], strict=True)

@@ -80,7 +80,8 @@ class ModelCosts(KnownCosts):
         self._known: dict[str, dict[str, float]] = {}  # by architecture
         tables = {"parameters": parameter_table(setup.model)}
         if latency_table is not None:
-            tables["latency_ms"] = latency_costs(read_milliseconds(latency_table, self._space))
+            table = read_milliseconds(latency_table, self._space)
+            tables["latency_ms"] = latency_costs(table.candidates, table.fixed)
         own = self._own_costs(self._space.at(0)) if setup.task.has("costs") else {}
         self._of_task = set(own)
         self.available = [*dict.fromkeys([*COSTS, *own])]

@@ -79,7 +79,8 @@ class TableCheck:
 
     Attributes:
         architectures: how many random ones were measured.
-        fixed_ms: what every architecture takes besides its candidates; measured as the rest of one of them.
+        fixed_ms: what every architecture takes besides its candidates; measured as the rest of one of them, 0 where
+            nothing is left. The table has it too.
         median_error, worst_error: relative ones, of the size of the difference.
         tau: Kendall's, of the two orders; None where one of them has only equal numbers.
     """
@@ -256,7 +257,7 @@ class _Profiler:
     # ---- the table
 
     def _table(self, mutator: Mutator, path: str) -> TableCheck:
-        """Measure all candidates, write the table, and compare it with whole architectures."""
+        """Measure all candidates and some whole architectures, and write the table."""
         model, seconds = self._setup.model, self._settings.seconds
         run = running(model, self._batch)
         measured = measure_candidates(
@@ -264,7 +265,6 @@ class _Profiler:
         )
         if not measured:
             raise UsageError("the model has no LayerChoice, of which a table could be made", hint="leave it out")
-        write_json(path, {"format": LATENCY_FORMAT, "unit": "ms", "latencies": measured})
         rng = generator(self._settings.setup.data.seed, "profile", "table")
         sums, times = [], []
         for number in range(_CHECKED + 1):
@@ -273,12 +273,15 @@ class _Profiler:
             network = self._network(architecture).eval()
             times.append(measure_latency(running(network, self._batch), self._device, seconds / 10).median)
             sums.append(sum(measured[key][str(name)] for key, name in architecture.names().items() if key in measured))
-        return _check(np.array(sums), np.array(times))
+        check = _check(np.array(sums), np.array(times))
+        document = {"format": LATENCY_FORMAT, "unit": "ms", "fixed": check.fixed_ms, "latencies": measured}
+        write_json(path, document)
+        return check
 
 
 def _check(sums: np.ndarray, times: np.ndarray) -> TableCheck:
     """Compare: the first one gives what is fixed, the others are predicted."""
-    fixed = float(times[0] - sums[0])
+    fixed = max(0.0, float(times[0] - sums[0]))  # less than nothing is the noise of a measurement
     predicted, measured = fixed + sums[1:], times[1:]
     errors = np.abs(predicted - measured) / measured
     return TableCheck(len(measured), fixed, float(np.median(errors)), float(errors.max()), _tau(predicted, measured))

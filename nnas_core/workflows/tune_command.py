@@ -82,7 +82,8 @@ def _aimed(settings: CommandSettings, run: RunSettings) -> RunSettings:
     goals = settings.goals
     if goals.latency_table is None:
         return run
-    costs = TableCosts({"latency_ms": latency_costs(read_milliseconds(goals.latency_table, settings.space))})
+    table = read_milliseconds(goals.latency_table, settings.space)
+    costs = TableCosts({"latency_ms": latency_costs(table.candidates, table.fixed)})
     before = [one for one in goals.constraints if one.name in costs.names]
     return replace(run, costs=costs, region=Region(settings.space, before, costs) if before else None)
 

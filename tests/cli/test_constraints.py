@@ -169,6 +169,22 @@ NEEDS: dict[str, tuple[object, ...]] = {
 """What an algorithm cannot begin without."""
 
 
+@pytest.mark.parametrize(
+    ("unit", "fixed", "left"), [("ms", {}, 9), ("ms", {"fixed": 1.5}, 3), ("us", {"fixed": 500}, 18)]
+)
+def test_what_every_architecture_takes_counts_in_a_limit(
+    nnas: Cli, small_model: Path, unit: str, fixed: dict[str, float], left: int
+) -> None:
+    latencies = {"op": {"linear": 3, "skip": 1, "deep": 4}, "act": {"relu": 1, "tanh": 3}}
+    table = {"format": "nnas.latency-table/1", "unit": unit, "latencies": latencies, **fixed}
+    Path("table.json").write_text(json.dumps(table))
+    limit = ("--constraint", "latency_ms<=4", "--latency-table", "table.json", "--json")
+    sums = [one + other for one in latencies["op"].values() for other in latencies["act"].values() for _ in range(3)]
+    scale = {"ms": 1, "us": 1000}[unit]
+    assert sum((one + fixed.get("fixed", 0)) / scale <= 4 for one in sums) == left
+    assert nnas.ok("ss-gen", "model.py", "--count", *limit).json["architectures"] == left
+
+
 @pytest.mark.parametrize("mutator", sorted(registry.entries("mutators")))
 def test_what_a_search_hands_out_is_within_the_limits(nnas: Cli, small_model: Path, mutator: str) -> None:
     table = {"format": "nnas.latency-table/1", "unit": "ms", "latencies": LATENCIES}

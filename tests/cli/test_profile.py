@@ -77,6 +77,7 @@ def test_a_latency_table_that_a_search_takes(nnas: Cli, small_model: Path) -> No
     found = read_latencies("latency.json", space)
     assert {key: len(row) for key, row in found.items()} == {"op": 3, "act": 2, "link": 3}
     assert found["op"][2] > found["op"][1]
+    assert json.loads(Path("latency.json").read_text())["fixed"] == table["fixed_ms"] >= 0
     Path("space.json").write_text(json.dumps(space.to_json()))
     nnas.ok("validate", "latency.json", "--space", "space.json")
     shown = nnas.ok("profile", "model.py", *QUICK, "--latency-table", "latency.json").out

@@ -243,3 +243,43 @@ def test_the_lock_of_a_dead_process_holds_nobody_up(forks: ForkServer, nnas: Cli
     assert first.wait().code == -signal.SIGKILL
     Path("go").touch()
     nnas.ok("search", "--resume", "run")
+
+
+RUNNING = (
+    MODEL
+    + """
+
+from pathlib import Path
+
+calls, forward = [], Net.forward
+
+
+def counted(self, x):
+    calls.append(1)
+    if len(calls) == 200:
+        Path("here").touch()
+    return forward(self, x)
+
+
+Net.forward = counted
+"""
+)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_profile_ends_in_a_line_and_leaves_no_file(
+    forks: ForkServer, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    (tmp_path / "model.py").write_text(RUNNING)
+    process = forks.start(
+        tmp_path, "profile", "model.py", "--seconds", 600, "--latency-table", "t.json", "-o", "r.json"
+    )
+    wait_until((tmp_path / "here").exists, process)
+    process.signal(number)
+    result = process.wait()
+    assert (result.code, result.out) == (code, "")
+    assert result.err == "nnas: error: interrupted\n"
+    assert {file.name for file in tmp_path.iterdir() if not file.name.startswith((".out", ".err"))} == {
+        "here",
+        "model.py",
+    }

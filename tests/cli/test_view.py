@@ -250,47 +250,6 @@ def test_what_is_on_a_front_is_listed_though_others_are_better_and_newer(
     assert "trial 12     0            5\n  ... and 1 more\n" in nnas.ok("view", "--study", "fronts").out
 
 
-def test_a_front_needs_a_direction_that_the_study_says(nnas: Cli, study: StudySettings) -> None:
-    numbers = [(0.9, 0.3), (0.8, 0.2), (0.7, 0.1), (0.6, 0.4)]
-    results = [
-        GivenResult(
-            study.space.at(place),
-            value,
-            {
-                "accuracy": value,
-                "error": other,
-                "error_before_recalibration": other,
-                "accuracy_before_recalibration": other,
-                "loss": 1 - value,
-                "f1": other,
-                "rmse": other,
-            },
-            {"ms": other},
-        )
-        for place, (value, other) in enumerate(numbers)
-    ]
-    config = {"constraint": ["error<=0.35"], "objective": ["accuracy:max", "rmse:min"]}
-    with StudyStore.open("sqlite:///nnas.db") as store:
-        store.import_results(store.create_study(replace(study, name="told", config=config)), results)
-        store.import_results(store.create_study(replace(study, name="untold")), results)
-    report = nnas.ok("view", "--study", "told", "--json").json
-    fronts = {front["of"]: (front["smaller_is_better"], front["trials"]) for front in report["trials"]["fronts"]}
-    assert fronts == {
-        "rmse": (True, [0, 1, 2]),
-        "error": (True, [0, 1, 2]),
-        "error_before_recalibration": (True, [0, 1, 2]),
-        "ms": (True, [0, 1, 2]),
-        "accuracy_before_recalibration": (False, [0]),
-        "loss": (True, [0]),
-    }
-    assert report["trials"]["fronts"][0]["of"] == "rmse"
-    assert [note for note in report["notes"] if note.startswith("no front of f1: ")]
-    report = nnas.ok("view", "--study", "untold", "--json").json
-    assert {front["of"] for front in report["trials"]["fronts"]} == {"ms", "accuracy_before_recalibration", "loss"}
-    unknown = "error, error_before_recalibration, f1, rmse"
-    assert f"no front of {unknown}: no objective says whether small or large is better" in report["notes"]
-
-
 def test_rows_of_a_study_that_are_damaged_are_named_and_left_out(nnas: Cli, study: StudySettings) -> None:
     with contextlib.closing(sqlite3.connect("nnas.db")) as database, database:
         database.execute("UPDATE trials SET value = 7 WHERE number = 3")

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from nnas_core.study.storage.rows import Damage
 from nnas_core.study.storage.store import StudyStore
+from nnas_core.viewing.studies import view_study
 from tests.cli_support import Cli, Result
 from tests.study.known_studies import make
 
@@ -90,6 +92,11 @@ def test_a_view_shows_what_is_sound_and_is_refused_as_a_document(damaged: Cli) -
     assert json.loads(document.err)["error"]["problems"] == [NAMED]
     assert not Path("other.html").exists()
     assert damaged("view", "--study", "second", "--json").code == 0
+    with StudyStore.open("sqlite:///nnas.db", create=False) as store:
+        view = view_study(store, store.study("first"), (), Damage(store.where))
+    assert f"{NAMED}: left out" in view.notes
+    assert view.trials is not None
+    assert view.trials.count == 3
 
 
 def test_what_is_sound_is_exported_to_a_file(damaged: Cli) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import importlib.util
 import io
 import json
 import re
-import sqlite3
 import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
@@ -22,9 +20,7 @@ from nnas_core import schema
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.study.importing import GivenResult
 from nnas_core.study.storage.records import StudySettings
-from nnas_core.study.storage.rows import Damage
 from nnas_core.study.storage.store import StudyStore
-from nnas_core.viewing.studies import view_study
 from tests.cli_support import Cli, ForkServer, _fork_server, _searched, forks, nnas, small_model, small_run, wait_until
 
 __all__ = ["_fork_server", "_searched", "forks", "nnas", "small_model", "small_run"]
@@ -248,19 +244,6 @@ def test_what_is_on_a_front_is_listed_though_others_are_better_and_newer(
     assert {one["number"] for one in trials["shown"]} == {8, 12, 11, 13, 21, 22, 23}
     monkeypatch.setattr("nnas_core.viewing.studies._spread", lambda numbers, most: numbers[:1])
     assert "trial 12     0            5\n  ... and 1 more\n" in nnas.ok("view", "--study", "fronts").out
-
-
-def test_rows_of_a_study_that_are_damaged_are_named_and_left_out(nnas: Cli, study: StudySettings) -> None:
-    with contextlib.closing(sqlite3.connect("nnas.db")) as database, database:
-        database.execute("UPDATE trials SET value = 7 WHERE number = 3")
-    shown = nnas("view", "--study", "net")
-    assert shown.code == 3
-    assert "left out" in shown.out
-    with StudyStore.open("sqlite:///nnas.db", create=False) as store:
-        view = view_study(store, store.study("net-bayes"), (), Damage(store.where))
-    assert [note for note in view.notes if "trial 3" in note and note.endswith(": left out")]
-    assert view.trials is not None
-    assert view.trials.count == 23
 
 
 def test_costs_of_candidates(nnas: Cli, small_run: Path) -> None:

@@ -100,6 +100,8 @@ def _is_of_a_study(name: str | None, study: str | None, storage: str, space: str
         options.refuse_idle(["space"], "a study")
         return True
     options.refuse_idle(["storage"], "FILE")
+    if name != "-" and Path(name).is_dir():
+        options.refuse_idle(["space"], "a run folder")
     return False
 
 
@@ -115,7 +117,6 @@ def _is_study(name: str, storage: str) -> bool:
 def _file(name: str, space: str | None, costs: tuple[str, ...]) -> View:
     """What a file or a run folder shows."""
     if name != "-" and Path(name).is_dir():
-        options.refuse_idle(["space"], "a run folder")
         from nnas_core.viewing.files import view_run
 
         return view_run(name, costs)

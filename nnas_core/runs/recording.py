@@ -27,7 +27,7 @@ from nnas_core.runs.checkpoint import (
 from nnas_core.runs.decision_weights import recorded_weights
 from nnas_core.runs.digests import Digests
 from nnas_core.runs.folder import RunFolder
-from nnas_core.runs.machine import machine_changes, machine_facts
+from nnas_core.runs.machine import machine_changes, machine_facts, machine_of
 from nnas_core.runs.weights import changes, check_run, check_space, check_weights
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.search_space import SearchSpace
@@ -132,6 +132,7 @@ class Recorder(Callback):
                     step=record.step or self.trainer.step,
                     train=finite_only(record.train),
                     valid=finite_only(record.valid),
+                    seconds=record.seconds,
                     samples_per_second=record.samples_per_second,
                     **({"weightless_passes": count} if count and is_last else {}),
                     **(self._decision_weights(record.epoch) if is_last else {}),
@@ -151,7 +152,8 @@ class Recorder(Callback):
         number = self._should_stop()
         if number is not None:
             self.save()
-            self._run.log("interrupted", step=self.trainer.step, signal=number)
+            took = time.perf_counter() - self._started
+            self._run.log("interrupted", step=self.trainer.step, signal=number, seconds=took)
             raise self._interrupted(number)
 
     def poll(self) -> None:
@@ -301,7 +303,7 @@ class Recorder(Callback):
         Args:
             configuration: for ``config.json``.
             documents: further JSON files by name.
-            digests: of code and data, for the header of each checkpoint.
+            digests: of code and data, for the header of each checkpoint and the events.
             warn: told, in one line each, of what a run that goes on has otherwise than before.
             started: for the event of a new run.
 
@@ -318,15 +320,16 @@ class Recorder(Callback):
         for name, document in documents.items():
             if not (self._run.path / name).exists():
                 self._run.write(name, document)
+        ran = {"code": digests.get("code", {}), "machine": machine_of(self.trainer.device).to_json()}
         # a kill may have come between a checkpoint and its events
         events = self._run.events()
         logged = (event.get("epoch") for event in events if event.get("event") == "epoch")
         self._logged = {epoch for epoch in logged if isinstance(epoch, int)}
         if not any(event.get("event") == "started" for event in events):
-            self._run.log("started", **started)
+            self._run.log("started", **started, **ran, samples=digests.get("samples", {}))
         self._log_epochs()
         if self._run.goes_on:
-            self._run.log("resumed", step=self.trainer.step)
+            self._run.log("resumed", step=self.trainer.step, **ran)
 
     def restore(self) -> list[str]:
         """Load the newest checkpoint into the trainer, or the one before it if that is damaged.

@@ -14,7 +14,7 @@ from nnas_core.runs.folder import is_locked
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.search_space import SearchSpace
 
-__all__ = ["RunSummary", "find_runs", "read_architecture", "read_run"]
+__all__ = ["RunSummary", "find_runs", "read_architecture", "read_run", "runs_in"]
 
 _COMMANDS = ("search", "retrain")
 
@@ -103,6 +103,16 @@ def find_runs(folder: str | Path, unreadable: Callable[[str], None]) -> Iterator
         run = _run_of(here, {entry.name for entry in found})
         if run is not None:
             yield run
+
+
+def runs_in(folder: str | Path) -> list[RunSummary]:
+    """Returns the runs whose folders are in ``folder``, by name; those that cannot be read are left out."""
+    try:
+        inner = sorted(one for one in Path(folder).iterdir() if (one / "config.json").is_file())
+    except OSError:
+        return []
+    found = (_run_of(one, {"config.json"}) for one in inner)
+    return [run for run in found if run is not None]
 
 
 def _may_hold_runs(entry: os.DirEntry[str]) -> bool:

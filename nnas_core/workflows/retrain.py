@@ -142,7 +142,7 @@ def retrain(
         UsageError: a part of the recipe means nothing for this task.
         Interrupted, NoResultError: as ``search``.
     """
-    started = time.perf_counter()
+    began = time.perf_counter()
     training = settings.training
     cadence = CheckpointCadence(training.checkpoint_every)
     setup = Setup(training)
@@ -162,7 +162,7 @@ def retrain(
         None,
         cadence,
         should_stop,
-        started,
+        began,
     )
     trainer = setup.recipe_trainer(child, training, [*callbacks, recorder], settings.recipe, places)
     with warnings.catch_warnings():
@@ -172,7 +172,8 @@ def retrain(
     digests = Digests(code=setup.code(), samples=setup.samples, architecture=_digest(architecture))
     documents = {"search_space.json": setup.space.to_json(), "architecture.json": architecture.masks()}
     configuration = {"retrain": to_options(settings)}
-    recorder.begin(configuration, documents, digests, warn, model=training.model.model, seed=training.seed)
+    started = {"model": training.model.model, "seed": training.seed, "split": setup.data.split}
+    recorder.begin(configuration, documents, digests, warn, **started)
     if run.goes_on:
         run.reconfigure("retrain", epochs=training.epochs)
     recorder.train()
@@ -196,6 +197,7 @@ def _tested(setup: Setup, trainer: Trainer, recorder: Recorder, weights: Path) -
     macs = _macs(setup, child)
     parameters = sum(p.numel() for p in child.parameters() if p.requires_grad)
     cost = {"parameters": parameters} if macs is None else {"parameters": parameters, "macs": macs}
+    size = {} if held_out.samples is None else {"tested_samples": held_out.samples}
     return RetrainReport(
         valid=trainer.history[-1].valid,
         test=test,
@@ -204,7 +206,7 @@ def _tested(setup: Setup, trainer: Trainer, recorder: Recorder, weights: Path) -
         macs=macs,
         weights=str(weights),
         curve=list(trainer.history),
-        usage=recorder.finish(test=finite_only(test), tested_on=tested_on, cost=cost),
+        usage=recorder.finish(test=finite_only(test), tested_on=tested_on, cost=cost, **size),
     )
 
 

@@ -112,7 +112,7 @@ def search(
         Interrupted: after the checkpoint was written.
         NoResultError: the loss was not finite; the last good checkpoint stays.
     """
-    started = time.perf_counter()
+    began = time.perf_counter()
     cadence = CheckpointCadence(settings.training.checkpoint_every)
     setup = Setup(settings.training, torch.float64 if settings.precision == "float64" else None)
     setup.to_device(setup.model)
@@ -123,7 +123,7 @@ def search(
     limits = _limited(settings, setup, mutator)
     acceleration = Acceleration(**dataclasses.asdict(settings.acceleration))
     acceleration.check(mutator)
-    recorder = Recorder(run, _facts(settings), mutator.space, cadence, should_stop, started)
+    recorder = Recorder(run, _facts(settings), mutator.space, cadence, should_stop, began)
     generators = {"mutator": generator}
     if settings.try_candidates and not run.goes_on:
         data, device = [setup.train_batches], setup.device
@@ -133,10 +133,10 @@ def search(
     setup.try_data(trainer)
     code = setup.code(settings.mutator, settings.trainer)
     digests = Digests(code=code, candidates=candidates, samples=setup.samples)
-    model, seed = settings.training.model.model, settings.training.seed
+    started = {"model": settings.training.model.model, "mutator": settings.mutator, "seed": settings.training.seed}
     documents = {"search_space.json": mutator.space.to_json()}
     configuration = {"search": to_options(settings)}
-    recorder.begin(configuration, documents, digests, warn, model=model, mutator=settings.mutator, seed=seed)
+    recorder.begin(configuration, documents, digests, warn, **started, split=setup.data.split)
     if run.goes_on:  # the options that may change what comes out
         run.reconfigure("search", derive=settings.derive, epochs=settings.training.epochs)
     recorder.train()

@@ -20,9 +20,11 @@ from nnas_core.execution.factory import engine_of
 from nnas_core.execution.ray.engine import RaySettings
 from nnas_core.execution.work import WorkerTrials
 from nnas_core.execution.worker import EvaluateInSteps
+from nnas_core.machine import Machine, this_machine
 from nnas_core.mutables.extraction import extract
 from nnas_core.mutables.settling import settle
 from nnas_core.plugins.loading import as_user_error
+from nnas_core.runs.machine import machine_of
 from nnas_core.runs.recording import StopSignal
 from nnas_core.runs.weights import weights_digest
 from nnas_core.space.architecture import Architecture
@@ -80,7 +82,8 @@ def tune(
     setup, weights = _set_up(settings, None if local is None else "cpu")
     _try_data(setup, settings)
     run, metric, costs = _aimed(settings.goals, setup, run, runs=local is None)
-    study_settings = _describe(settings, setup, weights, metric, costs)
+    machine = _machine(setup, local, cluster)
+    study_settings = _describe(settings, setup, weights, metric, costs, machine)
     with contextlib.ExitStack() as stack:
         engine: Engine  # before the tuner: what its constructor draws is not drawn in a worker
         if local is None:
@@ -149,12 +152,34 @@ def _aimed(
 
 
 def _describe(
-    settings: TuneSettings, setup: Setup, weights: str | None, metric: str | None, costs: Sequence[str]
+    settings: TuneSettings,
+    setup: Setup,
+    weights: str | None,
+    metric: str | None,
+    costs: Sequence[str],
+    machine: Machine,
 ) -> StudySettings:
     mode = "minimize" if setup.task.metric_mode == "min" else "maximize"
     config = {**settings.config(weights), **settings.goals.config(metric, mode, costs)}
     described = settings.algorithms.study(settings.study, setup.space, settings.seed, mode, config, metric)
-    return replace(described, origin=Origin.of(_programs(settings), Path.cwd()))
+    origin = Origin.of(_programs(settings), Path.cwd())
+    split = setup.data.split
+    paths = {"checkpoint": settings.checkpoint, "latency_table": settings.goals.latency_table}
+    origin = replace(
+        origin,
+        paths={name: path for name, path in paths.items() if path is not None},
+        machine=machine,
+        samples=setup.samples,
+        split={"seed": split["seed"], "valid_fraction": split["valid_fraction"]},
+    )
+    return replace(described, origin=origin)
+
+
+def _machine(setup: Setup, local: LocalSettings | None, cluster: RaySettings | None) -> Machine:
+    """Where the study begins; the device is only known of trials in this process, nothing of a cluster's."""
+    if local is None:
+        return machine_of(setup.device)
+    return this_machine(("torch", "numpy"), local.threads if cluster is None else None)
 
 
 def _programs(settings: TuneSettings) -> tuple[str | None, ...]:

@@ -11,6 +11,7 @@ from nnas_core.execution.commands import LocalSettings, find_program, split_comm
 from nnas_core.execution.factory import engine_of
 from nnas_core.execution.ray.engine import RaySettings
 from nnas_core.execution.work import CommandTrials
+from nnas_core.machine import this_machine
 from nnas_core.space.costs import latency_costs
 from nnas_core.space.latency_table import read_milliseconds
 from nnas_core.space.region import Region, TableCosts
@@ -60,7 +61,10 @@ def tune_command(
     folder = folder_of(store, settings.study, programs) if resume or join else Path.cwd()
     if cluster is None or cluster.address is None:
         find_program(command, folder)
-    study_settings = _describe(settings, command, Origin.of(programs, folder))
+    table = settings.goals.latency_table
+    paths = {} if table is None else {"latency_table": table}
+    origin = replace(Origin.of(programs, folder), paths=paths, machine=this_machine())
+    study_settings = _describe(settings, command, origin)
     run = _aimed(settings, run or RunSettings())
     local = replace(local, work_in=folder)
     if cluster is not None and join:

@@ -98,7 +98,13 @@ def _is_origin(value: object) -> bool:
     folder, files = value.get("folder"), value.get("files", {})
     if folder is not None and not (_is_text(folder) and "\0" not in folder):
         return False
-    return isinstance(files, dict) and all(map(_is_text, (*files, *files.values())))
+    texts = [files, value.get("paths", {})]
+    numbers = [value.get("samples", {}), value.get("split", {})]
+    return (
+        all(isinstance(one, dict) and all(map(_is_text, (*one, *one.values()))) for one in texts)
+        and all(map(_is_numbers, numbers))
+        and _is_object(value.get("machine", {}))
+    )
 
 
 _TEXT = Kind("a text", _is_text)

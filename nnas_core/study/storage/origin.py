@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nnas_core.errors import InputError
+from nnas_core.machine import Machine
 
 __all__ = ["Origin"]
 
@@ -27,10 +28,18 @@ class Origin:
     Attributes:
         folder: the current folder when it was begun, absolute; None: an older nnas did not say.
         files: digests of the files that settings name, by the words that name them.
+        paths: files that settings hold by what is in them: parameter -> path.
+        machine: where it was begun; None: an older nnas did not say.
+        samples: sizes of the data sets of its model, by name, where they are known.
+        split: which samples of its training set are held out: ``seed`` and ``valid_fraction``.
     """
 
     folder: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+    paths: Mapping[str, str] = field(default_factory=dict)
+    machine: Machine | None = None
+    samples: Mapping[str, int] = field(default_factory=dict)
+    split: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, texts: Iterable[str | None], folder: Path) -> Origin:
@@ -59,11 +68,25 @@ class Origin:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Origin:
         """Reads what ``to_json`` wrote."""
-        return cls(document.get("folder"), document.get("files", {}))
+        return cls(
+            document.get("folder"),
+            document.get("files", {}),
+            document.get("paths", {}),
+            Machine.from_json(document.get("machine")),
+            document.get("samples", {}),
+            document.get("split", {}),
+        )
 
     def to_json(self) -> dict[str, object]:
-        """Returns the origin as a JSON object."""
-        return {"folder": self.folder, "files": dict(self.files)}
+        """Returns the origin as a JSON object; what is not known is left out, but for the folder and the files."""
+        known = {
+            "paths": dict(self.paths),
+            "machine": None if self.machine is None else self.machine.to_json(),
+            "samples": dict(self.samples),
+            "split": dict(self.split),
+        }
+        found = {name: value for name, value in known.items() if value}
+        return {"folder": self.folder, "files": dict(self.files), **found}
 
     def means(self, text: str, now: Origin, text_now: str) -> bool:
         """Returns true if a text of this origin and one of another name the same program with the same arguments.

@@ -117,6 +117,10 @@ class Region:
         self._bounded = Bounded(self.codes, self._limits)
         self._check_together()
 
+    def __deepcopy__(self, memo: object) -> Region:
+        """Returns the region itself: the copy of a mutator stays within the same limits of the same model."""
+        return self
+
     # ---- what is in it
 
     @property

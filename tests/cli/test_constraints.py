@@ -11,6 +11,7 @@ import pytest
 
 from nnas_core.mutables.cost import parameter_table
 from nnas_core.mutators import EnasMutator, RandomMutator, SposMutator
+from nnas_core.plugins import registry
 from nnas_core.space.goals import constraints_of
 from nnas_core.space.region import Region, TableCosts
 from nnas_core.space.search_space import SearchSpace
@@ -154,11 +155,27 @@ def test_a_program_reports_what_is_limited(nnas: Cli) -> None:
     assert [trial["cost"]["latency_ms"] for trial in trials(nnas, "d")] == [2, 3, 3]
 
 
-@pytest.mark.parametrize("mutator", ["random", "spos", "enas", "fairnas", "darts", "gdas", "proxyless"])
+LATENCIES = {"op": {"linear": 3, "skip": 1, "deep": 4}, "act": {"relu": 1, "tanh": 3}}
+"""Milliseconds, of a table."""
+
+NEEDS: dict[str, tuple[object, ...]] = {
+    "fbnet": ("--latency-table", "table.json", "--constraint", "latency_ms<=2"),
+    "pcdarts": ("--mutator-arg", 'whole=["op"]'),
+    "pdarts": ("--epochs", 3),
+}
+"""What an algorithm cannot begin without."""
+
+
+@pytest.mark.parametrize("mutator", sorted(registry.entries("mutators")))
 def test_what_a_search_hands_out_is_within_the_limits(nnas: Cli, small_model: Path, mutator: str) -> None:
-    search = ("search", "model.py", "--mutator", mutator, "--epochs", 1, "--batch-size", 4, "-o", "run", "--json")
-    found = nnas.ok(*search, "--constraint", "parameters<=100").json["architecture"]
+    table = {"format": "nnas.latency-table/1", "unit": "ms", "latencies": LATENCIES}
+    Path("table.json").write_text(json.dumps(table))
+    search = ("search", "model.py", "--mutator", mutator, "--epochs", 1, "--batch-size", 8, "-o", "run", "--json")
+    report = nnas.ok(*search, "--constraint", "parameters<=100", *NEEDS.get(mutator, ())).json
+    found = report["architecture"]
     assert parameters_of(found) == STEM
+    assert mutator != "fbnet" or found["act"] == [True, False]
+    assert json.loads(Path("run/architecture.json").read_text()) == found
     if mutator == "darts":
         derived = nnas.ok("search", "--resume", "run", "--derive", 3, "--json").json["architecture"]
         assert parameters_of(derived) == STEM

@@ -22,7 +22,7 @@ __all__ = ["command"]
 
 
 @click.command("view", cls=SectionedCommand)
-@click.argument("name", type=FILE, metavar="[FILE]", required=False)
+@click.argument("name", type=FILE, metavar="[FILE|STUDY]", required=False)
 @click.option("--study", metavar="NAME", help="Show the study of this name, or of enough of its beginning.")
 @studies.storage
 @click.option("--space", metavar="FILE", help="Read an architecture against this search space.")
@@ -46,7 +46,8 @@ def command(
 ) -> None:
     """Look at a search space, an architecture, a run or a study.
 
-    FILE is a search space or an architecture (JSON), or a run folder. In the terminal: choices with their candidates,
+    FILE is a search space or an architecture (JSON), or a run folder; STUDY, where there is no such file, the name of a
+    study. In the terminal: choices with their candidates,
     what is chosen (*), decision weights as bars, curves, Pareto fronts, and which choices matter.
 
     \b
@@ -54,7 +55,7 @@ def command(
       nnas view space.json
       nnas view runs/net-darts --html page.html
       nnas view best.json --space space.json --svg net.svg
-      nnas view --study net-bayes --html study.html
+      nnas view net-bayes --html study.html
       nnas view runs/net-darts --serve
     """
     if serve and (html or svg or out.as_json or output != "-"):
@@ -84,17 +85,29 @@ def _reader(
         if space is not None:
             raise UsageError("`space` does nothing with a study", hint="leave it out")
         return lambda: _study(study, storage, costs)
+    if name != "-" and not Path(name).exists():
+        if not _is_study(name, storage):
+            raise InputError("no such file, folder or study", where=name, hint="check it, or give `storage`")
+        options.refuse_idle(["space"], "a study")
+        return lambda: _study(name, storage, costs)
     options.refuse_idle(["storage"], "FILE")
     if name != "-" and Path(name).is_dir():
         options.refuse_idle(["space"], "a run folder")
         from nnas_core.viewing.files import view_run
 
         return lambda: view_run(name, costs)
-    if name != "-" and not Path(name).exists():
-        raise InputError("no such file or folder", where=name, hint="check the path; a study is named by `study`")
     from nnas_core.viewing.files import view_file
 
     return lambda: view_file(name, space, costs)
+
+
+def _is_study(name: str, storage: str) -> bool:
+    if storage == studies.STORAGE and not Path("nnas.db").exists():
+        return False
+    from nnas_core.study.storage.rows import Damage
+
+    with studies.opened(storage) as store:
+        return any(one.name == name for one in store.studies(Damage(store.where)))
 
 
 def _study(name: str | None, storage: str, costs: tuple[str, ...]) -> View:

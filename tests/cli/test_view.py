@@ -288,6 +288,13 @@ def test_no_line_is_wider_than_the_terminal(
     assert "\x1b" not in out
 
 
+def test_a_study_is_shown_by_its_name_too(nnas: Cli, study: StudySettings) -> None:
+    assert nnas.ok("view", "net-bayes", "--json").json == nnas.ok("view", "--study", "net", "--json").json
+    assert "--space does nothing with a study" in nnas("view", "net-bayes", "--space", "space.json").err
+    Path("net-bayes").mkdir()  # what there is comes first
+    assert "net-bayes: holds no run" in nnas("view", "net-bayes").err
+
+
 def test_names_of_others_cannot_move_the_terminal(nnas: Cli, tmp_path: Path) -> None:
     names = ["\x1b[31mred", "[bold]x[/bold]", "\u202eright to left", "a\nb", "漢字" * 30, ""]
     space = {f"{name}.k": {"_type": "layer_choice", "_value": names} for name in names}
@@ -330,7 +337,7 @@ def test_a_terminal_without_blocks_gets_plain_characters(
         (("space.json", "--storage", "sqlite:///x.db"), 2, "--storage does nothing with FILE"),
         (("--space", "space.json"), 2, "--space does nothing with a study"),
         (("space.json", "--space", "space.json"), 3, "space.json: is a search space itself"),
-        (("nowhere",), 3, "nowhere: no such file or folder"),
+        (("nowhere",), 3, "nowhere: no such file, folder or study"),
         (("empty",), 3, "empty: holds no run of `nnas search` or `nnas retrain`"),
         (("other.json", "--space", "space.json"), 3, "other.json: the architecture does not fit the search space"),
         (("names.json",), 3, "names.json: without its search space, only masks can be shown"),
@@ -345,6 +352,7 @@ def test_a_terminal_without_blocks_gets_plain_characters(
         (("space.json", "--html", "x", "-o", "x"), 2, "several outputs are to be written to one file"),
         (("space.json", "--html", "no/folder/x.html"), 6, "no/folder/x.html: cannot write"),
         (("--study", "net", "--storage", "sqlite:///none.db"), 3, "none.db"),
+        (("net", "--storage", "sqlite:///none.db"), 3, "none.db"),
     ],
 )
 def test_bad_inputs(nnas: Cli, files: Path, arguments: tuple[str, ...], code: int, message: str) -> None:

@@ -10,6 +10,7 @@ __all__ = ["SECTIONS", "SectionedCommand"]
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Algorithm": ("mutator", "mutator_arg", "trainer", "tuner", "tuner_arg", "derive"),
+    "Comparison": ("train", "budget", "fail_under", "checklist"),
     "Which architectures": ("smallest", "largest", "random", "count"),
     "What is asked for": ("constraint", "objective", "latency_table", "max_parameters", "max_macs", "max_latency_ms"),
     "What a trial is": ("train_epochs", "trial_command", "trial_dir", "optimize_mode"),
@@ -70,6 +71,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "html",
         "svg",
         "serve",
+        "markdown",
+        "junit",
     ),
     "In general": ("seed", "json", "config", "quiet", "verbose", "color", "no_progress", "debug", "help"),
 }

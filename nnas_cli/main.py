@@ -21,6 +21,7 @@ COMMANDS = {
     "retrain": "Train one architecture of MODEL alone and test it.",
     "evaluate": "Measure an architecture with the weights it inherits.",
     "profile": "Measure what architectures and candidates cost.",
+    "assess": "Compare what was found with random architectures.",
     "view": "Look at a search space, an architecture, a run or a study.",
     "runs": "List the run folders below FOLDER, or below here.",
     "compare": "Compare runs and studies in one table.",

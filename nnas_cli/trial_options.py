@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nnas_core.space.search_space import SearchSpace
     from nnas_core.study.limits import TrialRules
 
-__all__ = ["Running", "TrialKind", "how_trials_run", "space_of", "what_a_trial_is"]
+__all__ = ["Running", "TrialKind", "how_trials_run", "space_of", "what_a_trial_is", "where_trials_run"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -158,6 +158,20 @@ def how_trials_run(function: F) -> F:
     """Options of trials of any kind: a ``Running``, and the assessor."""
     return options.decorated(
         function,
+        where_trials_run,
+        click.option(
+            "--assessor",
+            metavar="NAME",
+            help="End trials early by this: see `nnas list assessors`.",
+        ),
+        options.arguments_of("assessor"),
+    )
+
+
+def where_trials_run(function: F) -> F:
+    """Options of trials of any kind: a ``Running``."""
+    return options.decorated(
+        function,
         click.option(
             "--concurrency",
             type=Count(1, MOST_PROCESSES),
@@ -207,12 +221,6 @@ def how_trials_run(function: F) -> F:
             help="End after so many failed trials of this run; none is no limit.  [default: 3 that fail alike before"
             " the first success]",
         ),
-        click.option(
-            "--assessor",
-            metavar="NAME",
-            help="End trials early by this: see `nnas list assessors`.",
-        ),
-        options.arguments_of("assessor"),
         click.option(
             "--trial-log-dir",
             metavar="DIR",

@@ -6,6 +6,7 @@
     EvaluateSettings --> evaluate.evaluate       an architecture, inherited   --> EvaluateReport
     TuneSettings     --> tune.tune               many architectures           --> a study
     CommandSettings  --> tune_command.tune_command   trials of any program    --> a study
+    AssessSettings   --> assess.assess           a result, random ones        --> Assessment, studies
 
 Begin with ``settings``: a workflow is called with one typed object. ``setup`` makes of it the model with its task, data
 and device, for all of them. ``validate`` checks files; ``nni_dry_run`` asks an NNI program for its search space.
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from nnas_core.workflows.search import build_mutator as build_mutator
     from nnas_core.workflows.search import find_trainer as find_trainer
     from nnas_core.workflows.settings import AlgorithmSettings as AlgorithmSettings
+    from nnas_core.workflows.settings import AssessSettings as AssessSettings
     from nnas_core.workflows.settings import CheckpointedSettings as CheckpointedSettings
     from nnas_core.workflows.settings import CommandSettings as CommandSettings
     from nnas_core.workflows.settings import EvaluateSettings as EvaluateSettings
@@ -44,6 +46,7 @@ else:
         __name__,
         {
             "AlgorithmSettings": "settings",
+            "AssessSettings": "settings",
             "CheckpointedSettings": "settings",
             "CommandSettings": "settings",
             "Derivation": "derive",

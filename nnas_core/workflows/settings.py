@@ -8,6 +8,7 @@ CountSettings      setup: SetupSettings, goals: GoalSettings
 ProfileSettings    setup: SetupSettings, which architectures, on what, for how long
 TuneSettings       training: TrainingSettings, study, goals: GoalSettings, algorithms, checkpoint, recalibrate
 CommandSettings    study, goals, algorithms, trial_command: no model
+AssessSettings     how many random architectures, how trained, and what else a run or a study does not say
 
 CheckpointedSettings        a TrainingSettings in a run folder
 TrainingSettings   a SetupSettings with epochs
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AlgorithmSettings",
+    "AssessSettings",
     "CheckpointedSettings",
     "CommandSettings",
     "CountSettings",
@@ -365,4 +367,33 @@ class CommandSettings:
     goals: GoalSettings = GoalSettings()
     optimize_mode: str = "maximize"
     algorithms: AlgorithmSettings = AlgorithmSettings()
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssessSettings:
+    """A comparison of what was found with random architectures.
+
+    Attributes:
+        random: how many are measured; None: 100, or 20 where each is trained.
+        train, seeds: so many of them are trained alone, in pairs with the found one, with so many seeds each.
+        train_epochs: of each training; None: as many as the run had.
+        budget: what tells how many architectures the search could have trained: ``"epochs"`` or ``"seconds"``.
+        fail_under: the percentile that a gate asks for, 0 to 100.
+        checkpoint, model, latency_table: files, where the run or the study does not say, or they are elsewhere now.
+        study: the name of the study that has the random ones; None: ``assess-NAME``.
+        device, seed: as for a training; the seed draws the random ones too.
+    """
+
+    random: int | None = None
+    train: int = 5
+    seeds: int = 3
+    train_epochs: int | None = None
+    budget: str = "epochs"
+    fail_under: float | None = None
+    checkpoint: str | None = None
+    model: str | None = None
+    latency_table: str | None = None
+    study: str | None = None
+    device: str = SetupSettings.device
     seed: int = 0

@@ -37,7 +37,7 @@ def serve(descriptor: int) -> None:
     torch.set_num_threads(1)
     for name in ("seeding", "signals", "progress", *(f"commands.{command.replace('-', '_')}" for command in COMMANDS)):
         importlib.import_module(f"nnas_cli.{name}")
-    for name in ("search", "retrain", "evaluate", "profile", "tune", "tune_command", "validate"):
+    for name in ("search", "retrain", "evaluate", "profile", "tune", "tune_command", "validate", "assess"):
         importlib.import_module(f"nnas_core.workflows.{name}")
     mutators = [f"mutators.{name.replace('-', '_')}" for name in entries("mutators")]
     for name in ("schema", "schemas", *mutators, "tuners.bayes", "tuners.random"):

@@ -72,7 +72,7 @@ def test_a_wrong_command_of_a_group_gets_the_nearest_name(nnas: Cli) -> None:
     )
 
 
-RANDOM = {"ss-gen", "search", "tune", "retrain", "evaluate", "profile"}
+RANDOM = {"ss-gen", "search", "tune", "retrain", "evaluate", "profile", "assess"}
 """Commands that draw random numbers, or run code of the user's that may."""
 
 

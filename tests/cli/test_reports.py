@@ -34,6 +34,8 @@ def test_reports_of_training(nnas: Cli, small_model: Path, small_run: Path) -> N
     of("retrain-report", nnas("retrain", "model.py", *chosen, "--epochs", 1, "--json", "-o", "alone"))
     inherited = ("--checkpoint", small_run / "checkpoint.pt")
     of("evaluate-report", nnas("evaluate", "model.py", *chosen, *inherited, "--json"))
+    few = ("--random", 2, "--train", 1, "--seeds", 1, "--train-epochs", 1)
+    of("assess-report", nnas("assess", "run", *few, "--json"))
     of("profile-report", nnas("profile", "model.py", *chosen, "--seconds", 0.001, "--json"))
 
 

@@ -145,6 +145,7 @@ def _database(rng: random.Random) -> list[str]:
             ["study", verb, *more, *_ON_A_STUDY],
             ["study", verb, *more, *_ON_A_STUDY],
             ["view", *_ON_A_STUDY],
+            ["assess", "model-random", "--checkpoint", "good/run/checkpoint.pt", *_FEW, *_ON_A_STUDY],
         )
     )
 
@@ -163,7 +164,8 @@ def _run_folder(rng: random.Random) -> list[str]:
     file.write_bytes(change(file.read_bytes(), rng))
     more = rng.choice(([], ["--epochs", "2"], ["--derive", "2"]))
     view = ["view", "out", "--html", "page.html", "-o", "old.json"]
-    return rng.choice((["validate", str(file)], ["search", "--resume", "out", *more], view, ["view", "out"]))
+    assess = ["assess", "out", *_FEW]
+    return rng.choice((["validate", str(file)], ["search", "--resume", "out", *more], view, ["view", "out"], assess))
 
 
 def _checkpoint(rng: random.Random) -> list[str]:
@@ -180,6 +182,7 @@ def _checkpoint(rng: random.Random) -> list[str]:
             ["export", str(bad), "-o", "old.json"],
             ["search", "--resume", "out", "--epochs", "2"],
             ["search", "--resume", "out"],
+            ["assess", "out", *_FEW],
             ["evaluate", "model.py", *weights, "--architecture", "good/names.json", "--recalibrate", "0"],
             ["retrain", "model.py", *weights, "--architecture", "good/names.json", "--epochs", "1", "-o", "out-2"],
         )
@@ -190,6 +193,7 @@ def _checkpoint(rng: random.Random) -> list[str]:
 
 _TRAINED = ["--epochs", "1", "--batch-size", "32", "-o", "out"]
 _ON_A_STUDY = ["--storage", "sqlite:///study.db"]
+_FEW = ["--train", "0", "--random", "2"]
 WORKING: dict[str, list[str]] = {
     "ss-gen": ["model.py"],
     "search": ["model.py", "--mutator", "random", *_TRAINED],
@@ -198,6 +202,7 @@ WORKING: dict[str, list[str]] = {
     "retrain": ["model.py", "--architecture", "good/names.json", *_TRAINED],
     "evaluate": ["model.py", "--checkpoint", "good/run/checkpoint.pt", "--architecture", "good/names.json"],
     "validate": ["good/names.json"],
+    "assess": ["good/run", *_FEW],
     "view": ["good/masks.json", "--space", "space.json"],
     "list": ["tuners"],
     "info": [],

@@ -84,3 +84,21 @@ def test_a_space_of_10_to_the_60_is_sampled() -> None:
     tuner = make(space={f"key{number}": layers(1000) for number in range(20)})
     proposed = {str(tuner.generate_parameters(number)) for number in range(100)}
     assert len(proposed) == 100
+
+
+def test_what_is_given_comes_first_and_only_once() -> None:
+    space = SearchSpace.from_json(ALL_KINDS)
+    first = [space.at(7), space.at(3), space.at(7)]
+    tuner = RandomTuner(seed=1, first=[first[0].masks(), first[1].names(), first[2].parameters()])
+    tuner.update_search_space(ALL_KINDS)
+    proposed = [space.parse(tuner.generate_parameters(number)) for number in range(ALL_KINDS_SIZE)]
+    assert proposed[:2] == first[:2]
+    assert len(set(proposed)) == ALL_KINDS_SIZE
+    with pytest.raises(NoMoreTrials):
+        tuner.generate_parameters(ALL_KINDS_SIZE)
+
+
+def test_what_is_given_must_fit_the_space() -> None:
+    tuner = RandomTuner(first=[{"unknown": 0}])
+    with pytest.raises(ArchitectureError, match="does not fit"):
+        tuner.update_search_space(ALL_KINDS)

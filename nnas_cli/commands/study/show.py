@@ -13,6 +13,7 @@ from nnas_cli.escapes import printable
 from nnas_cli.help_sections import SectionedCommand
 from nnas_cli.output import Output
 from nnas_cli.trial_numbers import front_lines
+from nnas_core._listing import shortened
 from nnas_core.space.sizes import size_in_words
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _text(status: StudyStatus, best: Sequence[Architecture], screen: int, front:
         **({"silent": status.silent} if status.silent else {}),
         **({"folder": made.origin.folder} if made.origin.folder else {}),
         "created": f"{status.study.created} by nnas {status.study.version}",
-        "tuner": " ".join([made.tuner, *(f"{name}={json.dumps(one)}" for name, one in made.tuner_args.items())]),
+        "tuner": " ".join([made.tuner, *(f"{name}={_argument(one)}" for name, one in made.tuner_args.items())]),
         "seed": str(made.seed),
         "mode": made.optimize_mode,
         "space": f"{len(made.space)} keys, {size_in_words(made.space.size)} architectures",
@@ -110,6 +111,11 @@ def _architecture(found: Architecture, best: Sequence[Architecture], room: int) 
         return text
     short = shorter([found], best)
     return f"{short.cells(_LINES * room - len(short.how) - 20)[0]} ({short.how}; --json has all)"
+
+
+def _argument(value: object) -> str:
+    """An argument of the tuner; one that is a list of architectures has no end."""
+    return shortened(json.dumps(value), 200)
 
 
 def _value(value: object) -> str:

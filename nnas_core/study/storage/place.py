@@ -37,6 +37,11 @@ class Place:
         return self._url.database if self._url.get_backend_name() == "sqlite" else None
 
     @property
+    def is_made(self) -> bool:
+        """Holds false while a database that is made late is not there."""
+        return self._database is not None
+
+    @property
     def database(self) -> Database:
         """The open database."""
         if self._database is None:

@@ -84,6 +84,11 @@ class StudyStore:
         """Holds the place, for messages."""
         return self._database.where
 
+    @property
+    def is_made(self) -> bool:
+        """Holds false while a database that is made late is not there: nothing is in it."""
+        return self._place.is_made
+
     def close(self) -> None:
         """Gives the connections back."""
         self._place.close()

@@ -1,4 +1,8 @@
-"""Architectures as rows of decisions that kernels compare, and the smallest steps between them, many at once."""
+"""Architectures as rows of decisions that kernels compare, and the smallest steps between them, many at once.
+
+Source: Odone et al., "Building Kernels from Binary Strings for Image Matching", IEEE Transactions on Image
+Processing 14 (2005) (the intersection of histograms is a kernel).
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,30 @@ from numpy.typing import NDArray
 from nnas_core.space.choice import Choice
 from nnas_core.space.encoding import Code, Codes
 
-__all__ = ["Coordinates", "Counts", "Rows", "Steps", "equal"]
+__all__ = ["Coordinates", "Counts", "Pools", "Rows", "Shared", "Steps", "equal"]
 
 Rows = NDArray[np.int64]
 """``[n, M]``: M decisions of n architectures."""
 
 Counts = NDArray[np.int64]
 """``[n, k]``: how many decisions each of n architectures has in common with each of k."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What each of n architectures has in common with each of k.
+
+    Attributes:
+        equal: ``[n, k]``: equal decisions.
+        common: ``[n, k]``: decisions that both have, wherever among the keys of a pool; so ``equal`` where none is.
+    """
+
+    equal: Counts
+    common: Counts
+
+    def __getitem__(self, part: slice | tuple[slice, int]) -> Shared:
+        """Of some of the architectures."""
+        return Shared(self.equal[part], self.common[part])
 
 
 @dataclass(frozen=True)
@@ -63,6 +84,72 @@ def _gained(row: Rows, others: Rows, where: NDArray[np.int64], what: NDArray[np.
     return gained
 
 
+class Pools:
+    """Keys at which one of the same candidates is chosen: a candidate may do much the same at each of them.
+
+    Args:
+        starts: ``[M]``: of each coordinate, where the numbers of its values begin; the same throughout a pool. Each is
+            a pool of its own where it is None.
+        total: how many such numbers there are.
+    """
+
+    def __init__(self, starts: NDArray[np.int64] | None = None, total: int = 0) -> None:
+        self._starts = starts
+        self._total = total
+
+    def __bool__(self) -> bool:
+        return self._starts is not None
+
+    def shared(self, rows: Rows, others: Rows, counts: Counts | None = None) -> Shared:
+        """``[n, k]``: what ``rows`` ``[n, M]`` and ``others`` ``[k, M]`` have in common.
+
+        Args:
+            rows: ``[n, M]``.
+            others: ``[k, M]``.
+            counts: of ``rows``, where they are known.
+        """
+        same = equal(rows, others)
+        if self._starts is None:
+            return Shared(same, same)
+        return Shared(same, _intersection(self.counts(rows) if counts is None else counts, self.counts(others)))
+
+    def after(self, steps: Steps, row: Rows, others: Rows, before: Shared, counts: Counts) -> Shared:
+        """``[n, k]``: what ``others`` ``[n, M]`` have in common with each row that a step leads to.
+
+        Args:
+            steps: from one row.
+            row: ``[M]``: where they begin.
+            others: ``[n, M]``.
+            before: ``[n]``: what each has in common with ``row``.
+            counts: of ``others``.
+        """
+        same = steps.equal(row, others, before.equal)
+        if self._starts is None:
+            return Shared(same, same)
+        mine = self.counts(row[None])[0]
+        comes, goes = mine < counts, mine <= counts  # whether they have another one, and whether mine is one of theirs
+        found = before.common[:, None] + self._gained(steps, row, comes, goes, self._starts, 0)
+        two = np.flatnonzero(steps.where[:, 0] != steps.where[:, 1])  # at coordinates that are in no pool
+        if len(two):
+            found[:, two] += self._gained(steps, row, comes, goes, self._starts, 1)[:, two]
+        return Shared(same, found)
+
+    @staticmethod
+    def _gained(
+        steps: Steps, row: Rows, comes: NDArray[np.bool_], goes: NDArray[np.bool_], starts: Rows, which: int
+    ) -> Counts:
+        where = steps.where[:, which]
+        gained: Counts = comes[:, starts[where] + steps.what[:, which]].astype(np.int64)
+        return gained - goes[:, starts[where] + row[where]]
+
+    def counts(self, rows: Rows) -> Counts:
+        """``[n, total]``: how often each candidate of each pool is chosen; ``[n, 0]`` without pools."""
+        if self._starts is None:
+            return np.zeros((len(rows), 0), dtype=np.int64)
+        places = rows + self._starts + self._total * np.arange(len(rows))[:, None]
+        return np.bincount(places.ravel(), minlength=self._total * len(rows)).reshape(len(rows), self._total)
+
+
 class Coordinates:
     """The decisions that a model knows: at each key one, or in and out of each candidate.
 
@@ -74,6 +161,7 @@ class Coordinates:
 
     Attributes:
         width: M, the number of coordinates.
+        pools: of those at which one of the same candidates is chosen.
     """
 
     def __init__(self, codes: Codes) -> None:
@@ -86,6 +174,24 @@ class Coordinates:
         self._starts = list(itertools.accumulate(widths, initial=0))
         self.width = self._starts[-1]
         self._ends = np.cumsum(codes.degrees, dtype=np.int64)  # of each key's steps, in the order of ``neighbour``
+        self.pools = self._pools(widths)
+
+    def _pools(self, widths: Sequence[int]) -> Pools:
+        """Returns those of keys with the same candidates, in the same order."""
+        begin: dict[tuple[str, ...], int] = {}
+        starts: list[int] = []
+        total = 0
+        for choice, plain, width in zip(self._choices, self._plain, widths, strict=True):
+            if not plain:
+                starts += range(total, total + 2 * width, 2)
+                total += 2 * width
+                continue
+            names = tuple(choice.candidates)
+            if names not in begin:
+                begin[names] = total
+                total += len(names)
+            starts.append(begin[names])
+        return Pools(np.array(starts), total) if len(begin) < sum(self._plain) else Pools()
 
     def rows(self, codes: Sequence[Code]) -> Rows:
         """``[n, M]``: the rows of architectures."""
@@ -148,3 +254,11 @@ def equal(rows: Rows, others: Rows) -> Counts:
         with np.errstate(invalid="ignore"):  # a flag that another library left; zeros and ones give none
             found += (rows == decision).astype(np.float32) @ (others == decision).astype(np.float32).T
     return found.astype(np.int64)
+
+
+def _intersection(counts: Counts, others: Counts) -> Counts:
+    """``[n, k]``: the sum of the smaller ones of ``counts`` ``[n, C]`` and ``others`` ``[k, C]``."""
+    found = np.zeros((len(counts), len(others)), dtype=np.int64)
+    for one, other in zip(counts.T, others.T, strict=True):
+        found += np.minimum.outer(one, other)
+    return found

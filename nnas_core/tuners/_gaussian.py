@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nnas_core.tuners._coordinates import Counts, Rows, equal
+from nnas_core.tuners._coordinates import Pools, Rows, Shared
 
 __all__ = ["BENDS", "Kernel", "Posterior", "Prior", "bent"]
 
@@ -27,6 +27,9 @@ _SHARES = (0.0, 0.25, 0.5, 0.75, 0.9)
 _ORDERS = (2.0, 4.0)
 """How many decisions act together on average, in the others."""
 
+_POOLED, _PARTS = (1, 2, 3), 4
+"""Of so many parts of what counts as equal, those that are wherever in its pool, in the kernels to choose from."""
+
 _NOISES = (1e-6, 1e-3, 0.03, 0.1, 0.3)
 """From none, but for rounding, to a quarter of the variance."""
 
@@ -36,6 +39,8 @@ BENDS = (-3.0, -1.0, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
 _FARTHEST = 1e9
 """What lies farther from the middle than so many times the width of the middle half counts as that far."""
 
+_NO_POOLS = Pools()
+
 _LEAST = 1e-12
 """Of a variance, so that roots and logarithms exist."""
 
@@ -44,13 +49,30 @@ _LEAST = 1e-12
 class Kernel:
     """The covariance of the values of two architectures, by how many of M decisions they share.
 
-    It is 1 for what all have in common, and a part of variance 1 that falls with every decision that differs.
+    It is 1 for what all have in common, and a part of variance 1 that falls with every decision that differs. Where
+    keys are pooled, a decision may count in part where it is at another key: then ``m`` is a mean of equal decisions
+    and common ones, and may be a fraction.
 
     Attributes:
-        of_equal: ``[M + 1]``: by the number of equal decisions.
+        of_equal: ``[M + 1]``: by the number of equal decisions; ``[4 M + 1]`` by quarters where some are pooled.
+        pooled: the quarters of the mean that common decisions are.
     """
 
     of_equal: _Floats
+    pooled: int = 0
+
+    def __call__(self, shared: Shared) -> _Floats:
+        """``[n, k]``: the covariance of architectures that have ``shared`` in common."""
+        if not self.pooled:
+            found: _Floats = self.of_equal[shared.equal]
+        else:
+            found = self.of_equal[(_PARTS - self.pooled) * shared.equal + self.pooled * shared.common]
+        return found
+
+    @property
+    def width(self) -> int:
+        """M."""
+        return (len(self.of_equal) - 1) // (_PARTS if self.pooled else 1)
 
     @property
     def prior(self) -> float:
@@ -73,7 +95,21 @@ class Kernel:
         return cls(1 + (1 - share) * same / max(1, width) + share * pairs)
 
     @classmethod
-    def of_products(cls, width: int, order: float) -> Kernel:
+    def of_squares(cls, width: int, share: float, pooled: int) -> Kernel:
+        """As ``of_pairs``, with pairs of a decision and itself: ``1 + (1 - share) m / M + share (m / M)^2``.
+
+        That is a covariance for fractions ``m`` too: sums and products of covariances are.
+
+        Args:
+            width: M.
+            share: of the variance that belongs to pairs, from 0 to 1.
+            pooled: quarters of ``m``.
+        """
+        same: _Floats = np.arange(_PARTS * width + 1) / (_PARTS * width)
+        return cls(1 + (1 - share) * same + share * np.square(same), pooled)
+
+    @classmethod
+    def of_products(cls, width: int, order: float, pooled: int = 0) -> Kernel:
         """Every set of decisions has a weight, of whatever number: each decision that differs leaves ``1 - order / M``.
 
         That product is a sum over all sets of places, of which ``order`` is the mean size, weighted by variance.
@@ -81,9 +117,20 @@ class Kernel:
         Args:
             width: M.
             order: less than M.
+            pooled: quarters of ``m``.
         """
-        differ: _Floats = width - np.arange(width + 1, dtype=np.float64)
-        return cls(1 + (1 - order / width) ** differ)
+        parts = _PARTS if pooled else 1
+        differ: _Floats = width - np.arange(parts * width + 1, dtype=np.float64) / parts
+        return cls(1 + (1 - order / width) ** differ, pooled)
+
+    @classmethod
+    def all_pooled(cls, width: int) -> list[Kernel]:
+        """Those that data choose from besides, where keys are pooled."""
+        found: list[Kernel] = []
+        for pooled in _POOLED:
+            found += [cls.of_squares(width, share, pooled) for share in _SHARES]
+            found += [cls.of_products(width, order, pooled) for order in _ORDERS if order < width]
+        return found
 
     @classmethod
     def all(cls, width: int) -> list[Kernel]:
@@ -131,14 +178,14 @@ class Prior:
     power: float
 
     @classmethod
-    def drawn(cls, kernels: Sequence[Kernel], shared: Counts, values: _Floats, rng: np.random.Generator) -> Prior:
+    def drawn(cls, kernels: Sequence[Kernel], shared: Shared, values: _Floats, rng: np.random.Generator) -> Prior:
         """One of those that are possible, each with the probability that the values give it (equation 5.5).
 
         Before any is known all are equally likely, and so are all scales (of the logarithm of the variance).
 
         Args:
             kernels: to choose from.
-            shared: ``[n, n]``: equal decisions.
+            shared: ``[n, n]``: what they have in common.
             values: ``[n]``.
             rng: draws it.
         """
@@ -148,7 +195,7 @@ class Prior:
         count = len(values)
         likely = np.empty((len(kernels), len(_NOISES), len(BENDS)))
         for place, kernel in enumerate(kernels):
-            roots, vectors = np.linalg.eigh(kernel.of_equal[shared])
+            roots, vectors = np.linalg.eigh(kernel(shared))
             squares = np.square(vectors.T @ scores)
             for level, noise in enumerate(_NOISES):
                 variances = np.maximum(roots, 0) + noise
@@ -167,13 +214,15 @@ class Posterior:
         kernel: the prior.
         noise: variance of what the kernel does not explain, where all that it does has 1.
         every: ``[N, M]``: architectures whose values are asked for again and again; None for none.
+        pools: of keys.
     """
 
-    def __init__(self, kernel: Kernel, noise: float, every: Rows | None = None) -> None:
+    def __init__(self, kernel: Kernel, noise: float, every: Rows | None = None, pools: Pools = _NO_POOLS) -> None:
         self._kernel = kernel
         self._noise = noise
         self._every = every
-        self._rows = np.zeros((0, len(kernel.of_equal) - 1), dtype=np.int64)
+        self._pools = pools
+        self._rows = np.zeros((0, kernel.width), dtype=np.int64)
         # The inverse of the Cholesky factor of the covariance of the rows, noise included; that times the covariances
         # with ``every``. Both have room for more rows.
         self._inverse = np.zeros((0, 0))
@@ -187,7 +236,7 @@ class Posterior:
         kept = int(differ[0]) if len(differ) else both
         self._rows = rows
         self._make_room(len(rows), kept)
-        shared = self._kernel.of_equal[equal(rows, rows[kept:])]
+        shared = self._kernel(self._pools.shared(rows, rows[kept:]))
         for place in range(kept, len(rows)):
             before = self._inverse[:place, :place]
             pull = before @ shared[:place, place - kept]
@@ -195,7 +244,7 @@ class Posterior:
             self._inverse[place, :place] = -(pull @ before) / root
             self._inverse[place, place] = 1 / root
             if self._every is not None:
-                row = self._kernel.of_equal[equal(rows[place : place + 1], self._every)[0]]
+                row = self._kernel(self._pools.shared(rows[place : place + 1], self._every))[0]
                 self._pulls[place] = (row - pull @ self._pulls[:place]) / root
 
     def _make_room(self, count: int, kept: int) -> None:
@@ -216,14 +265,14 @@ class Posterior:
         self._whitened[:count] = self._inverse[:count, :count] @ scores
         self.scale = max(float(self._whitened @ self._whitened) / max(1, count), _LEAST)
 
-    def predicted(self, shared: Counts) -> tuple[_Floats, _Floats]:
+    def predicted(self, shared: Shared) -> tuple[_Floats, _Floats]:
         """``[k]`` each: mean and variance of architectures, without noise, at the scale that is likeliest.
 
         Args:
-            shared: ``[n, k]``: how many decisions each has in common with the rows.
+            shared: ``[n, k]``: what each has in common with the rows.
         """
         count = len(self._rows)
-        return self._of(self._inverse[:count, :count] @ self._kernel.of_equal[shared])
+        return self._of(self._inverse[:count, :count] @ self._kernel(shared))
 
     def predicted_of_all(self) -> tuple[_Floats, _Floats]:
         """``[N]`` each: the same for ``every``."""

@@ -4,8 +4,10 @@ Source: Jones et al., "Efficient Global Optimization of Expensive Black-Box Func
 13 (1998) (expected improvement); Gelbart et al., "Bayesian Optimization with Unknown Constraints", arXiv:1403.5607
 (equation 2: times the probability of success); Snoek et al., "Practical Bayesian Optimization of Machine Learning
 Algorithms", arXiv:1206.2944 (section 3.2: draws of what the kernel leaves open); Ginsbourger et al., "Kriging Is
-Well-Suited to Parallelize Optimization", 2010 (trials at the same time); Knowles, "ParEGO", IEEE Transactions on
-Evolutionary Computation 10 (2006) (several objectives: random weights).
+Well-Suited to Parallelize Optimization", 2010 (trials at the same time); Odone et al., "Building Kernels from Binary
+Strings for Image Matching", IEEE Transactions on Image Processing 14 (2005) (at how many keys a candidate is chosen:
+the intersection of histograms); Knowles, "ParEGO", IEEE Transactions on Evolutionary Computation 10 (2006) (several
+objectives: random weights).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 from nnas_core.plugins.arguments import check_count
 from nnas_core.space.encoding import Code
 from nnas_core.tuners._code_tuner import LearningTuner
-from nnas_core.tuners._coordinates import Coordinates, Counts, Rows, equal
+from nnas_core.tuners._coordinates import Coordinates, Counts, Pools, Rows, Shared, equal
 from nnas_core.tuners._feasibility import Feasibility
 from nnas_core.tuners._gaussian import Kernel, Posterior, Prior, bent
 from nnas_core.tuners._normal import log_improvement
@@ -63,12 +65,12 @@ class _Point:
 
     Attributes:
         row: ``[M]``.
-        shared: ``[n]``: equal decisions with each that it is compared with.
+        shared: ``[n]``: what it has in common with each that it is compared with.
         gain: there.
     """
 
     row: Rows
-    shared: NDArray[np.int64]
+    shared: Shared
     gain: float
 
 
@@ -79,7 +81,8 @@ class BayesTuner(LearningTuner):
     times the probability that its trial succeeds, is the highest: of all that were not tried in a space of up to
     20,000; of a larger one, where climbs along single decisions end that begin at the best and at random ones.
 
-    How many decisions act together, how noisy values are, and on which scale they are normal, is drawn again and again
+    How many decisions act together, how much it matters at which of several keys with the same candidates one is
+    chosen, rather than at how many, how noisy values are, and on which scale they are normal, is drawn again and again
     with the probability that the values give it: few leave much open, and what seems likeliest then is often wrong. So
     neither units nor outliers matter much. Whether trials fail by what they try or at random is learned as well, by a
     model of its own; a failure says nothing about values. Of a trial that runs, the model expects what it predicts. No
@@ -110,7 +113,9 @@ class BayesTuner(LearningTuner):
     def _begin(self) -> None:
         """Begins with a space of which nothing is known."""
         self._coordinates = Coordinates(self._codes)
+        self._pools = Pools()  # those that the model's kernel knows
         self._kernels = Kernel.all(self._coordinates.width)
+        self._pooled = Kernel.all_pooled(self._coordinates.width) if self._coordinates.pools else []
         self._values: dict[Code, float] = {}  # in the order that they came
         self._ended: dict[Code, bool] = {}  # by trials here, in the order that they ended; true: it succeeded
         self._running: dict[int, Code] = {}
@@ -188,14 +193,16 @@ class BayesTuner(LearningTuner):
             self._fitted = len(tried)
             rows = self._coordinates.rows(self._base)
             values = np.array([self._values[code] for code in self._base])
-            self._prior = Prior.drawn(self._kernels, equal(rows, rows), values, self._rng)
-            self._model = Posterior(self._prior.kernel, self._prior.noise, self._every)
+            shared = self._coordinates.pools.shared(rows, rows)
+            self._prior = Prior.drawn([*self._kernels, *self._pooled], shared, values, self._rng)
+            self._pools = self._coordinates.pools if self._prior.kernel.pooled else Pools()
+            self._model = Posterior(self._prior.kernel, self._prior.noise, self._every, self._pools)
         known = [*self._base, *tried[self._fitted :]]
         pending = [code for code in self._running.values() if code not in self._values]
         self._value_rows = self._coordinates.rows([*known, *pending])
         self._model.condition(self._value_rows)
         self._model.learn(bent(np.array([self._values[code] for code in known]), self._prior.power)[0])
-        expected, _ = self._model.predicted(equal(self._value_rows, self._value_rows[: len(known)]))
+        expected, _ = self._model.predicted(self._pools.shared(self._value_rows, self._value_rows[: len(known)]))
         self._to_beat = float(expected.max())
         return [known[place] for place in np.argsort(-expected, kind="stable").tolist()]
 
@@ -219,18 +226,18 @@ class BayesTuner(LearningTuner):
         """``[k]``: log of the expected improvement on the best that is expected of what was tried."""
         return log_improvement(mean, variance, self._to_beat)
 
-    def _gains(self, shared: Counts) -> _Floats:
+    def _gains(self, shared: Shared) -> _Floats:
         """``[k]``: log of expected improvement times probability of success.
 
         Args:
-            shared: ``[n, k]``: equal decisions with the rows of values, and after them those of trials that ended.
+            shared: ``[n, k]``: with the rows of values, and after them those of trials that ended.
         """
         count = len(self._value_rows)
-        gains = np.zeros(shared.shape[1])
+        gains = np.zeros(shared.equal.shape[1])
         if count:
             gains += self._improvement(*self._model.predicted(shared[:count]))
         if self._feasibility is not None:
-            gains += self._feasibility.log_chance(shared[count:])
+            gains += self._feasibility.log_chance(shared.equal[count:])
         return gains
 
     # ---- where it is looked for
@@ -266,7 +273,8 @@ class BayesTuner(LearningTuner):
         """Goes up from the best known and from random architectures, to where no neighbour has a higher gain."""
         drawn = [self._unseen.any(self._rng) for _ in range(_DRAWN if self._region is None else _DRAWN_INSIDE)]
         others = np.concatenate([self._value_rows, self._ended_rows])
-        points = self._points(self._coordinates.rows([*known[:_TOPS], *drawn]), others)
+        counts = self._pools.counts(others)
+        points = self._points(self._coordinates.rows([*known[:_TOPS], *drawn]), others, counts)
         if self._region is not None:
             first = min(_TOPS, len(known))
             points[first:] = sorted(points[first:], key=lambda one: -one.gain)[:_DRAWN]
@@ -276,7 +284,7 @@ class BayesTuner(LearningTuner):
             for place in list(climbing):
                 numbers = self._numbers()
                 looked += len(numbers)
-                higher = self._step(points[place], numbers, others)
+                higher = self._step(points[place], numbers, others, counts)
                 if higher is None:
                     climbing.remove(place)
                 else:
@@ -298,22 +306,24 @@ class BayesTuner(LearningTuner):
             return np.arange(degree)
         return self._rng.choice(degree, _MOST_STEPS, replace=False)
 
-    def _points(self, rows: Rows, others: Rows) -> list[_Point]:
-        shared = equal(others, rows)
-        return [_Point(*one) for one in zip(rows, shared.T, self._gains(shared).tolist(), strict=True)]
+    def _points(self, rows: Rows, others: Rows, counts: Counts) -> list[_Point]:
+        shared = self._pools.shared(others, rows, counts)
+        gains = self._gains(shared).tolist()
+        return [_Point(row, shared[:, place], gains[place]) for place, row in enumerate(rows)]
 
-    def _step(self, at: _Point, numbers: NDArray[np.int64], others: Rows) -> _Point | None:
+    def _step(self, at: _Point, numbers: NDArray[np.int64], others: Rows, counts: Counts) -> _Point | None:
         """Returns the best of what steps lead to, one or several at different keys at once; None where none is higher.
 
         Args:
             at: where they begin.
             numbers: of the neighbours.
             others: that ``_gains`` compares with.
+            counts: of these.
         """
         steps = self._coordinates.steps(at.row, numbers)
-        shared = steps.equal(at.row, others, at.shared)
+        shared = self._pools.after(steps, at.row, others, at.shared, counts)
         gains = self._gains(shared)
-        gains[(shared == self._coordinates.width).any(axis=0)] = -math.inf  # known
+        gains[(shared.equal == self._coordinates.width).any(axis=0)] = -math.inf  # known
         order = np.argsort(-gains, kind="stable")
         better = order[: np.count_nonzero(gains > at.gain)]
         while len(better) and not self._allows(steps.taken(at.row, [int(better[0])])):
@@ -327,8 +337,8 @@ class BayesTuner(LearningTuner):
         powers = [2**power for power in range(1, len(best_of_keys).bit_length())]
         if powers:
             rows = np.array([steps.taken(at.row, best_of_keys[:count]) for count in powers])
-            several = max(self._points(rows, others), key=lambda one: one.gain)
-            is_known = (several.shared == self._coordinates.width).any()
+            several = max(self._points(rows, others, counts), key=lambda one: one.gain)
+            is_known = (several.shared.equal == self._coordinates.width).any()
             if several.gain > highest.gain and not is_known and self._allows(several.row):
                 highest = several
         return highest

@@ -16,8 +16,8 @@ from nnas_core.space.search_space import SearchSpace
 from nnas_core.tuners._coordinates import Coordinates, Pools
 from nnas_core.tuners._gaussian import Kernel, Posterior, Prior
 from tests.tuners.sample_spaces import inputs, layers
+from tests.tuners.test_bayes_tuner import improvements, tuner_of
 from tests.tuners.test_bayes_tuner import layers as equal_layers
-from tests.tuners.test_bayes_tuner import tuner_of
 from tests.tuners.trial_loops import run_trials
 
 Floats = NDArray[np.float64]
@@ -156,3 +156,27 @@ def test_it_finds_what_depends_on_how_often_candidates_are_chosen() -> None:
     best = max(of_counts(counts) for counts in itertools.product(range(9), repeat=3) if sum(counts) == 8)
     assert max(map(value, tried)) == pytest.approx(best)
     assert tuner._prior.kernel.pooled == 3
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_proposals_have_the_highest_improvement_where_keys_are_pooled(
+    listed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all in a space that is listed; of the neighbours where it climbs."""
+    if not listed:
+        monkeypatch.setattr("nnas_core.tuners.bayes._MOST_LISTED", 0)
+    space = equal_layers(5, 3)
+    effects = np.random.default_rng(0).normal(size=(3, 6))
+
+    def value(architecture: Architecture) -> float:
+        counts = np.bincount([one for (one,) in architecture.indices().values()], minlength=3)
+        return float(effects[np.arange(3), counts].sum())
+
+    tuner = tuner_of(space, num_init=30)
+    tried = run_trials(tuner, space, value, 30)
+    proposed = space.parse(tuner.generate_parameters(30))
+    assert tuner._prior.kernel.pooled
+    every = map(space.at, range(space.size)) if listed else [proposed, *space.neighbours(proposed)]
+    left = [one for one in every if one not in tried]
+    found = improvements(space, tuner._prior, tried, list(map(value, tried)), [], left)
+    assert found[left.index(proposed)] == pytest.approx(found.max(), abs=1e-6)

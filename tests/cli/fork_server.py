@@ -63,14 +63,20 @@ def serve(descriptor: int) -> None:
 def _fork(request: dict[str, Any], connection: socket.socket) -> int:
     # What Python does after a fork cannot be interrupted: an exception of a handler would be printed and forgotten.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    grouped, leads = os.pipe()
     pid = os.fork()
     if pid:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        os.close(leads)
+        os.read(grouped, 1)  # until it leads a group: a signal to one that is not there yet would be lost
+        os.close(grouped)
         return pid
     code = 99
     try:
         connection.close()
         os.setsid()
+        os.close(grouped)
+        os.close(leads)
         os.chdir(request["cwd"])
         os.environ.update(request["env"])
         for number in STOPPING:  # nohup lets one be ignored

@@ -51,7 +51,7 @@ def modified(path: Path) -> int:
 def epochs_logged(run: str) -> list[object]:
     """The epochs in the events, and a digest of what each measured; times are left out."""
     return [
-        {name: value for name, value in event.items() if name not in ("time", "samples_per_second")}
+        {name: value for name, value in event.items() if name not in ("time", "seconds", "samples_per_second")}
         for event in read_json_lines(f"{run}/events.jsonl")
         if event["event"] == "epoch"
     ]

@@ -81,12 +81,12 @@ def kill_coordinators(fork: Fork, url: str, log: Path, trials: int, kills: int, 
         process = fork(program, url, log, trials, *workers, mark=mark)
         begin = time.monotonic()
         if rng.random() < 0.5:
-            moment = rng.uniform(0, 2 * starts)
+            moment = rng.uniform(0, 1.2 * starts)  # much later, and few kills were needed to its end
         else:
             _until_done(process, log, before + 1)
             starts = 0.8 * starts + 0.2 * (time.monotonic() - begin)
             _until_done(process, log, before + int(rng.integers(1, 6)))
-            moment = time.monotonic() - begin + rng.uniform(0, 0.015)
+            moment = time.monotonic() - begin + rng.uniform(0, 0.01)
         time.sleep(max(0.0, begin + moment - time.monotonic()))
         cut_short += process.kill() == -signal.SIGKILL
         assert process.err == ""

@@ -115,7 +115,9 @@ class BayesTuner(LearningTuner):
         self._coordinates = Coordinates(self._codes)
         self._pools = Pools()  # those that the model's kernel knows
         self._kernels = Kernel.all(self._coordinates.width)
-        self._pooled = Kernel.all_pooled(self._coordinates.width) if self._coordinates.pools else []
+        # several objectives have another sum at each proposal: pools, learned anew each time, found smaller volumes
+        pooled = bool(self._coordinates.pools) and not self._several
+        self._pooled = Kernel.all_pooled(self._coordinates.width) if pooled else []
         self._values: dict[Code, float] = {}  # in the order that they came
         self._ended: dict[Code, bool] = {}  # by trials here, in the order that they ended; true: it succeeded
         self._running: dict[int, Code] = {}

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from nnas_core.space.architecture import Architecture
 from nnas_core.space.encoding import Codes
+from nnas_core.space.goals import Objective
 from nnas_core.space.search_space import SearchSpace
 from nnas_core.tuners._coordinates import Coordinates, Pools
 from nnas_core.tuners._gaussian import Kernel, Posterior, Prior
+from nnas_core.tuners.bayes import BayesTuner
 from tests.tuners.sample_spaces import inputs, layers
 from tests.tuners.test_bayes_tuner import improvements, tuner_of
 from tests.tuners.test_bayes_tuner import layers as equal_layers
@@ -180,3 +182,13 @@ def test_proposals_have_the_highest_improvement_where_keys_are_pooled(
     left = [one for one in every if one not in tried]
     found = improvements(space, tuner._prior, tried, list(map(value, tried)), [], left)
     assert found[left.index(proposed)] == pytest.approx(found.max(), abs=1e-6)
+
+
+def test_several_objectives_are_learned_without_pools() -> None:
+    space = equal_layers(4, 3)
+    for several in (False, True):
+        tuner = BayesTuner()
+        if several:
+            tuner.aim_at([Objective("accuracy", False), Objective("macs", True)])
+        tuner.update_search_space(space.to_json())
+        assert bool(tuner._pooled) != several

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nnas_cli.escapes import printable
@@ -14,8 +16,11 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.text import Text
 
+    from nnas_cli.signals import StopRequest
     from nnas_core.study.administration import StudyStatus
+    from nnas_core.study.limits import RunSettings
     from nnas_core.study.storage.records import TrialRecord
+    from nnas_core.study.storage.store import StudyStore
 
 __all__ = ["Pinned", "StudyProgress", "bar"]
 
@@ -105,6 +110,41 @@ class StudyProgress:
         self._running: dict[int, float] = {}
         self._begun = clock()
         self._sign = 1
+
+    @contextmanager
+    def following(
+        self, run: RunSettings, stop: StopRequest, store: StudyStore, begun: Callable[[], None] | None = None
+    ) -> Iterator[RunSettings]:
+        """While it is entered, a run of the study with the settings that it gives is followed.
+
+        Args:
+            run: how the study is worked on.
+            stop: asked whether a signal came.
+            store: that has the study, once the work has begun.
+            begun: called then, before anything is told.
+        """
+
+        def on_start(finished: int, recovered: int) -> None:
+            if begun is not None:
+                begun()
+            self.started(finished, recovered, store.status(store.study(self._study)))
+
+        def should_stop() -> int | None:
+            self.look()
+            return stop()
+
+        try:
+            yield replace(
+                run,
+                should_stop=should_stop,
+                at_once=stop.at_once,
+                on_start=on_start,
+                on_begin=self.begun,
+                on_trial=self.ended,
+                on_retry=self.begun_again,
+            )
+        finally:
+            self.close()
 
     def started(self, finished: int, recovered: int, status: StudyStatus) -> None:
         """Say what a resumed study has already.

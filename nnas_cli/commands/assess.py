@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -183,32 +183,11 @@ def _means(running: Running, store: StudyStore, stop: StopRequest, out: Output, 
     from nnas_core.study.limits import Limits, RunSettings
     from nnas_core.workflows.assess_studies import Means
 
-    @contextmanager
-    def begin(study: str, trials: int) -> Iterator[RunSettings]:
-        shown = studies.number if is_command else "{:.4f}".format
-        progress = StudyProgress(out, study, trials, shown)
-
-        def on_start(finished: int, recovered: int) -> None:
-            out.note(f"study {study}: {trials} architectures", fold=True)
-            progress.started(finished, recovered, store.status(store.study(study)))
-
-        def looked_at() -> int | None:
-            progress.look()
-            return stop()
-
-        try:
-            yield RunSettings(
-                limits=Limits(trials, concurrency=running.at_once),
-                rules=running.rules,
-                should_stop=looked_at,
-                at_once=stop.at_once,
-                on_start=on_start,
-                on_begin=progress.begun,
-                on_trial=progress.ended,
-                on_retry=progress.begun_again,
-            )
-        finally:
-            progress.close()
+    def begin(study: str, trials: int) -> AbstractContextManager[RunSettings]:
+        progress = StudyProgress(out, study, trials, studies.number if is_command else "{:.4f}".format)
+        settings = RunSettings(limits=Limits(trials, concurrency=running.at_once), rules=running.rules)
+        begun = partial(out.note, f"study {study}: {trials} architectures", fold=True)
+        return progress.following(settings, stop, store, begun)
 
     needs_workers = is_command or running.needs_workers(None)
     return Means(

@@ -248,33 +248,15 @@ def _run(study: _Study, top: int, out: Output, begun: Callable[[], None] | None)
         place.storage, create=not place.resume, busy_timeout_s=timeout_s, go_on=place.go_on, late=True
     )
     with stopping as stop, opened as store:
+        settings = RunSettings(
+            limits=Limits(limits.trials, limits.duration, study.running.at_once),
+            rules=study.running.rules,
+            wait=place.wait,
+            retry_failed=place.retry_failed,
+        )
         progress = StudyProgress(out, study.name, limits.trials, study.shown)
-
-        def on_start(finished: int, recovered: int) -> None:
-            if begun is not None:
-                begun()
-            progress.started(finished, recovered, store.status(store.study(study.name)))
-
-        def looked_at() -> int | None:
-            progress.look()
-            return stop()
-
-        try:
-            settings = RunSettings(
-                limits=Limits(limits.trials, limits.duration, study.running.at_once),
-                rules=study.running.rules,
-                wait=place.wait,
-                retry_failed=place.retry_failed,
-                should_stop=looked_at,
-                at_once=stop.at_once,
-                on_start=on_start,
-                on_begin=progress.begun,
-                on_trial=progress.ended,
-                on_retry=progress.begun_again,
-            )
-            ended = run(store, run=settings, resume=place.resume, join=place.join)
-        finally:
-            progress.close()
+        with progress.following(settings, stop, store, begun) as followed:
+            ended = run(store, run=followed, resume=place.resume, join=place.join)
         return _outcome(ended, store, top)
 
 

@@ -11,6 +11,8 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from nnas_core.assessment._markdown import escaped, plain
+
 __all__ = ["BLOCKS", "SOURCE", "STATUSES", "Checklist", "Command", "Fact", "Item", "Spell"]
 
 SOURCE = (
@@ -164,18 +166,18 @@ class Checklist:
         Args:
             spell: as for ``to_json``.
         """
-        parts = [f"# NAS checklist of the {self.kind} {_escaped(self.name)}", "", f"{self._summary()}.", ""]
-        parts += [f"The items are those of {_escaped(SOURCE)}, in other words."]
+        parts = [f"# NAS checklist of the {self.kind} {escaped(self.name)}", "", f"{self._summary()}.", ""]
+        parts += [f"The items are those of {escaped(SOURCE)}, in other words."]
         for title, items in self._in_blocks():
             parts += ["", f"## {title}", ""]
             for item in items:
                 done = "x" if item.status == "answered" else " "
                 parts.append(f"- [{done}] **{item.number}** {item.asked} *{item.status}*")
                 parts += [
-                    f"  - {_escaped(fact.what)}: {_escaped(fact.value)} ({_escaped(fact.where)})" for fact in item.facts
+                    f"  - {escaped(fact.what)}: {escaped(fact.value)} ({escaped(fact.where)})" for fact in item.facts
                 ]
                 if item.left is not None:
-                    parts.append(f"  - {_escaped(spell(item.left))}")
+                    parts.append(f"  - {escaped(spell(item.left))}")
                 if item.command is not None:
                     parts.append(f"  - {_code(item.command.line(spell))}")
         return "\n".join(parts) + "\n"
@@ -183,20 +185,9 @@ class Checklist:
 
 _MARKS = {"answered": "[x]", "open": "[ ]", "not applicable": "[-]"}
 
-_MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~&!])")
-
-
-def _plain(text: str) -> str:
-    """One line of characters that every reader may have."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-
-
-def _escaped(text: str) -> str:
-    return _MARKUP.sub(r"\\\1", _plain(text))
-
 
 def _code(text: str) -> str:
     """A code span, fenced by more backquotes than the text has side by side."""
-    plain = _plain(text)
-    fence = "`" * (max(map(len, re.findall("`+", plain)), default=0) + 1)
-    return f"{fence} {plain} {fence}" if "`" in plain else f"`{plain}`"
+    line = plain(text)
+    fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
+    return f"{fence} {line} {fence}" if "`" in line else f"`{line}`"

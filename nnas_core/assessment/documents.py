@@ -5,25 +5,15 @@ Names are those of users: what could be markup, or end a line, is escaped.
 
 from __future__ import annotations
 
-import re
 from xml.etree import ElementTree
 
+from nnas_core.assessment._markdown import escaped, plain
 from nnas_core.assessment.report import Assessment
 
 __all__ = ["OUTCOMES", "heading", "junit", "markdown", "numbers"]
 
-_MARKS = re.compile(r"([\\`*_{}\[\]<>#|~&!])")
 OUTCOMES = {"passed": "passed", "warned": "WARNING", "failed": "FAILED", "skipped": "not told"}
 """Of criteria, in words."""
-
-
-def _plain(text: str) -> str:
-    """One line of characters that every reader may have."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-
-
-def _escaped(text: str) -> str:
-    return _MARKS.sub(r"\\\1", _plain(text))
 
 
 def heading(report: Assessment) -> str:
@@ -55,20 +45,20 @@ def numbers(report: Assessment) -> list[tuple[str, str]]:
 
 def markdown(report: Assessment) -> str:
     """Returns the report as a page of Markdown."""
-    rows = [f"| {one.name} | {OUTCOMES[one.outcome]} | {_escaped(one.text)} |" for one in report.criteria]
-    measured = [f"| {_escaped(name)} | {_escaped(value)} |" for name, value in numbers(report)]
+    rows = [f"| {one.name} | {OUTCOMES[one.outcome]} | {escaped(one.text)} |" for one in report.criteria]
+    measured = [f"| {escaped(name)} | {escaped(value)} |" for name, value in numbers(report)]
     parts = [
-        f"# Assessment of {_escaped(heading(report))}",
+        f"# Assessment of {escaped(heading(report))}",
         "",
         "| criterion | outcome | what was measured |",
         "|---|---|---|",
         *rows,
         "",
-        f"| {_escaped(report.subject.metric or 'value')} | {report.subject.mode} |",
+        f"| {escaped(report.subject.metric or 'value')} | {report.subject.mode} |",
         "|---|---|",
         *measured,
         "",
-        *(f"- {_escaped(note)}" for note in report.notes),
+        *(f"- {escaped(note)}" for note in report.notes),
     ]
     return "\n".join(parts).rstrip("\n") + "\n"
 
@@ -82,11 +72,11 @@ def junit(report: Assessment) -> str:
         "errors": 0,
         "skipped": sum(one.outcome == "skipped" for one in cases),
     }
-    name = _plain(f"nnas assess {report.subject.name}")
+    name = plain(f"nnas assess {report.subject.name}")
     suite = ElementTree.Element("testsuite", {"name": name, **{key: str(value) for key, value in counts.items()}})
     for one in cases:
         case = ElementTree.SubElement(suite, "testcase", {"classname": "nnas.assess", "name": one.name})
-        text = _plain(one.text)
+        text = plain(one.text)
         if one.outcome in ("failed", "skipped"):
             tag = "failure" if one.outcome == "failed" else "skipped"
             ElementTree.SubElement(case, tag, {"message": text})

@@ -20,9 +20,9 @@ def idle_kinds(model: nn.Module, kind_by_name: Callable[[str], str | None]) -> d
     """Returns the kinds of the candidates of every layer choice, by key.
 
     A candidate with a parameter, other than those of a normalization, learns. Of the others one with a pooling layer of
-    torch's pools, one of nothing but ``nn.Identity``, dropout and normalization hands on, and of a user's own class its
-    name decides, or that of the candidate. So a skip that halves the resolution by a convolution learns, and so does an
-    activation function count as no skip.
+    torch's pools, one of nothing but ``nn.Identity``, dropout and normalization is a skip, and of a user's own class
+    its name decides, or that of the candidate. So a skip that halves the resolution by a convolution learns, and an
+    activation function is no skip.
 
     Args:
         model: a supernet.

@@ -117,17 +117,16 @@ def span_in_words(seconds: float) -> str:
 # ---- trainings of one architecture
 
 
-def final_trainings(folder: str, architecture: Architecture | None, itself: str | None = None) -> list[RunSummary]:
+def final_trainings(folder: str, architecture: Architecture | None) -> list[RunSummary]:
     """The finished retrainings in a folder that are of an architecture.
 
     Args:
         folder: of run folders.
         architecture: which; None: there is none yet.
-        itself: a run folder to leave out.
     """
     found = []
     for run in runs_in(folder) if architecture is not None else ():
-        if run.command != "retrain" or run.state != "finished" or run.path == itself:
+        if run.command != "retrain" or run.state != "finished":
             continue
         try:
             its = read_architecture(run.path)

@@ -59,7 +59,7 @@ class _Study:
 
     @cached_property
     def _others(self) -> list[StudyRecord]:
-        """The other studies of the space there, but those of an assessment."""
+        """The other studies of the space there."""
         made = self.study.settings
         return [
             one
